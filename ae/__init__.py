@@ -1,0 +1,1 @@
+"""Autoencoders trained with a structural-similarity loss, and the defects they show."""

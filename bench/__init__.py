@@ -1,0 +1,1 @@
+"""Benchmarks of fastssim against reference implementations."""

@@ -1,0 +1,1 @@
+"""Numba kernels and their launch."""
