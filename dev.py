@@ -58,7 +58,7 @@ COMMANDS = {"demo": demo, "test": test, "check": check}
 
 def main() -> None:
     """Read the command and run it."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  # an older Python is what this line is for
         sys.exit(f"fastssim needs Python 3.10 or newer, this is {sys.version.split()[0]}")
     name, *words = sys.argv[1:] or ["help"]
     if name not in COMMANDS:

@@ -1,0 +1,131 @@
+"""A small pool of threads that share the slabs of one call.
+
+Numba's own threading layers kill a forked child or abort when two Python threads enter (OpenMP, workqueue); a loss is
+called from DataLoader workers and from several threads. Here plain daemon threads run kernels that release the
+interpreter's lock. The calling thread works too, so a call never waits for a thread that is busy elsewhere, and calls
+may nest. A forked child starts with an empty pool of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Call:
+    """One function, called once for each number below `count` by whichever threads take part."""
+
+    def __init__(self, function: Callable[[int], object], count: int) -> None:
+        self._function = function
+        self._count = count
+        self._next = itertools.count().__next__  # one step is atomic
+        self._lock = threading.Lock()
+        self._active = 0
+        self._closed = False
+        self._idle = threading.Condition(self._lock)
+        self._error: BaseException | None = None
+
+    def help(self) -> None:
+        """Take part, unless the caller has already gone."""
+        with self._lock:
+            if self._closed:
+                return
+            self._active += 1
+        self._work()
+        with self._lock:
+            self._active -= 1
+            if not self._active:
+                self._idle.notify()
+
+    def run(self) -> None:
+        """Take part and return when every number is done; raise the first error."""
+        self._work()
+        with self._lock:
+            self._closed = True
+            while self._active:
+                self._idle.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while self._error is None and (number := self._next()) < self._count:
+            try:
+                self._function(number)
+            except BaseException as error:  # noqa: BLE001  # it is raised again in the calling thread
+                self._error = error
+
+
+class _Pool:
+    """Daemon threads that wait for calls."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        self._threads = 0
+        self._lock = threading.Lock()
+
+    def offer(self, call: _Call, helpers: int) -> None:
+        """Ask `helpers` threads to take part in a call."""
+        if self._threads < helpers:
+            with self._lock:
+                while self._threads < helpers:
+                    threading.Thread(target=self._serve, name="fastssim", daemon=True).start()
+                    self._threads += 1
+        for _ in range(helpers):
+            self._calls.put(call)
+
+    def _serve(self) -> None:
+        while True:
+            self._calls.get().help()
+
+
+_pool = _Pool()
+
+
+def _start_anew() -> None:
+    """Forget the parent's threads and locks, which a forked child does not have."""
+    global _pool  # noqa: PLW0603  # one pool a process
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
+def run_slabs(function: Callable[[int], object], count: int) -> None:
+    """Call ``function(i)`` for i = 0 .. count-1 on up to ``torch.get_num_threads()`` threads.
+
+    Parameters
+    ----------
+    function : callable
+        Called once for each number, in any order and from any thread; it should release the interpreter's lock.
+    count : int
+        How many numbers.
+
+    Raises
+    ------
+    BaseException
+        The first error that `function` raised; numbers not yet begun are then left out.
+
+    Examples
+    --------
+    >>> squares = [0] * 4
+    >>> run_slabs(lambda i: squares.__setitem__(i, i * i), 4)
+    >>> squares
+    [0, 1, 4, 9]
+    """
+    helpers = min(torch.get_num_threads(), count) - 1
+    if helpers < 1:
+        for number in range(count):
+            function(number)
+        return
+    call = _Call(function, count)
+    _pool.offer(call, helpers)
+    call.run()

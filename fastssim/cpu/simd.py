@@ -1,0 +1,153 @@
+"""SIMD vectors with Python's operators, for kernels that Numba's own loops do not vectorise well.
+
+A kernel written as ``numba.extending.intrinsic`` emits LLVM IR; here a ``Vector`` holds one LLVM vector value and
+``+ - * /`` emit the instruction, so that the formula in the kernel reads as it does on paper. A product whose
+only use is a sum becomes one fused multiply-add (flag ``contract``); nothing else is re-ordered or relaxed, so NaN,
+infinity and results are what the source says.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_FLAGS = ("contract",)
+_I64 = ir.IntType(64)
+
+
+@cache
+def vector_bytes() -> int:
+    """Width of one SIMD register of the processor that Numba compiles for."""
+    if config.CPU_NAME is None:
+        return 64 if llvm.get_host_cpu_features().get("avx512f") else 32
+    return 64 if "+avx512f" in (config.CPU_FEATURES or "") else 32
+
+
+def lanes(dtype: types.Float) -> int:
+    """How many numbers of `dtype` one SIMD register holds."""
+    return int(vector_bytes() * 8 // dtype.bitwidth)
+
+
+def wanted(argument: types.Type) -> bool:
+    """Tell whether an optional argument of a kernel is there (None has a type of its own)."""
+    return not isinstance(argument, types.NoneType)
+
+
+class Vector:
+    """One SIMD value inside a kernel under construction."""
+
+    __slots__ = ("builder", "value")
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder = builder
+        self.value = value
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self.builder, self.builder.fadd(self.value, other.value, flags=_FLAGS))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self.builder, self.builder.fsub(self.value, other.value, flags=_FLAGS))
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self.builder, self.builder.fmul(self.value, other.value, flags=_FLAGS))
+
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self.builder, self.builder.fdiv(self.value, other.value))
+
+
+class Code:
+    """Loads, stores and constants of one kernel under construction, for numbers of one floating-point type."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float) -> None:
+        self.context = context
+        self.builder = builder
+        self.scalar = context.get_value_type(dtype)
+        self.lanes = lanes(dtype)
+        self.type = ir.VectorType(self.scalar, self.lanes)
+        self._align = dtype.bitwidth // 8
+
+    def data(self, array_type: types.Array, array: ir.Value) -> ir.Value:
+        """Pointer to the first number of a contiguous array."""
+        return cgutils.create_struct_proxy(array_type)(self.context, self.builder, array).data
+
+    def at(self, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
+        """Pointer `offset` numbers further."""
+        return self.builder.gep(pointer, [ir.Constant(_I64, offset) if isinstance(offset, int) else offset])
+
+    def load(self, pointer: ir.Value) -> Vector:
+        """Load one vector; the address need not be aligned."""
+        wide = self.builder.bitcast(pointer, self.type.as_pointer())
+        return Vector(self.builder, self.builder.load(wide, align=self._align))
+
+    def store(self, vector: Vector, pointer: ir.Value) -> None:
+        """Store one vector; the address need not be aligned."""
+        wide = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.store(vector.value, wide, align=self._align)
+
+    def store_where(self, mask: ir.Value, vector: Vector, pointer: ir.Value) -> None:
+        """Store the lanes chosen by `mask`; memory under the others is not touched."""
+        wide = self.builder.bitcast(pointer, self.type.as_pointer())
+        bits = ir.VectorType(ir.IntType(1), self.lanes)
+        element = {4: "f32", 8: "f64"}[self._align]
+        store = self.builder.module.declare_intrinsic(
+            f"llvm.masked.store.v{self.lanes}{element}.p0",
+            fnty=ir.FunctionType(ir.VoidType(), [self.type, self.type.as_pointer(), ir.IntType(32), bits]),
+        )
+        align = ir.Constant(ir.IntType(32), self._align)
+        self.builder.call(store, [vector.value, wide, align, mask])
+
+    def splat(self, scalar: ir.Value) -> Vector:
+        """Fill a vector with one number."""
+        builder = self.builder
+        one = builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), None)
+        return Vector(builder, builder.shuffle_vector(one, ir.Constant(self.type, ir.Undefined), zeros))
+
+    def splats(self, scalars: ir.Value, count: int) -> list[Vector]:
+        """Fill one vector with each number of a tuple."""
+        return [self.splat(self.builder.extract_value(scalars, index)) for index in range(count)]
+
+    def zero(self) -> Vector:
+        """Return the zero vector."""
+        return Vector(self.builder, ir.Constant(self.type, None))
+
+    def one(self) -> Vector:
+        """Return the vector of ones."""
+        return self.splat(ir.Constant(self.scalar, 1))
+
+    def lane_mask(self, first: ir.Value, last: ir.Value) -> ir.Value:
+        """Choose the lanes l with first <= l < last (signed; either may lie outside the vector)."""
+        builder = self.builder
+        wide = ir.VectorType(ir.IntType(32), self.lanes)
+        iota = ir.Constant(wide, list(range(self.lanes)))
+
+        def spread(number: ir.Value) -> ir.Value:
+            small = builder.trunc(number, ir.IntType(32))
+            one = builder.insert_element(ir.Constant(wide, ir.Undefined), small, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(one, ir.Constant(wide, ir.Undefined), ir.Constant(wide, None))
+
+        return builder.and_(
+            builder.icmp_signed(">=", iota, spread(first)), builder.icmp_signed("<", iota, spread(last))
+        )
+
+    def select(self, mask: ir.Value, chosen: Vector, other: Vector) -> Vector:
+        """Take `chosen` where the mask is set, `other` elsewhere."""
+        return Vector(self.builder, self.builder.select(mask, chosen.value, other.value))
+
+    def dot(self, taps: Sequence[Vector], vectors: Iterable[Vector]) -> Vector:
+        """Return the sum of taps[k] * vectors[k]."""
+        total = None
+        for tap, vector in zip(taps, vectors, strict=True):
+            term = tap * vector
+            total = term if total is None else total + term
+        if total is None:
+            raise ValueError("a filter has at least one tap")
+        return total
