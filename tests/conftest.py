@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of the real images, beside the checkout or where FASTSSIM_DATA says; the test is skipped where it is absent."""
+    """Folder of the real images, beside the checkout or named by FASTSSIM_DATA; where it is absent, skip the test."""
     folder = Path(os.environ.get("FASTSSIM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}; name their folder in FASTSSIM_DATA")
     return folder
+
+
+settings.register_profile("fastssim", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("fastssim")

@@ -59,6 +59,10 @@ class Vector:
     def __mul__(self, other: Vector) -> Vector:
         return Vector(self.builder, self.builder.fmul(self.value, other.value, flags=_FLAGS))
 
+    def times(self, other: Vector) -> Vector:
+        """Multiply and round at once, whatever the product is used for."""
+        return Vector(self.builder, self.builder.fmul(self.value, other.value))
+
     def __truediv__(self, other: Vector) -> Vector:
         return Vector(self.builder, self.builder.fdiv(self.value, other.value))
 
@@ -141,6 +145,23 @@ class Code:
     def select(self, mask: ir.Value, chosen: Vector, other: Vector) -> Vector:
         """Take `chosen` where the mask is set, `other` elsewhere."""
         return Vector(self.builder, self.builder.select(mask, chosen.value, other.value))
+
+    def sum_lanes(self, vector: Vector) -> ir.Value:
+        """Return the sum of a vector's lanes, halves added to halves."""
+        total = vector
+        width = self.lanes
+        while width > 1:
+            width //= 2
+            lower, upper = (
+                self.builder.shuffle_vector(
+                    total.value,
+                    ir.Constant(total.value.type, ir.Undefined),
+                    ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width))),
+                )
+                for start in (0, width)
+            )
+            total = Vector(self.builder, lower) + Vector(self.builder, upper)
+        return self.builder.extract_element(total.value, ir.Constant(ir.IntType(32), 0))
 
     def dot(self, taps: Sequence[Vector], vectors: Iterable[Vector]) -> Vector:
         """Return the sum of taps[k] * vectors[k]."""

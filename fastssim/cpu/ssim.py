@@ -1,6 +1,6 @@
 """Windowed SSIM on one tile of an image, value and gradient in one march (Numba).
 
-With pivots px, py near the local means, x' = x - px, y' = y - py, and a separable window w:
+With pivots px, py, x' = x - px, y' = y - py, and a separable window w:
 
     s = x' + y'      d = x' - y'
     m_s = w*s   m_d = w*d   e_s = w*s^2   e_d = w*d^2        four filtered maps
@@ -20,6 +20,9 @@ and the adjoint of the filters, w' being w mirrored:
 
     dL/dx = w'*(p_s + p_d) + 2 s (w'*q_s) + 2 d (w'*q_d)
     dL/dy = w'*(p_s - p_d) + 2 s (w'*q_s) - 2 d (w'*q_d)
+
+Two kinds of pivot keep e - m^2 from cancelling: one per tile, taken off every pixel, and a local mean taken off s and d
+for every vector of columns in every step; sums pass from one to the next by m' = m + t, e' = e + t (m + m').
 
 The march goes down the tile, ROWS window rows at a time. Pixel rows are turned into s and d as they are reached; the
 vertical filter keeps ROWS sums per map in registers; the horizontal filter ends in the formula above; its derivatives
@@ -62,18 +65,26 @@ def pitch(taps: int) -> int:
 
 def workspace(taps_y: int, taps_x: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Allocate the rolling buffers for `tile_ssim`."""
-    rows = 2 * (taps_y + SPARE_ROWS) + 4 * ROWS + 4 * (taps_y + SPARE_ROWS) + 4 * ROWS + 1
+    rows = 6 * (taps_y + SPARE_ROWS) + 9 * ROWS
     return np.zeros(rows * pitch(taps_x) + _SLACK, dtype)
 
 
 # ---------------------------------------------------------------------------------------------------------- vectors
 
 
-def _rows(code: Code, taps: list[Vector], pointer: Any, step: int, *, squares: bool) -> list[list[Vector]]:
-    """Filter down the columns: sums r = 0 .. ROWS-1 of taps[k] v[r + k] (and of taps[k] v[r + k]^2)."""
+def _rows(
+    code: Code, taps: list[Vector], pointer: Any, step: int, *, squares_about: Vector | None = None
+) -> list[list[Vector]]:
+    """Filter down the columns: sums r = 0 .. ROWS-1 of taps[k] v[r + k].
+
+    With a pivot `squares_about`, sums of taps[k] (v[r + k] - pivot), and sums of the squares.
+    """
+    squares = squares_about is not None
     sums: list[list[Vector | None]] = [[None] * ROWS for _ in range(1 + squares)]
     for row in range(len(taps) + ROWS - 1):
         value = code.load(code.at(pointer, row * step))
+        if squares_about is not None:
+            value = value - squares_about
         for total, term in zip(sums, (value, value * value) if squares else (value,), strict=True):
             for r in range(ROWS):
                 if 0 <= row - r < len(taps):
@@ -84,33 +95,85 @@ def _rows(code: Code, taps: list[Vector], pointer: Any, step: int, *, squares: b
 
 
 @intrinsic
-def _vertical_moments(typing: Any, s: Any, d: Any, start: Any, column: Any, taps: Any, taps_x: Any, out: Any) -> Any:
+def _vertical_moments(
+    typing: Any, s: Any, d: Any, start: Any, column: Any, taps: Any, taps_x: Any, pivots: Any, out: Any
+) -> Any:
     """Filter ROWS window rows down the columns at one vector of columns; s, d [row][pitch], out [ROWS][4][pitch].
 
-    out holds m_s, e_s, m_d, e_d; `start` is the place of the first window row's first pixel row.
+    out holds m_s, e_s, m_d, e_d about `pivots` (of s, of d); `start`: place of the first window row's first pixel row.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        s_type, d_type, _, _, taps_type, taps_x_type, out_type = signature.args
-        s_value, d_value, start_value, column_value, taps_value, _, out_value = args
+        s_type, d_type, _, _, taps_type, taps_x_type, _, out_type = signature.args
+        s_value, d_value, start_value, column_value, taps_value, _, pivots_value, out_value = args
         code = Code(context, builder, s_type.dtype)
         step = pitch(len(taps_x_type))
         weights = code.splats(taps_value, len(taps_type))
         target = code.at(code.data(out_type, out_value), column_value)
         for plane, (array_type, array) in enumerate(((s_type, s_value), (d_type, d_value))):
             source = code.at(code.at(code.data(array_type, array), start_value), column_value)
-            for moment, sums in enumerate(_rows(code, weights, source, step, squares=True)):
+            pivot = code.splat(builder.extract_value(pivots_value, plane))
+            for moment, sums in enumerate(_rows(code, weights, source, step, squares_about=pivot)):
                 for r in range(ROWS):
                     code.store(sums[r], code.at(target, (4 * r + 2 * plane + moment) * step))
         return context.get_dummy_value()
 
-    return types.void(s, d, start, column, taps, taps_x, out), codegen
+    return types.void(s, d, start, column, taps, taps_x, pivots, out), codegen
+
+
+@intrinsic
+def _mean_of_row(typing: Any, row: Any, start: Any, first: Any, last: Any) -> Any:
+    """Return the mean of the columns first .. last-1, at most a vector, of a row; 0 where it is not finite."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        row_type = signature.args[0]
+        row_value, start_value, first_value, last_value = args
+        code = Code(context, builder, row_type.dtype)
+        count = builder.sub(last_value, first_value)
+        chosen = code.lane_mask(ir.Constant(count.type, 0), count)
+        place = code.at(code.at(code.data(row_type, row_value), start_value), first_value)
+        total = code.sum_lanes(code.select(chosen, code.load(place), code.zero()))
+        mean = builder.fdiv(total, builder.sitofp(count, code.scalar))
+        zero = ir.Constant(code.scalar, 0)
+        finite = builder.fcmp_ordered("==", builder.fsub(mean, mean), zero)  # NaN and infinity minus themselves are NaN
+        return builder.select(finite, mean, zero)
+
+    return row.dtype(row, start, first, last), codegen
+
+
+@intrinsic
+def _move_pivots(typing: Any, moments: Any, column: Any, taps_x: Any, before: Any, after: Any) -> Any:
+    """Take one vector of columns of [ROWS][4][pitch] from pivots `before` to `after` (of s, of d).
+
+    With t = before - after: m' = m + t and e' = e + 2 t m + t^2 = e + t (m + m').
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        moments_type, _, taps_type, _, _ = signature.args
+        moments_value, column_value, _, before_value, after_value = args
+        code = Code(context, builder, moments_type.dtype)
+        step = pitch(len(taps_type))
+        source = code.at(code.data(moments_type, moments_value), column_value)
+        for plane in range(2):
+            before_plane, after_plane = (
+                code.splat(builder.extract_value(pivots, plane)) for pivots in (before_value, after_value)
+            )
+            t = before_plane - after_plane
+            for r in range(ROWS):
+                place = code.at(source, (4 * r + 2 * plane) * step)
+                m, e = code.load(place), code.load(code.at(place, step))
+                moved = m + t
+                code.store(moved, place)
+                code.store(e + t * (m + moved), code.at(place, step))
+        return context.get_dummy_value()
+
+    return types.void(moments, column, taps_x, before, after), codegen
 
 
 @intrinsic
 def _horizontal_ssim(
     typing: Any, moments: Any, start: Any, column: Any, taps: Any, constants: Any, ranges: Any, total: Any,
-    upstream: Any, weights: Any, ssim_map: Any, map_start: Any,
+    upstream: Any, weights: Any, weights_start: Any, ssim_map: Any, map_start: Any,
     grad_x: Any, grad_y: Any, derivatives: Any, derivatives_start: Any,
 ) -> Any:  # fmt: skip
     """Finish one vector of windows of one row: filter across, apply the formula, write what is asked for.
@@ -118,7 +181,7 @@ def _horizontal_ssim(
     moments: [4][pitch] from `start`. ranges: columns (valid from, to, counted from, to). total [lanes] += SSIM.
     ssim_map: flat, this row from `map_start`, or None. Unless grad_x is None, derivatives [maps][pitch] from
     `derivatives_start` take q_s, q_d, p_s + p_d and, unless grad_y is None, p_s - p_d; unless upstream is None, each
-    multiplied by weights [pitch].
+    multiplied by weights [pitch] from `weights_start`.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -134,16 +197,16 @@ def _horizontal_ssim(
         def across(plane: int) -> Vector:
             return code.dot(taps_x, [code.load(code.at(source, plane * step + k)) for k in range(len(taps_x))])
 
-        px_plus_py, px_minus_py, c1, c2, half = code.splats(value.constants, len(kind.constants))
+        pivot_s, pivot_d, mean_s, mean_d, c1, c2, half, spread = code.splats(value.constants, len(kind.constants))
         m_s, e_s, m_d, e_d = (across(plane) for plane in range(4))
-        v_s = e_s - m_s * m_s
-        v_d = e_d - m_d * m_d
-        m = m_s + px_plus_py
-        q = m_d + px_minus_py
+        v_s = e_s - m_s.times(m_s)
+        v_d = e_d - m_d.times(m_d)
+        m = m_s + mean_s
+        q = m_d + mean_d
         q2 = q * q
         a = half * (m * m - q2) + c1
         b = a + q2
-        c = half * (v_s - v_d) + c2
+        c = spread * (v_s - v_d) + c2
         d = c + v_d
         ssim = (a * c) / (b * d)
 
@@ -160,17 +223,19 @@ def _horizontal_ssim(
             luminance = a * inverse_b
             structure = c * inverse_d
             if wanted(kind.upstream):
-                weight = code.load(code.at(code.data(kind.weights, value.weights), value.column))
+                row = code.at(code.data(kind.weights, value.weights), value.weights_start)
+                weight = code.load(code.at(row, value.column))
                 luminance = luminance * weight
                 structure = structure * weight
             by_means = structure * q * inverse_b * inverse_b
             f_ms = by_means * m * q
             f_md = code.zero() - by_means * (a + b)
-            by_variances = luminance * half * inverse_d * inverse_d
+            by_variances = luminance * spread * inverse_d * inverse_d
             q_s = by_variances * v_d
             q_d = code.zero() - by_variances * (c + d)
-            p_s = f_ms - (m_s + m_s) * q_s
-            p_d = f_md - (m_d + m_d) * q_d
+            from_s, from_d = m_s + pivot_s, m_d + pivot_d
+            p_s = f_ms - (from_s + from_s) * q_s
+            p_d = f_md - (from_d + from_d) * q_d
             maps = [q_s, q_d, p_s + p_d]
             if wanted(kind.grad_y):
                 maps.append(p_s - p_d)
@@ -182,8 +247,8 @@ def _horizontal_ssim(
 
     return (
         types.void(
-            moments, start, column, taps, constants, ranges, total, upstream, weights, ssim_map, map_start,
-            grad_x, grad_y, derivatives, derivatives_start,
+            moments, start, column, taps, constants, ranges, total, upstream, weights, weights_start,
+            ssim_map, map_start, grad_x, grad_y, derivatives, derivatives_start,
         ),
         codegen,
     )  # fmt: skip
@@ -201,6 +266,7 @@ class _Arguments(NamedTuple):
     total: Any
     upstream: Any
     weights: Any
+    weights_start: Any
     ssim_map: Any
     map_start: Any
     grad_x: Any
@@ -228,7 +294,7 @@ def _vertical_adjoint(
         source = code.at(code.at(code.data(derivatives_type, derivatives_value), start_value), column_value)
         target = code.at(code.data(out_type, out_value), column_value)
         for number in range(maps):
-            (sums,) = _rows(code, weights, code.at(source, number * step), maps * step, squares=False)
+            (sums,) = _rows(code, weights, code.at(source, number * step), maps * step)
             for r in range(ROWS):
                 code.store(sums[r], code.at(target, (r * maps + number) * step))
         return context.get_dummy_value()
@@ -368,11 +434,15 @@ def _tile(
     moments = work[2 * rows * step :]
     filtered = work[(2 * rows + 4 * ROWS) * step :]
     weights = work[(2 * rows + 8 * ROWS) * step :]
-    derivatives = work[(2 * rows + 8 * ROWS + 1) * step :]
+    derivatives = work[(2 * rows + 9 * ROWS) * step :]
+    pivots = np.zeros(((columns + 2 * halo_x) // vector + 3, 2), s.dtype)  # of s and d, for each vector of columns
 
-    px = s.dtype.type(_pivot(x, first, last + halo_y, left, right + halo_x))
-    py = s.dtype.type(_pivot(y, first, last + halo_y, left, right + halo_x))
-    constants = (px + py, px - py, c1, c2, half)
+    px = py = s.dtype.type(0)
+    one_pixel = halo_y + halo_x == 0  # such a window has no variance: a pivot would only cost its mean's precision
+    spread = c1 * 0 if one_pixel else half
+    if not one_pixel:
+        px = s.dtype.type(_pivot(x, first, last + halo_y, left, right + halo_x))
+        py = s.dtype.type(_pivot(y, first, last + halo_y, left, right + halo_x))
     result = 0.0
     base = loaded = first  # pixel rows base .. loaded-1 are in s and d
     base_windows = first - halo_y  # the window row at the front of `derivatives`
@@ -393,20 +463,34 @@ def _tile(
                 place = (pixel_row - base) * step + left - origin
                 _load_row(x[pixel_row], y[pixel_row], left, right + halo_x, px, py, s[place:], d[place:])
             loaded = row + count + halo_y
+            middle = row - base + (halo_y + count) // 2
             for column in range(0, columns + halo_x, vector):
-                _vertical_moments(s, d, (row - base) * step, column, taps_y, taps_x, moments)
-        for r in range(count):
-            counted_from = x0 - origin if row + r >= y0 else columns
-            ranges = (left - origin, right - origin, counted_from, columns)
+                begin = min(max(column + halo_x // 2, left - origin), right - origin + halo_x - 1)
+                end = begin if one_pixel else min(begin + vector, right - origin + halo_x)
+                pivot = (
+                    _mean_of_row(s, middle * step, begin, end),
+                    _mean_of_row(d, middle * step, begin, end),
+                )
+                pivots[column // vector, 0], pivots[column // vector, 1] = pivot
+                _vertical_moments(s, d, (row - base) * step, column, taps_y, taps_x, pivot, moments)
             if upstream is not None:
-                for column in range(left - origin, right - origin):
-                    weights[column] = upstream[row + r, origin + column]
-            map_row = map_start + (row + r) * (width - halo_x) + origin
-            place = (row + r - base_windows) * maps * step
-            for column in range(0, columns, vector):
+                for r in range(count):
+                    for column in range(left - origin, right - origin):
+                        weights[r * step + column] = upstream[row + r, origin + column]
+        for chunk in range(-(-columns // vector) - 1 if count > 0 else -1, -1, -1):
+            pivot = (pivots[chunk, 0], pivots[chunk, 1])
+            for other in range(chunk + 1, chunk + 1 + -(-halo_x // vector)):
+                _move_pivots(moments, other * vector, taps_x, (pivots[other, 0], pivots[other, 1]), pivot)
+                pivots[other, 0], pivots[other, 1] = pivot
+            constants = (pivot[0], pivot[1], pivot[0] + (px + py), pivot[1] + (px - py), c1, c2, half, spread)
+            for r in range(count):
+                counted_from = x0 - origin if row + r >= y0 else columns
+                ranges = (left - origin, right - origin, counted_from, columns)
+                map_row = map_start + (row + r) * (width - halo_x) + origin
+                place = (row + r - base_windows) * maps * step
                 _horizontal_ssim(
-                    moments, 4 * r * step, column, taps_x, constants, ranges, total, upstream, weights,
-                    ssim_map, map_row, grad_x, grad_y, derivatives, place,
+                    moments, 4 * r * step, chunk * vector, taps_x, constants, ranges, total, upstream, weights,
+                    r * step, ssim_map, map_row, grad_x, grad_y, derivatives, place,
                 )  # fmt: skip
         result += _take_total(total)
         if grad_x is not None:

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+import torch
+
+from fastssim import ssim
+from fastssim.cpu.pool import run_slabs
+
+
+@pytest.fixture(autouse=True)
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
+def test_every_number_is_done_once(count):
+    done = []
+    run_slabs(done.append, count)
+    assert sorted(done) == list(range(count))
+
+
+def test_several_threads_take_part():
+    barrier = threading.Barrier(2, timeout=30)
+    run_slabs(lambda _: barrier.wait(), 2)  # passes only if two threads are in it at once
+
+
+def test_the_first_error_comes_out_and_the_pool_goes_on():
+    def fail(number):
+        if number == 3:
+            raise ValueError("three")
+
+    with pytest.raises(ValueError, match="three"):
+        run_slabs(fail, 8)
+    done = []
+    run_slabs(done.append, 8)
+    assert len(done) == 8
+
+
+def test_calls_may_nest():
+    done = []
+    run_slabs(lambda i: run_slabs(lambda j: done.append((i, j)), 5), 5)
+    assert len(set(done)) == 25
+
+
+def test_eight_python_threads_at_once_get_right_results():
+    x, y = torch.rand(2, 2, 1, 300, 200)
+    expected = ssim(x, y).item()
+    results = []
+
+    def work():
+        results.extend(ssim(x, y).item() for _ in range(5))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 40
+
+
+def _in_child(images, queue):
+    queue.put(ssim(*images).item())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_computes_after_its_parent_has():
+    x, y = torch.rand(2, 2, 1, 300, 200)
+    expected = ssim(x, y).item()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=((x, y), queue))
+    child.start()
+    assert queue.get(timeout=60) == expected
+    child.join()
+    assert child.exitcode == 0

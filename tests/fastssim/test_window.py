@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from fastssim import Gaussian, Uniform
+from fastssim.window import rounded
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 9, 11, 33, 101])
+@pytest.mark.parametrize("kind", [Gaussian, Uniform])
+def test_taps_sum_to_one_are_symmetric_and_positive(kind, size):
+    taps = kind(size).taps
+    assert taps.shape == (size,)
+    assert taps.dtype == np.float64
+    assert math.fsum(taps) == pytest.approx(1, abs=1e-15)
+    assert (taps == taps[::-1]).all()
+    assert (taps >= 0).all()
+
+
+def test_gaussian_is_the_bell_of_its_sigma():
+    taps = Gaussian(11, 1.5).taps
+    assert taps[5] / taps[4] == pytest.approx(math.exp(0.5 / 1.5**2))
+    assert taps[5] == pytest.approx(0.26601172, abs=1e-8)  # fspecial('gaussian', 11, 1.5), summed over one axis
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("window", [Gaussian(), Gaussian(7, 0.8), Gaussian(33, 5.0), Uniform(7), Uniform(31)])
+def test_rounded_taps_still_sum_to_one(window, dtype):
+    taps = rounded(window.weights, dtype)
+    assert all(isinstance(tap, np.dtype(dtype).type) for tap in taps)
+    assert abs(math.fsum(taps) - 1) <= np.finfo(dtype).eps / 8
+    assert np.abs(np.array(taps, np.float64) - window.taps).max() <= np.finfo(dtype).eps
+
+
+def test_windows_are_values():
+    assert Gaussian(11, 1.5) == Gaussian()
+    assert hash(Gaussian(11, 1.5)) == hash(Gaussian())
+    assert Gaussian(7) != Gaussian(9)
+    assert pickle.loads(pickle.dumps(Uniform(9))) == Uniform(9)  # noqa: S301  # our own bytes
+    assert repr(Gaussian(5, 2.0)) == "Gaussian(size=5, sigma=2.0)"
+
+
+@pytest.mark.parametrize("size", [0, -3, 4, 10])
+def test_size_that_has_no_middle_is_refused(size):
+    for kind in (Gaussian, Uniform):
+        with pytest.raises(ValueError, match=f"size is {size}; it must be odd"):
+            kind(size)
+
+
+@pytest.mark.parametrize("size", [3.0, "11", None, True])
+def test_size_of_another_type_is_refused(size):
+    with pytest.raises(TypeError, match="size is an int"):
+        Uniform(size)
+
+
+@pytest.mark.parametrize("sigma", [0, -1.5, math.inf, math.nan])
+def test_sigma_that_gives_no_bell_is_refused(sigma):
+    with pytest.raises(ValueError, match="finite and above 0"):
+        Gaussian(11, sigma)
+
+
+def test_sigma_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="sigma is a number"):
+        Gaussian(11, "1.5")
