@@ -439,7 +439,7 @@ def _tile(
 
     px = py = s.dtype.type(0)
     one_pixel = halo_y + halo_x == 0  # such a window has no variance: a pivot would only cost its mean's precision
-    spread = c1 * 0 if one_pixel else half
+    spread = half - half if one_pixel else half
     if not one_pixel:
         px = s.dtype.type(_pivot(x, first, last + halo_y, left, right + halo_x))
         py = s.dtype.type(_pivot(y, first, last + halo_y, left, right + halo_x))
