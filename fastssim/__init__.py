@@ -3,10 +3,11 @@
 Importing this package compiles nothing, writes nothing and loads no GPU library.
 """
 
+from fastssim import tiles
 from fastssim.functional import ssim, ssim_loss
 from fastssim.modules import SSIMLoss
 from fastssim.window import Gaussian, Uniform
 
 __version__ = "0.1.0"
 
-__all__ = ["Gaussian", "SSIMLoss", "Uniform", "ssim", "ssim_loss"]
+__all__ = ["Gaussian", "SSIMLoss", "Uniform", "ssim", "ssim_loss", "tiles"]
