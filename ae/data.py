@@ -1,0 +1,270 @@
+"""Folders of images, and the random patches that a training sees.
+
+Two layouts are read: that of MVTec AD (``train/good``, ``test/<class>``, ``ground_truth/<class>/<name>_mask.png``), and
+a plain folder of defect-free images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from ae.images import SUFFIXES, read_image, resize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+AUGMENTATIONS = ("none", "flips", "rotations")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test image."""
+
+    path: Path
+    label: str  # "good" or the defect's class
+    mask: Path | None  # None for good images
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The images of one data set."""
+
+    root: Path
+    train: tuple[Path, ...]
+    test: tuple[Sample, ...]  # empty for a plain folder
+
+
+def open_folder(root: Path | str) -> DataFolder:
+    """Find the images of a data set.
+
+    Parameters
+    ----------
+    root : Path
+        A folder in the layout of MVTec AD, or one that holds defect-free images.
+
+    Returns
+    -------
+    DataFolder
+        With images sorted by name.
+
+    Raises
+    ------
+    ValueError
+        If the folder is missing or holds no image, or a defect's mask is missing.
+
+    Examples
+    --------
+    >>> open_folder("nowhere")
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere is no folder; check the path
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder; check the path")
+    if not (root / "train").is_dir():
+        if (root / "test").is_dir():
+            raise ValueError(f"{root} has test but no train/good; put defect-free images there")
+        return DataFolder(root, _images(root), ())
+    train = _images(root / "train" / "good")
+    folders = sorted(path for path in (root / "test").iterdir() if path.is_dir()) if (root / "test").is_dir() else []
+    test = [Sample(path, folder.name, _mask(root, folder.name, path)) for folder in folders for path in _images(folder)]
+    return DataFolder(root, train, tuple(test))
+
+
+def load_images(paths: Sequence[Path], *, channels: int, scale: float, smallest: int) -> list[NDArray[np.float32]]:
+    """Read images for patches of `smallest` pixels.
+
+    Raises
+    ------
+    ValueError
+        If one cannot be read or is smaller than a patch.
+    """
+    images = []
+    for path in paths:
+        image = resize(read_image(path, channels), scale)
+        check_size(path, image.shape[1:], smallest)
+        images.append(image)
+    return images
+
+
+def check_size(path: Path, size: tuple[int, ...], smallest: int) -> None:
+    """Refuse an image into which no patch fits."""
+    if min(size) < smallest:
+        raise ValueError(
+            f"{path} is {size[0]} x {size[1]} pixels at the chosen scale, smaller than a patch of"
+            f" {smallest} x {smallest}; give larger images or a larger scale"
+        )
+
+
+def split_good(
+    images: Sequence[NDArray[np.float32]], fraction: float, seed: int, smallest: int
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """Divide good images into those to fit and those held out.
+
+    A single image is cut in two: the held-out part is the strip at its right, at least a patch wide.
+
+    Parameters
+    ----------
+    images : sequence of (C, H, W)
+        Good images.
+    fraction : float
+        Share held out, in (0, 1); at least one image.
+    seed : int
+        Decides which.
+    smallest : int
+        Size of a patch.
+
+    Raises
+    ------
+    ValueError
+        If a single image is too small to be cut.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the held-out share is {fraction}; it must lie between 0 and 1")
+    if len(images) == 1:
+        width = images[0].shape[2]
+        strip = max(smallest, round(width * fraction))
+        if width - strip < smallest:
+            raise ValueError(
+                f"one image of {width} pixels across cannot be cut into a part to fit and a part held out,"
+                f" each {smallest} pixels wide; give a second good image"
+            )
+        return [images[0][:, :, :-strip]], [images[0][:, :, -strip:]]
+    order = np.random.default_rng(seed).permutation(len(images))
+    count = min(max(1, round(len(images) * fraction)), len(images) - 1)
+    held = set(order[:count].tolist())
+    fit = [image for i, image in enumerate(images) if i not in held]
+    return fit, [images[i] for i in sorted(held)]
+
+
+class Patches(IterableDataset[torch.Tensor]):
+    """Batches of random patches; the same for the same seed, epoch and batch, whatever ran before.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, (C, H, W)
+        Good images, none smaller than a patch. Larger images are drawn more often: every position is equally likely.
+    patch : int
+        Height and width of a patch.
+    batch_size, batches : int
+        Patches in a batch, batches in an epoch.
+    seed : int
+        Of the random numbers.
+    augment : {"none", "flips", "rotations"}
+        Crops as they are; mirrored and turned by quarter turns; or turned by any angle as well (MVTec AD), sampled
+        bilinearly, where the image is large enough to hold the turned patch.
+
+    Raises
+    ------
+    ValueError
+        If the augmentation is unknown or an image is smaller than a patch.
+
+    Examples
+    --------
+    >>> patches = Patches([np.zeros((1, 200, 300), np.float32)], patch=128, batch_size=4, batches=2, seed=0)
+    >>> [tuple(batch.shape) for batch in patches]
+    [(4, 1, 128, 128), (4, 1, 128, 128)]
+    """
+
+    def __init__(
+        self,
+        images: Sequence[NDArray[np.float32]],
+        *,
+        patch: int,
+        batch_size: int,
+        batches: int,
+        seed: int,
+        augment: str = "none",
+    ) -> None:
+        if augment not in AUGMENTATIONS:
+            raise ValueError(f"augment is {augment!r}; give one of {', '.join(map(repr, AUGMENTATIONS))}")
+        for number, image in enumerate(images):
+            check_size(Path(f"image {number}"), image.shape[1:], patch)
+        self._images = list(images)
+        self._patch = patch
+        self._batch_size = batch_size
+        self._batches = batches
+        self._seed = seed
+        self._augment = augment
+        positions = np.array([(i.shape[1] - patch + 1) * (i.shape[2] - patch + 1) for i in images], np.float64)
+        self._shares = positions / positions.sum()
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for number in range(self._batches):
+            yield self.batch(number)
+
+    def batch(self, number: int) -> torch.Tensor:
+        """Draw one batch of this epoch, (batch_size, C, patch, patch)."""
+        rng = np.random.default_rng((self._seed, self.epoch, number))
+        size = self._patch
+        out = np.empty((self._batch_size, self._images[0].shape[0], size, size), np.float32)
+        chosen = rng.choice(len(self._images), self._batch_size, p=self._shares)
+        draws = rng.random((self._batch_size, 4))
+        for target, which, (y, x, angle, mirror) in zip(out, chosen, draws, strict=True):
+            image = self._images[which]
+            if self._augment == "rotations" and min(image.shape[1:]) >= _reach(size):
+                target[:] = _turned(image, size, y, x, angle * 2 * np.pi)
+            else:
+                top, left = int(y * (image.shape[1] - size + 1)), int(x * (image.shape[2] - size + 1))
+                crop = image[:, top : top + size, left : left + size]
+                target[:] = crop if self._augment == "none" else np.rot90(crop, int(angle * 4), (1, 2))
+            if self._augment != "none" and mirror < 0.5:
+                target[:] = target[:, :, ::-1].copy()
+        return torch.from_numpy(out)
+
+
+def _reach(size: int) -> int:
+    """Pixels that a square of `size` needs to turn freely, and one for interpolation."""
+    return int(np.ceil(size * np.sqrt(2))) + 1
+
+
+def _turned(image: NDArray[np.float32], size: int, y: float, x: float, angle: float) -> NDArray[Any]:
+    """Sample a patch turned by `angle` about its middle, bilinearly; y, x in [0, 1) place it in the image."""
+    reach = _reach(size)
+    height, width = image.shape[1:]
+    middle_y = (reach - 1) / 2 + y * (height - reach)
+    middle_x = (reach - 1) / 2 + x * (width - reach)
+    offset = (np.arange(size, dtype=np.float32) - (size - 1) / 2).astype(np.float32)
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    rows = np.float32(middle_y) + cosine * offset[:, None] + sine * offset
+    columns = np.float32(middle_x) - sine * offset[:, None] + cosine * offset
+    top, left = rows.astype(np.intp), columns.astype(np.intp)
+    down, across = rows - top, columns - left
+    upper = image[:, top, left] * (1 - across) + image[:, top, left + 1] * across
+    lower = image[:, top + 1, left] * (1 - across) + image[:, top + 1, left + 1] * across
+    patch: NDArray[Any] = upper * (1 - down) + lower * down
+    return patch
+
+
+def _images(folder: Path) -> tuple[Path, ...]:
+    """Find the images of one folder, sorted by name."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; put images there")
+    found = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()))
+    if not found:
+        raise ValueError(f"{folder} holds no image ({', '.join(SUFFIXES)}); put images there or name another folder")
+    return found
+
+
+def _mask(root: Path, label: str, path: Path) -> Path | None:
+    """Find the mask of a test image."""
+    if label == "good":
+        return None
+    for name in (f"{path.stem}_mask.png", f"{path.stem}.png"):
+        mask = root / "ground_truth" / label / name
+        if mask.is_file():
+            return mask
+    raise ValueError(f"{path} has no mask; put it at {root / 'ground_truth' / label / f'{path.stem}_mask.png'}")

@@ -1,0 +1,160 @@
+"""Read and write images: 8- and 16-bit PNG, JPEG and TIFF, grey or colour, as float32 in [0, 1]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+from ae.files import atomic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode "L"
+
+
+def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
+    """Read an image.
+
+    Parameters
+    ----------
+    path : Path
+        PNG, JPEG or TIFF; 8 or 16 bits, or floating-point TIFF with values in [0, 1].
+    channels : {1, 3}
+        1: colour becomes grey by its BT.601 luma. 3: grey becomes three equal channels. Transparency is dropped.
+
+    Returns
+    -------
+    ndarray, (channels, H, W), float32 in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, unreadable, truncated, of another number of channels or of another kind of number, or if
+        it holds NaN or values outside [0, 1]: names the file.
+
+    Examples
+    --------
+    >>> read_image("missing.png")
+    Traceback (most recent call last):
+    ...
+    ValueError: missing.png does not exist; check the path
+    """
+    path = Path(path)
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}; give 1 (grey) or 3 (colour)")
+    pixels = _scaled(_decode(path), path)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
+        raise ValueError(
+            f"{path} has shape {pixels.shape}; grey, or colour with 3 channels, is read: save it as one image"
+        )
+    colour = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]
+    if channels == 1 and colour.shape[2] == 3:
+        colour = colour @ _LUMA[:, None]
+    elif channels == 3 and colour.shape[2] == 1:
+        colour = np.repeat(colour, 3, axis=2)
+    return np.ascontiguousarray(colour.transpose(2, 0, 1), dtype=np.float32)
+
+
+def read_mask(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Read a mask: pixels above half are defect.
+
+    Parameters
+    ----------
+    path : Path
+        An image file.
+    shape : (int, int)
+        Height and width that it must have.
+
+    Returns
+    -------
+    ndarray, (H, W), bool
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or has another size.
+    """
+    mask = read_image(path)[0]
+    if mask.shape != tuple(shape):
+        raise ValueError(f"{path} is {mask.shape[0]} x {mask.shape[1]} pixels, its image {shape[0]} x {shape[1]}")
+    result: NDArray[np.bool_] = mask > 0.5
+    return result
+
+
+def resize(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """Scale an image (C, H, W) by a factor, smoothed before it is made smaller."""
+    if scale == 1:
+        return image
+    height, width = (max(1, round(length * scale)) for length in image.shape[1:])
+    planes = [
+        Image.fromarray(plane).resize((width, height), Image.Resampling.BOX if scale < 1 else 1) for plane in image
+    ]
+    return np.stack([np.asarray(plane, np.float32) for plane in planes])
+
+
+def write_png(path: Path | str, pixels: NDArray[np.uint8]) -> None:
+    """Write (H, W) or (H, W, 3) uint8 as PNG, whole or not at all."""
+    with atomic(path) as beside:
+        Image.fromarray(pixels).save(beside, format="PNG")
+
+
+def write_tiff(path: Path | str, pixels: NDArray[np.float32]) -> None:
+    """Write (H, W) float32 as TIFF, whole or not at all."""
+    with atomic(path) as beside:
+        tifffile.imwrite(beside, pixels.astype(np.float32, copy=False), compression="zlib")
+
+
+def to_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Turn (C, H, W) in [0, 1] into (H, W) or (H, W, 3) uint8, values outside cut off."""
+    scaled: NDArray[np.uint8] = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return scaled[0] if len(scaled) == 1 else scaled.transpose(1, 2, 0)
+
+
+def _decode(path: Path) -> NDArray[Any]:
+    """Decode a file into (H, W) or (H, W, channels), whatever its numbers."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; check the path")
+    try:
+        if path.suffix.lower() in {".tif", ".tiff"}:
+            return _interleaved(tifffile.imread(path))
+        with Image.open(path) as image:
+            if image.mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}:
+                return np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("L") if image.mode == "1" else image)
+    except (UnidentifiedImageError, tifffile.TiffFileError) as error:
+        raise ValueError(f"{path} is no image that can be read ({error}); give PNG, JPEG or TIFF") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or truncated ({error}); copy or export it again") from None
+
+
+def _interleaved(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Put a planar colour TIFF's channels last."""
+    planar = pixels.ndim == 3 and pixels.shape[0] in {3, 4} and pixels.shape[2] not in {1, 2, 3, 4}
+    return pixels.transpose(1, 2, 0) if planar else pixels
+
+
+def _scaled(pixels: NDArray[Any], path: Path) -> NDArray[np.float64]:
+    """Bring any kind of number into [0, 1]."""
+    if pixels.dtype == bool:
+        return pixels.astype(np.float64)
+    if pixels.dtype.kind == "i" and pixels.size and pixels.min() >= 0 and pixels.max() <= 65535:
+        pixels = pixels.astype(np.uint16)  # Pillow decodes some 16-bit PNG as 32-bit integers
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels / np.iinfo(pixels.dtype).max
+    if pixels.dtype.kind != "f":
+        raise ValueError(f"{path} holds {pixels.dtype} numbers; 8 or 16 bits, or float in [0, 1], are read: convert it")
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"{path} holds NaN or infinity; replace those pixels")
+    if pixels.size and (pixels.min() < 0 or pixels.max() > 1):
+        raise ValueError(
+            f"{path} holds values from {pixels.min():g} to {pixels.max():g}; scale floating point to [0, 1]"
+        )
+    return pixels.astype(np.float64)

@@ -1,0 +1,31 @@
+"""Per-pixel squared error: the baseline of Bergmann et al. (2019)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class L2:
+    """Mean squared error as loss; squared error, mean over channels, as residual.
+
+    Examples
+    --------
+    >>> import torch
+    >>> L2().residual(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5))[0, 0, 0, 0].item()
+    0.25
+    """
+
+    name = "l2"
+
+    def loss(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
+        """Mean of (x - x_hat)^2."""
+        return F.mse_loss(reconstruction, batch)
+
+    def residual(self, image: Tensor, reconstruction: Tensor) -> Tensor:
+        """(x - x_hat)^2, mean over channels, (N, 1, H, W)."""
+        return (image - reconstruction).square().mean(dim=1, keepdim=True)

@@ -1,0 +1,201 @@
+"""A run folder: everything a trained model needs, and nothing that is unpickled.
+
+``config.json`` holds the configuration, the threshold and how it was found; ``model.safetensors`` the weights; ``logs``
+the training's curves; ``checkpoints`` what a resumed training starts from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ae.data import AUGMENTATIONS
+from ae.files import atomic, read_json, write_json
+from ae.methods import METHODS, Method, get_method
+from ae.models import PATCH, Autoencoder
+
+FORMAT = 1
+ESTIMATORS = ("reconstruction", "residual")
+SCHEDULES = ("constant", "one-cycle")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained and applied; the paper's values where it states them.
+
+    Parameters
+    ----------
+    method : {"ssim", "l2"}
+        What is minimised, and what shows a defect.
+    latent : int
+        Numbers in the code: 100 for textures, 500 for nanofibres.
+    channels : {1, 3}
+        1: images are read as grey, as in the paper.
+    scale : float
+        Images are scaled by this factor before anything else.
+    epochs, patches_per_epoch, batch_size : int
+        200 epochs of 10,000 random patches; the paper does not state its batch size.
+    learning_rate, weight_decay : float
+        Of Adam.
+    schedule : {"one-cycle", "constant"}
+        "constant" as in the paper; "one-cycle" rises to `learning_rate` and falls again, over the whole training.
+    augment : {"none", "flips", "rotations"}
+        See `ae.data.Patches`.
+    held_out : float
+        Share of the good images kept from the fit, for early stopping and the threshold.
+    patience : int
+        Epochs without a better loss on held-out patches after which training stops; 0 never stops.
+    seed : int
+        Of weights, patches and the choice of held-out images.
+    stride : int
+        Pixels from tile to tile when images are segmented.
+    estimator : {"reconstruction", "residual"}
+        Average the tiles' reconstructions and compare once, or average the tiles' residual maps.
+    false_positive_rate : float
+        Share of the pixels of held-out good images above the threshold.
+    minimum_area : int
+        Smaller regions of a mask, in pixels, are dropped.
+
+    Raises
+    ------
+    ValueError
+        If a value makes no sense: names it.
+    """
+
+    method: str = "ssim"
+    latent: int = 100
+    channels: int = 1
+    scale: float = 1.0
+    epochs: int = 200
+    patches_per_epoch: int = 10_000
+    batch_size: int = 32
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-5
+    schedule: str = "constant"
+    augment: str = "none"
+    held_out: float = 0.1
+    patience: int = 20
+    seed: int = 0
+    stride: int = 32
+    estimator: str = "reconstruction"
+    false_positive_rate: float = 0.01
+    minimum_area: int = 16
+
+    def __post_init__(self) -> None:
+        choices = {
+            "method": tuple(METHODS),
+            "channels": (1, 3),
+            "schedule": SCHEDULES,
+            "augment": AUGMENTATIONS,
+            "estimator": ESTIMATORS,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(map(repr, allowed))}")
+        for name in ("latent", "epochs", "patches_per_epoch", "batch_size", "stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("patience", "minimum_area", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("scale", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("held_out", "false_positive_rate"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.stride > PATCH:
+            raise ValueError(f"stride is {self.stride}; tiles of {PATCH} pixels would leave gaps")
+        if self.batch_size > self.patches_per_epoch:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, more than the {self.patches_per_epoch} patches of an epoch"
+            )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model as it lies in its folder."""
+
+    folder: Path
+    config: TrainConfig
+    model: Autoencoder
+    method: Method
+    threshold: float
+    training: dict[str, Any]  # seconds, epochs, patches, losses, data
+
+
+def save_run(
+    folder: Path | str, config: TrainConfig, model: Autoencoder, threshold: float, training: dict[str, Any]
+) -> None:
+    """Write a run folder; ``config.json`` comes last, so that a folder that has one is whole."""
+    folder = Path(folder)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic(folder / "model.safetensors") as beside:
+        beside.write_bytes(save(weights, metadata={"format": str(FORMAT)}))
+    content = {"format": FORMAT, "config": asdict(config), "threshold": threshold, "training": training}
+    write_json(folder / "config.json", content)
+
+
+def load_run(folder: Path | str) -> Run:
+    """Read a run folder.
+
+    Parameters
+    ----------
+    folder : Path
+        As `ae.train.train` wrote it.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged: names it.
+
+    Examples
+    --------
+    >>> load_run("nowhere")
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere is no folder; give one that `ae train` wrote
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; give one that `ae train` wrote")
+    path = folder / "config.json"
+    content = read_json(path)
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError(f"{path} has format {content['format']}, this version reads {FORMAT}; train again")
+        config = config_from(content["config"])
+        threshold, training = float(content["threshold"]), dict(content["training"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); train again or restore it") from None
+    model = Autoencoder(config.channels, config.latent)
+    weights = folder / "model.safetensors"
+    try:
+        model.load_state_dict(load(weights.read_bytes()))
+    except FileNotFoundError:
+        raise ValueError(f"{weights} is missing; train again or restore it") from None
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{weights} is damaged or of another model ({reason}); train again or restore it") from None
+    model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Run(folder, config, model, get_method(config.method), threshold, training)
+
+
+def config_from(content: dict[str, Any]) -> TrainConfig:
+    """Make a configuration from JSON.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a value makes no sense.
+    """
+    unknown = set(content) - {field.name for field in fields(TrainConfig)}
+    if unknown:
+        raise ValueError(f"the configuration has unknown names {json.dumps(sorted(unknown))}; remove them")
+    return TrainConfig(**content)
