@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from ae.images import SUFFIXES, read_image, resize
+from ae.images import SUFFIXES, read_image, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +90,7 @@ def load_images(paths: Sequence[Path], *, channels: int, scale: float, smallest:
     """
     images = []
     for path in paths:
-        image = resize(read_image(path, channels), scale)
+        image = scaled(read_image(path, channels), scale)
         check_size(path, image.shape[1:], smallest)
         images.append(image)
     return images

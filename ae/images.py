@@ -48,7 +48,7 @@ def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
     path = Path(path)
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; give 1 (grey) or 3 (colour)")
-    pixels = _scaled(_decode(path), path)
+    pixels = _to_unit(_decode(path), path)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -89,15 +89,18 @@ def read_mask(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return result
 
 
-def resize(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    """Scale an image (C, H, W) by a factor, smoothed before it is made smaller."""
-    if scale == 1:
+def resize(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize an image (C, H, W) to (height, width): area means where it shrinks, bilinear where it grows."""
+    height, width = size
+    if image.shape[1:] == (height, width):
         return image
-    height, width = (max(1, round(length * scale)) for length in image.shape[1:])
-    planes = [
-        Image.fromarray(plane).resize((width, height), Image.Resampling.BOX if scale < 1 else 1) for plane in image
-    ]
-    return np.stack([np.asarray(plane, np.float32) for plane in planes])
+    method = Image.Resampling.BOX if height < image.shape[1] else Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), method)) for plane in image])
+
+
+def scaled(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """Resize an image (C, H, W) by a factor."""
+    return resize(image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[2] * scale))))
 
 
 def write_png(path: Path | str, pixels: NDArray[np.uint8]) -> None:
@@ -114,8 +117,9 @@ def write_tiff(path: Path | str, pixels: NDArray[np.float32]) -> None:
 
 def to_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Turn (C, H, W) in [0, 1] into (H, W) or (H, W, 3) uint8, values outside cut off."""
-    scaled: NDArray[np.uint8] = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    return scaled[0] if len(scaled) == 1 else scaled.transpose(1, 2, 0)
+    planes = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
+    return pixels
 
 
 def _decode(path: Path) -> NDArray[Any]:
@@ -141,7 +145,7 @@ def _interleaved(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels.transpose(1, 2, 0) if planar else pixels
 
 
-def _scaled(pixels: NDArray[Any], path: Path) -> NDArray[np.float64]:
+def _to_unit(pixels: NDArray[Any], path: Path) -> NDArray[np.float64]:
     """Bring any kind of number into [0, 1]."""
     if pixels.dtype == bool:
         return pixels.astype(np.float64)

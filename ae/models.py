@@ -27,8 +27,8 @@ ENCODER = (
 class Autoencoder(nn.Module):
     """Encode a patch of 128 x 128 pixels in `latent` numbers and decode it; the decoder mirrors the encoder.
 
-    Weights start from Kaiming's normal initialisation for the LeakyReLU's slope: PyTorch's default leaves an SSIM loss on
-    the plateau of a constant output for a very long time.
+    Weights start from Kaiming's normal initialisation for the LeakyReLU's slope: PyTorch's default leaves an SSIM loss
+    on the plateau of a constant output for a very long time.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,9 +20,19 @@ from ae.files import atomic, read_json, write_json
 from ae.methods import METHODS, Method, get_method
 from ae.models import PATCH, Autoencoder
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FORMAT = 1
 ESTIMATORS = ("reconstruction", "residual")
 SCHEDULES = ("constant", "one-cycle")
+_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("latent", "epochs", "patches_per_epoch", "batch_size", "stride"), lambda v: v >= 1, "be at least 1"),
+    (("patience", "minimum_area", "weight_decay", "seed"), lambda v: v >= 0, "not be negative"),
+    (("scale", "learning_rate"), lambda v: v > 0, "be above 0"),
+    (("time_budget",), lambda v: v is None or v > 0, "be above 0 seconds, or None"),
+    (("held_out", "false_positive_rate"), lambda v: 0 < v < 1, "lie between 0 and 1"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,8 @@ class TrainConfig:
         Share of the pixels of held-out good images above the threshold.
     minimum_area : int
         Smaller regions of a mask, in pixels, are dropped.
+    time_budget : float, optional
+        Seconds after which training ends, the schedule cut to fit; results then depend on the machine.
 
     Raises
     ------
@@ -86,30 +98,23 @@ class TrainConfig:
     estimator: str = "reconstruction"
     false_positive_rate: float = 0.01
     minimum_area: int = 16
+    time_budget: float | None = None
 
     def __post_init__(self) -> None:
-        choices = {
+        choices: dict[str, tuple[object, ...]] = {
             "method": tuple(METHODS),
             "channels": (1, 3),
             "schedule": SCHEDULES,
             "augment": AUGMENTATIONS,
             "estimator": ESTIMATORS,
         }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(map(repr, allowed))}")
-        for name in ("latent", "epochs", "patches_per_epoch", "batch_size", "stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("patience", "minimum_area", "weight_decay", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("scale", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("held_out", "false_positive_rate"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        for name, options in choices.items():
+            if getattr(self, name) not in options:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(map(repr, options))}")
+        for names, fits, allowed in _BOUNDS:
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise ValueError(f"{name} is {getattr(self, name)}; it must {allowed}")
         if self.stride > PATCH:
             raise ValueError(f"stride is {self.stride}; tiles of {PATCH} pixels would leave gaps")
         if self.batch_size > self.patches_per_epoch:
@@ -148,7 +153,7 @@ def load_run(folder: Path | str) -> Run:
     Parameters
     ----------
     folder : Path
-        As `ae.train.train` wrote it.
+        As `ae.training.train` wrote it.
 
     Raises
     ------

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class SSIM:
     """1 - SSIM (Gaussian window of 11 pixels, data in [0, 1]) as loss and, pixel by pixel, as residual.
 
-    The loss counts the windows that lie wholly in a patch. The residual is as large as the image: its border is mirrored for
-    the windows that reach beyond it.
+    The loss counts the windows that lie wholly in a patch. The residual is as large as the image, whose border is
+    mirrored for the windows that reach beyond it.
 
     Examples
     --------

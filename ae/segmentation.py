@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,13 @@ import torch
 from scipy import ndimage
 
 from ae.data import check_size
-from ae.images import read_image, resize, to_bytes, write_png, write_tiff
+from ae.images import read_image, resize, scaled, to_bytes, write_png, write_tiff
 from ae.models import PATCH
 from ae.run import load_run
 from fastssim.tiles import TileGrid, sliding_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was found in one image, at the run's scale."""
+    """What was found in one image, as large as the image."""
 
     image: NDArray[np.float32]  # (C, H, W)
     reconstruction: NDArray[np.float32]  # (C, H, W)
@@ -145,11 +144,14 @@ class Segmenter:
             raise ValueError(f"{name} has shape {pixels.shape}; this run wants ({config.channels}, H, W)")
         if not np.isfinite(pixels).all():
             raise ValueError(f"{name} holds NaN or infinity; replace those pixels")
-        pixels = resize(pixels.astype(np.float32, copy=False), config.scale)
-        check_size(Path(str(name)), pixels.shape[1:], PATCH)
-        reconstruction, residual = residual_map(self.run.model, self.run.method, pixels, config, progress)
+        pixels = pixels.astype(np.float32, copy=False)
+        size = pixels.shape[1], pixels.shape[2]
+        small = scaled(pixels, config.scale)
+        check_size(Path(str(name)), small.shape[1:], PATCH)
+        reconstruction, residual = residual_map(self.run.model, self.run.method, small, config, progress)
+        residual = resize(residual[None], size)[0]
         mask = defect_mask(residual, self.run.threshold, config.minimum_area)
-        return Segmentation(pixels, reconstruction, residual, mask)
+        return Segmentation(pixels, resize(reconstruction, size), residual, mask)
 
 
 def segment(
@@ -204,6 +206,7 @@ def write_segmentation(out: Path, stem: str, found: Segmentation) -> Path:
     """Write one image's results; return the overlay's path."""
     write_tiff(out / f"{stem}_residual.tiff", found.residual)
     write_png(out / f"{stem}_mask.png", found.mask.astype(np.uint8) * 255)
+    write_png(out / f"{stem}_image.png", to_bytes(found.image))
     write_png(out / f"{stem}_reconstruction.png", to_bytes(found.reconstruction))
     path = out / f"{stem}_overlay.png"
     write_png(path, overlay(found.image, found.mask))
@@ -214,18 +217,7 @@ def overlay(
     image: NDArray[Any], mask: NDArray[np.bool_], colour: tuple[int, int, int] = (255, 0, 64)
 ) -> NDArray[np.uint8]:
     """Draw the outline of a mask on an image (C, H, W); return (H, W, 3) uint8."""
-    pixels = to_bytes(np.repeat(image, 3, axis=0) if len(image) == 1 else image).copy()
+    pixels: NDArray[np.uint8] = to_bytes(np.repeat(image, 3, axis=0) if len(image) == 1 else image).copy()
     edge = ndimage.binary_dilation(mask, iterations=2) & ~mask
     pixels[edge] = colour
     return pixels
-
-
-@contextmanager
-def evaluating(model: Autoencoder) -> Iterator[Autoencoder]:
-    """Put a model in evaluation mode for a while."""
-    before = model.training
-    model.eval()
-    try:
-        yield model
-    finally:
-        model.train(before)

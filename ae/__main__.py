@@ -1,0 +1,5 @@
+"""``python -m ae`` is the command ``ae``."""
+
+from ae.cli import main
+
+main()

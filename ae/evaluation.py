@@ -1,0 +1,147 @@
+"""Measure a run on the test images of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+from ae.data import DataFolder, open_folder
+from ae.files import write_json
+from ae.images import read_mask, write_png
+from ae.metrics import measure, rates_at
+from ae.segmentation import Segmenter, write_segmentation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from ae.data import Sample
+
+MEASURES = {
+    "pixel_roc_auc": "pixel ROC AUC",
+    "average_precision": "average precision",
+    "pro": "PRO",
+    "best_f1": "best F1",
+    "image_roc_auc": "image ROC AUC",
+}
+
+
+def evaluate(
+    run: Path | str,
+    data: Path | str | DataFolder,
+    out: Path | str,
+    *,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, Any]:
+    """Segment every test image, measure, and write the results.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder.
+    data : Path or DataFolder
+        A data set in the layout of MVTec AD, with test images.
+    out : Path
+        Folder for ``metrics.json`` and, under ``images/<class>``, what `ae.segmentation.segment` writes and the truth.
+    progress : callable, optional
+        Called as ``progress(images done, images in all)``.
+
+    Returns
+    -------
+    dict
+        The content of ``metrics.json``: ``method``, ``run`` (the folder), ``config``, ``training``, ``threshold``;
+        ``all``: measures over all images, see `ae.metrics.measure`, and the rates at the run's threshold; ``classes``:
+        the same for each defect class together with the good images; ``samples``: stem, label and largest residual.
+
+    Raises
+    ------
+    ValueError
+        If the run, an image or a mask cannot be read, or the data set has no test images.
+
+    Examples
+    --------
+    ::
+
+        from ae import evaluate
+        evaluate("runs/grid", "data/grid", "runs/grid/evaluation")["all"]["pixel_roc_auc"]
+    """
+    out = Path(out)
+    folder = data if isinstance(data, DataFolder) else open_folder(data)
+    if not folder.test:
+        raise ValueError(
+            f"{folder.root} has no test images; put them at test/<class> with masks at ground_truth/<class>"
+        )
+    segmenter = Segmenter.load(run)
+    residuals: list[NDArray[np.float32]] = []
+    masks: list[NDArray[np.bool_]] = []
+    for number, sample in enumerate(folder.test):
+        found = segmenter(sample.path)
+        truth = _truth(sample, found.residual.shape)
+        place = out / "images" / sample.label
+        write_segmentation(place, sample.path.stem, found)
+        write_png(place / f"{sample.path.stem}_truth.png", truth.astype(np.uint8) * 255)
+        residuals.append(found.residual)
+        masks.append(truth)
+        if progress is not None:
+            progress(number + 1, len(folder.test))
+    result = _result(segmenter, folder, residuals, masks)
+    write_json(out / "metrics.json", result)
+    return result
+
+
+def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Put the measures of several evaluations side by side; `results` by title."""
+    table = Table(title="Over all test images")
+    table.add_column("")
+    for title in results:
+        table.add_column(title, justify="right")
+    for name, label in MEASURES.items():
+        table.add_row(label, *(_number(result["all"][name]) for result in results.values()))
+    table.add_row("training, seconds", *(f"{result['training']['seconds']:.0f}" for result in results.values()))
+    return table
+
+
+def _result(
+    segmenter: Segmenter,
+    folder: DataFolder,
+    residuals: list[NDArray[np.float32]],
+    masks: list[NDArray[np.bool_]],
+) -> dict[str, Any]:
+    run = segmenter.run
+
+    def measured(label: str | None) -> dict[str, Any]:
+        chosen = [i for i, sample in enumerate(folder.test) if label is None or sample.label in {label, "good"}]
+        some_residuals, some_masks = [residuals[i] for i in chosen], [masks[i] for i in chosen]
+        rates = rates_at(run.threshold, some_residuals, some_masks)
+        return {**measure(some_residuals, some_masks), **{k: None if np.isnan(v) else v for k, v in rates.items()}}
+
+    labels = sorted({sample.label for sample in folder.test} - {"good"})
+    return {
+        "method": run.config.method,
+        "run": str(run.folder),
+        "config": asdict(run.config),
+        "training": run.training,
+        "threshold": run.threshold,
+        "all": measured(None),
+        "classes": {label: measured(label) for label in labels},
+        "samples": [
+            {"stem": sample.path.stem, "label": sample.label, "largest_residual": float(residual.max())}
+            for sample, residual in zip(folder.test, residuals, strict=True)
+        ],
+    }
+
+
+def _truth(sample: Sample, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the mask of a test image, all False for a good one."""
+    if sample.mask is None:
+        return np.zeros(shape, bool)
+    return read_mask(sample.mask, (shape[0], shape[1]))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,221 @@
+"""One HTML file that shows a person what was measured and what was found; opens from disk, needs no network."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy import ndimage
+
+from ae.evaluation import MEASURES
+from ae.files import read_json, write_text
+
+IMAGES_PER_CLASS = 4
+THUMBNAIL = 256  # pixels, the longer side
+OUTLINE = (255, 40, 80)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """One method's evaluation as it lies in its folder."""
+
+    title: str
+    folder: Path
+    result: dict[str, Any]
+
+
+def report(folder: Path | str, *, note: str = "") -> Path:
+    """Write ``report.html`` into a folder that holds one or several evaluations.
+
+    Parameters
+    ----------
+    folder : Path
+        An evaluation (``metrics.json``), or a folder of folders that hold one, as `ae.comparison.compare` leaves them.
+    note : str
+        A line for the top of the page.
+
+    Returns
+    -------
+    Path
+        The report: measures overall and for each class, ROC and training curves, and for up to 4 images of each class
+        the image with the truth's outline and, for every method, reconstruction, residual and mask.
+
+    Raises
+    ------
+    ValueError
+        If there is no evaluation in the folder, or it is damaged.
+
+    Examples
+    --------
+    >>> report("nowhere")
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere holds no evaluation (metrics.json); run `ae evaluate` first
+    """
+    folder = Path(folder)
+    evaluations = _evaluations(folder)
+    environment = Environment(loader=PackageLoader("ae"), autoescape=select_autoescape())
+    page = environment.get_template("report.html.j2").render(
+        note=note,
+        data=evaluations[0].result["training"]["data"],
+        evaluations=evaluations,
+        measures=MEASURES,
+        best=_best(evaluations),
+        roc=_roc(evaluations),
+        training=_training_curves(evaluations),
+        classes=_classes(evaluations),
+        images_per_class=IMAGES_PER_CLASS,
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _evaluations(folder: Path) -> list[_Evaluation]:
+    """Find the evaluations, ssim first."""
+    paths = [folder / "metrics.json"] if (folder / "metrics.json").is_file() else folder.glob("**/metrics.json")
+    found = [_Evaluation(result["method"], path.parent, result) for path in paths for result in [read_json(path)]]
+    if not found:
+        raise ValueError(f"{folder} holds no evaluation (metrics.json); run `ae evaluate` first")
+    return sorted(found, key=lambda evaluation: (evaluation.title != "ssim", evaluation.title))
+
+
+def _best(evaluations: list[_Evaluation]) -> dict[str, float]:
+    """Largest value of each measure, to set in bold where several methods are compared."""
+    if len(evaluations) < 2:
+        return {}
+    values = {name: [e.result["all"][name] for e in evaluations] for name in MEASURES}
+    return {
+        name: max(v for v in row if v is not None) for name, row in values.items() if any(v is not None for v in row)
+    }
+
+
+def _classes(evaluations: list[_Evaluation]) -> list[dict[str, Any]]:
+    """Gather the pictures of every class: defects first, good images last."""
+    samples = evaluations[0].result["samples"]
+    labels = sorted({sample["label"] for sample in samples}, key=lambda label: (label == "good", label))
+    return [
+        {
+            "label": label,
+            "rows": [
+                _row(evaluations, label, sample["stem"])
+                for sample in [s for s in samples if s["label"] == label][:IMAGES_PER_CLASS]
+            ],
+        }
+        for label in labels
+    ]
+
+
+def _row(evaluations: list[_Evaluation], label: str, stem: str) -> dict[str, Any]:
+    """Gather one image's pictures."""
+    first = evaluations[0].folder / "images" / label
+    truth = _pixels(first / f"{stem}_truth.png") > 0
+    return {
+        "stem": stem,
+        "image": _outlined(_pixels(first / f"{stem}_image.png"), truth),
+        "methods": [_method_pictures(evaluation, label, stem, truth) for evaluation in evaluations],
+    }
+
+
+def _method_pictures(evaluation: _Evaluation, label: str, stem: str, truth: Any) -> dict[str, str]:
+    """Draw what one method made of an image; residuals on one scale, from 0 to twice the method's threshold."""
+    place = evaluation.folder / "images" / label
+    residual = tifffile.imread(place / f"{stem}_residual.tiff")
+    colours = colormaps["inferno"](np.clip(residual / (2 * evaluation.result["threshold"]), 0, 1))[..., :3]
+    return {
+        "title": evaluation.title,
+        "reconstruction": _data_uri(_pixels(place / f"{stem}_reconstruction.png")),
+        "residual": _data_uri((colours * 255).astype(np.uint8)),
+        "mask": _outlined(_pixels(place / f"{stem}_mask.png"), truth),
+    }
+
+
+def _pixels(path: Path) -> Any:
+    """Read an 8-bit picture that an evaluation wrote."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except OSError as error:
+        raise ValueError(f"{path} is missing or damaged ({error}); evaluate again") from None
+
+
+def _outlined(pixels: Any, truth: Any) -> str:
+    """Draw the truth's outline on a picture."""
+    colour = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3].copy()
+    width = max(1, round(max(truth.shape) / THUMBNAIL))
+    colour[ndimage.binary_dilation(truth, iterations=width) & ~truth] = OUTLINE
+    return _data_uri(colour)
+
+
+def _data_uri(pixels: Any) -> str:
+    """Put a picture, made smaller, into the page itself."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.convert("RGB").save(file, format="JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _roc(evaluations: list[_Evaluation]) -> str:
+    """Draw the ROC curves over all pixels."""
+    figure, axes = _figure("false-positive rate (pixels)", "true-positive rate (pixels)")
+    axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1, linestyle="--", label="chance")
+    for evaluation in evaluations:
+        roc, auc = evaluation.result["all"]["roc"], evaluation.result["all"]["pixel_roc_auc"]
+        axes.plot(roc["fpr"], roc["tpr"], linewidth=2, label=f"{evaluation.title}, area {auc:.3f}")
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+    axes.legend(loc="lower right", frameon=False)
+    return _svg(figure)
+
+
+def _training_curves(evaluations: list[_Evaluation]) -> str:
+    """Draw the loss on held-out patches by epoch, each method's own loss over its first value."""
+    figure, axes = _figure("epoch", "held-out loss, first epoch = 1")
+    for evaluation in evaluations:
+        steps, losses = _losses(Path(evaluation.result["run"]), evaluation.folder)
+        if losses:
+            axes.plot(steps, np.array(losses) / losses[0], linewidth=2, label=evaluation.title)
+    axes.set_ylim(bottom=0)
+    if axes.lines:
+        axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _losses(run: Path, evaluation: Path) -> tuple[list[int], list[float]]:
+    """Read the held-out losses of all parts of a training; a moved comparison is looked for beside its evaluation."""
+    logs = run / "logs" if (run / "logs").is_dir() else evaluation.parent / "run" / "logs"
+    losses: dict[int, float] = {}
+    for path in sorted(logs.glob("csv/*/metrics.csv")):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("held_out_loss"):
+                    losses[int(row["epoch"])] = float(row["held_out_loss"])
+    return list(losses), list(losses.values())
+
+
+def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:
+    """Make an empty plot in the page's style."""
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#eee")
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    """Render a figure as SVG for the page."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
