@@ -11,7 +11,7 @@ from typing import Any
 _HOME = {
     "Autoencoder": "ae.models",
     "Segmenter": "ae.segmentation",
-    "TrainConfig": "ae.run",
+    "TrainConfig": "ae.config",
     "compare": "ae.comparison",
     "demo": "ae.demonstration",
     "evaluate": "ae.evaluation",

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
+
+from ae.config import TrainConfig
+from ae.files import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 app = typer.Typer(
     help="Find defects in images with autoencoders trained on defect-free ones.",
@@ -21,25 +30,64 @@ console = Console()
 errors = Console(stderr=True)
 
 Data = Annotated[Path, typer.Argument(help="Data set in the layout of MVTec AD, or a folder of defect-free images.")]
+Run = Annotated[Path, typer.Argument(help="Run folder that `ae train` wrote.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results, made where there is none.")]
-Method = Annotated[str, typer.Option(help="ssim or l2.")]
-Epochs = Annotated[int, typer.Option(help="Epochs of 10,000 random patches each.")]
-Minutes = Annotated[
-    float | None, typer.Option(help="End each training after this many minutes, the schedule cut to fit.")
-]
-Batch = Annotated[int, typer.Option("--batch-size", help="Patches in a batch.")]
-Rate = Annotated[float, typer.Option("--learning-rate", help="Of Adam; the highest of a one-cycle schedule.")]
-Schedule = Annotated[str, typer.Option(help="constant (the paper's) or one-cycle (reaches the same loss far sooner).")]
-Augment = Annotated[str, typer.Option(help="none, flips (and quarter turns) or rotations (by any angle).")]
-Latent = Annotated[int, typer.Option(help="Numbers in the code: 100 for textures, 500 for nanofibres.")]
-Channels = Annotated[int, typer.Option(help="1 reads images as grey, 3 as colour.")]
-Scale = Annotated[float, typer.Option(help="Scale images by this factor first.")]
-Seed = Annotated[int, typer.Option(help="Of weights, patches and the choice of held-out images.")]
-Stride = Annotated[int, typer.Option(help="Pixels from tile to tile when whole images are segmented.")]
-Estimator = Annotated[str, typer.Option(help="Average the tiles' reconstruction, or their residual maps.")]
-Rate2 = Annotated[float, typer.Option("--false-positive-rate", help="Share of good pixels above the threshold.")]
-Area = Annotated[int, typer.Option("--minimum-area", help="Drop smaller regions, in pixels.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")]
+
+OPTIONS = {
+    "method": "What is minimised: ssim or l2.",
+    "latent": "Numbers in the code: 100 for textures, 500 for nanofibres.",
+    "channels": "1 reads images as grey, 3 as colour.",
+    "scale": "Scale images by this factor first.",
+    "epochs": "Passes of --patches-per-epoch random patches.",
+    "patches_per_epoch": "Patches in an epoch.",
+    "batch_size": "Patches in a batch.",
+    "learning_rate": "Of Adam; the highest of a one-cycle schedule.",
+    "weight_decay": "Of Adam.",
+    "schedule": "constant (the paper's) or one-cycle (reaches the same loss far sooner).",
+    "augment": "none, flips (and quarter turns) or rotations (by any angle).",
+    "held_out": "Share of the good images kept for early stopping and the threshold.",
+    "patience": "Epochs without a better held-out loss before training stops; 0 never stops.",
+    "seed": "Of weights, patches and the choice of held-out images.",
+    "stride": "Pixels from tile to tile when whole images are segmented.",
+    "estimator": "Average the tiles' reconstruction, or their residual maps.",
+    "false_positive_rate": "Share of good pixels above the threshold.",
+    "minimum_area": "Drop smaller regions, in pixels.",
+    "time_budget": "End a training after this many minutes, the schedule cut to fit.",
+}
+
+
+def takes_config(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each field of `TrainConfig`, in place of its parameter `config`."""
+    kinds = get_type_hints(TrainConfig)
+    options = {
+        field.name: inspect.Parameter(
+            "minutes" if field.name == "time_budget" else field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=Annotated[kinds[field.name], typer.Option(help=OPTIONS[field.name])],
+        )
+        for field in fields(TrainConfig)
+        if field.name in OPTIONS and not (field.name == "method" and "methods" in inspect.signature(command).parameters)
+    }
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        chosen = {name: given.pop(option.name) for name, option in options.items()}
+        if chosen["time_budget"] is not None:
+            chosen["time_budget"] *= 60
+        try:
+            command(**given, config=TrainConfig(**chosen))
+        except KeyboardInterrupt:
+            errors.print(
+                "ae: stopped; the same command with --resume continues from the last checkpoint", soft_wrap=True
+            )
+            raise typer.Exit(130) from None
+
+    own = inspect.signature(command, eval_str=True)
+    kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in own.parameters.items() if name != "config"]
+    wrapped.__signature__ = own.replace(parameters=[*kept, *options.values()])  # type: ignore[attr-defined]
+    return wrapped
 
 
 @app.command()
@@ -47,108 +95,63 @@ def demo(out: Out = Path("demo")) -> None:
     """Train, segment, evaluate and report on embedded textures with generated defects (under 4 minutes on 2 cores)."""
     from ae.demonstration import demo as run_demo  # noqa: PLC0415  # torch loads for seconds: only where it is used
 
-    _show_comparison(run_demo(out, announce=console.print))
+    _show_comparison(run_demo(out, announce=_announce))
 
 
 @app.command()
-def train(
-    data: Data,
-    out: Out,
-    method: Method = "ssim",
-    epochs: Epochs = 200,
-    minutes: Minutes = None,
-    batch_size: Batch = 32,
-    learning_rate: Rate = 2e-4,
-    schedule: Schedule = "constant",
-    augment: Augment = "none",
-    latent: Latent = 100,
-    channels: Channels = 1,
-    scale: Scale = 1.0,
-    seed: Seed = 0,
-    stride: Stride = 32,
-    estimator: Estimator = "reconstruction",
-    false_positive_rate: Rate2 = 0.01,
-    minimum_area: Area = 16,
-    resume: Resume = False,  # noqa: FBT002  # a flag on the command line
-) -> None:
+@takes_config
+def train(data: Data, out: Out, config: TrainConfig, resume: Resume = False) -> None:  # noqa: FBT002  # a flag
     """Train a model on defect-free images and write a run folder."""
     from ae.training import train as run_train  # noqa: PLC0415
 
-    options = {name: value for name, value in locals().items() if name not in {"data", "out", "resume", "run_train"}}
-    folder = run_train(data, out, _config(options), resume=resume)
+    folder = run_train(data, out, config, resume=resume)
     console.print(f"run folder: {folder}", soft_wrap=True)
     _warn_of_collapse(folder)
 
 
 @app.command()
+@takes_config
 def compare(
     data: Data,
     out: Out,
+    config: TrainConfig,
     methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "ssim,l2",
-    epochs: Epochs = 200,
-    minutes: Minutes = None,
-    batch_size: Batch = 32,
-    learning_rate: Rate = 2e-4,
-    schedule: Schedule = "constant",
-    augment: Augment = "none",
-    latent: Latent = 100,
-    channels: Channels = 1,
-    scale: Scale = 1.0,
-    seed: Seed = 0,
-    stride: Stride = 32,
-    estimator: Estimator = "reconstruction",
-    false_positive_rate: Rate2 = 0.01,
-    minimum_area: Area = 16,
     resume: Resume = False,  # noqa: FBT002
 ) -> None:
     """Train and evaluate several methods on one data set, side by side, with one report."""
     from ae.comparison import compare as run_compare  # noqa: PLC0415
 
-    left_out = {"data", "out", "methods", "resume", "run_compare"}
-    options = {name: value for name, value in locals().items() if name not in left_out}
     names = [name.strip() for name in methods.split(",")]
-    _show_comparison(run_compare(data, out, names, _config(options), resume=resume, announce=console.print))
+    _show_comparison(run_compare(data, out, names, config, resume=resume, announce=_announce))
 
 
 @app.command()
-def segment(
-    run: Annotated[Path, typer.Argument(help="Run folder that `ae train` wrote.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    out: Out,
-) -> None:
+def segment(run: Run, images: Annotated[list[Path], typer.Argument(help="Image files.")], out: Out) -> None:
     """Mark the defects in images of any size: residual maps, masks and overlays."""
     from ae.segmentation import segment as run_segment  # noqa: PLC0415
 
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("tiles")
-        paths = run_segment(
-            run, images, out, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        paths = run_segment(run, images, out, progress=lambda done, of: bar.update(task, completed=done, total=of))
     for path in paths:
         console.print(path, soft_wrap=True)
 
 
 @app.command()
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder that `ae train` wrote.")], data: Data, out: Out
-) -> None:
+def evaluate(run: Run, data: Data, out: Out) -> None:
     """Measure a run on a data set's test images."""
     from ae.evaluation import evaluate as run_evaluate  # noqa: PLC0415
     from ae.evaluation import metrics_table  # noqa: PLC0415
 
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("images")
-        result = run_evaluate(
-            run, data, out, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        result = run_evaluate(run, data, out, progress=lambda done, of: bar.update(task, completed=done, total=of))
     console.print(metrics_table({result["method"]: result}))
     console.print(f"measures: {out / 'metrics.json'}", soft_wrap=True)
 
 
 @app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of one or several evaluations.")],
-) -> None:
+def report(folder: Annotated[Path, typer.Argument(help="Folder of one or several evaluations.")]) -> None:
     """Write one HTML file that shows measures, curves and pictures."""
     from ae.reporting import report as run_report  # noqa: PLC0415
 
@@ -158,21 +161,15 @@ def report(
 def main() -> None:
     """Run the command line; a mistake of the user's becomes one clear line and exit status 2."""
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        errors.print("stopped; the same command with --resume continues from the last checkpoint")
-        sys.exit(130)
-    except (ValueError, TypeError, OSError) as error:
+        app()
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         errors.print(f"ae: {_one_line(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
-def _config(options: dict[str, Any]) -> Any:
-    """Make a training configuration of command-line options."""
-    from ae.run import TrainConfig  # noqa: PLC0415
-
-    minutes = options.pop("minutes")
-    return TrainConfig(**options, time_budget=None if minutes is None else 60 * minutes)
+def _announce(line: str) -> None:
+    """Say what begins."""
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def _show_comparison(comparison: Any) -> None:
@@ -187,14 +184,13 @@ def _show_comparison(comparison: Any) -> None:
 
 def _warn_of_collapse(folder: Path) -> None:
     """Say that a model learnt nothing but a constant."""
-    from ae.files import read_json  # noqa: PLC0415
-
     if read_json(folder / "config.json")["training"]["collapsed"]:
         errors.print(f"ae: {folder} gives a constant output; train longer or with --schedule one-cycle", soft_wrap=True)
 
 
 def _one_line(error: BaseException) -> str:
     """Put an error into one line."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; free space or check the permissions"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; free space or check the permissions"
     return " ".join(str(error).split())

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ae.config import TrainConfig
 from ae.data import DataFolder, open_folder
 from ae.evaluation import evaluate
 from ae.reporting import report
-from ae.run import TrainConfig
 from ae.training import train
 
 if TYPE_CHECKING:

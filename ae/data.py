@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from ae.config import AUGMENTATIONS
 from ae.images import SUFFIXES, read_image, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-
-AUGMENTATIONS = ("none", "flips", "rotations")
 
 
 @dataclass(frozen=True)

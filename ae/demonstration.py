@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ae.comparison import Comparison, compare
-from ae.run import TrainConfig
+from ae.config import TrainConfig
 from ae.textures import write_demo_data
 
 if TYPE_CHECKING:

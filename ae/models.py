@@ -9,7 +9,6 @@ from torch import nn
 if TYPE_CHECKING:
     from torch import Tensor
 
-PATCH = 128
 SLOPE = 0.2  # of the LeakyReLU after every layer but the code and the output
 #  out channels, kernel, stride, padding; 128 x 128 becomes 8 x 8
 ENCODER = (

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
@@ -64,7 +64,7 @@ def report(folder: Path | str, *, note: str = "") -> Path:
     """
     folder = Path(folder)
     evaluations = _evaluations(folder)
-    environment = Environment(loader=PackageLoader("ae"), autoescape=select_autoescape())
+    environment = Environment(loader=PackageLoader("ae"), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         note=note,
         data=evaluations[0].result["training"]["data"],

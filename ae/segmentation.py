@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from ae.config import PATCH
 from ae.data import check_size
 from ae.images import read_image, resize, scaled, to_bytes, write_png, write_tiff
-from ae.models import PATCH
 from ae.run import load_run
 from fastssim.tiles import TileGrid, sliding_window
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ae.config import TrainConfig
     from ae.methods import Method
     from ae.models import Autoencoder
-    from ae.run import Run, TrainConfig
+    from ae.run import Run
 
 
 @dataclass(frozen=True)

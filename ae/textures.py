@@ -137,7 +137,8 @@ def _blob(rng: np.random.Generator, radius: float) -> NDArray[np.bool_]:
 def _merged(image: NDArray[np.float64], inside: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Put `inside` where the mask is, its last pixel softened."""
     weight = np.minimum(ndimage.gaussian_filter(mask.astype(float), 0.7), mask)
-    return image * (1 - weight) + inside * weight
+    merged: NDArray[np.float64] = image * (1 - weight) + inside * weight
+    return merged
 
 
 DEFECTS: dict[str, Defect] = {"scratch": _scratch, "stain": _stain, "gap": _gap, "shift": _shift}

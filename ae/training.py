@@ -18,11 +18,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from ae.config import PATCH, TrainConfig
 from ae.data import DataFolder, Patches, load_images, open_folder, split_good
 from ae.files import read_json, write_json
 from ae.methods import get_method
-from ae.models import PATCH, Autoencoder
-from ae.run import TrainConfig, save_run
+from ae.models import Autoencoder
+from ae.run import save_run
 from ae.segmentation import residual_map
 
 if TYPE_CHECKING:

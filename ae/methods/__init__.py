@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ae.config import METHODS
 from ae.methods.l2 import L2
 from ae.methods.ssim import SSIM
 
@@ -23,7 +24,7 @@ class Method(Protocol):
         """Return how far each pixel is from its reconstruction, (N, C, H, W) to (N, 1, H, W); larger is worse."""
 
 
-METHODS: dict[str, type[Method]] = {"ssim": SSIM, "l2": L2}
+_KINDS: dict[str, type[Method]] = {"ssim": SSIM, "l2": L2}
 
 
 def get_method(name: str) -> Method:
@@ -39,6 +40,6 @@ def get_method(name: str) -> Method:
     >>> get_method("ssim").name
     'ssim'
     """
-    if name not in METHODS:
+    if name not in _KINDS:
         raise ValueError(f"method is {name!r}; give one of {', '.join(map(repr, METHODS))}")
-    return METHODS[name]()
+    return _KINDS[name]()

@@ -1,0 +1,86 @@
+"""The command line as a person uses it: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from ae.cli import OPTIONS
+from ae.config import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ae(*words, cwd=None):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "ae", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+
+
+def test_every_option_of_a_training_is_on_the_command_line():
+    assert OPTIONS.keys() == {field.name for field in fields(TrainConfig)}
+    done = ae("train", "--help")
+    assert done.returncode == 0
+    for name in OPTIONS:
+        assert ("--minutes" if name == "time_budget" else f"--{name.replace('_', '-')}") in done.stdout
+
+
+def test_segment_evaluate_and_report(tiny_data, tiny_runs, tmp_path):
+    done = ae("segment", tiny_runs / "ssim", tiny_data / "test" / "dent" / "0.png", "--out", tmp_path / "s")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "s" / "0_overlay.png")
+    done = ae("evaluate", tiny_runs / "ssim", tiny_data, "--out", tmp_path / "e")
+    assert done.returncode == 0, done.stderr
+    assert "pixel ROC AUC" in done.stdout
+    done = ae("report", tmp_path / "e")
+    assert done.stdout.strip() == f"report: {tmp_path / 'e' / 'report.html'}"
+
+
+def test_train_writes_a_run_folder(tiny_data, tmp_path):
+    done = ae(
+        "train", tiny_data, "--out", tmp_path / "run", "--epochs", 1, "--patches-per-epoch", 8, "--batch-size", 4,
+        "--held-out", 0.34, "--latent", 8,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"run folder: {tmp_path / 'run'}" in done.stdout
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "nowhere", "--out", "run"], "nowhere is no folder; check the path"),
+        (["train", ".", "--out", "run"], "holds no image"),
+        (["train", ".", "--out", "run", "--stride", "500"], "stride is 500"),
+        (["segment", "nowhere", "a.png", "--out", "out"], "nowhere is no folder; give one that `ae train` wrote"),
+        (["report", "."], "holds no evaluation"),
+        (["compare", ".", "--out", "run", "--methods", "ssim,gan"], "holds no image"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(words, says, tmp_path):
+    done = ae(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("ae: ")
+    assert says in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["bogus"], ["train"], ["train", ".", "--out", "x", "--epochs", "many"]])
+def test_usage_errors_show_no_traceback(words, tmp_path):
+    done = ae(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Error" in done.stderr
+
+
+def test_help_does_not_load_torch():
+    program = "import sys, ae.cli; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ae.data import Patches, load_images, open_folder, split_good
+from ae.images import write_png
+
+RNG = np.random.default_rng(0)
+
+
+def image(height, width):
+    return RNG.random((1, height, width), np.float32)
+
+
+class TestFolders:
+    def test_mvtec_layout(self, tiny_data):
+        folder = open_folder(tiny_data)
+        assert [path.name for path in folder.train] == ["0.png", "1.png", "2.png"]
+        assert [(sample.label, sample.path.stem) for sample in folder.test] == [
+            ("dent", "0"), ("dent", "1"), ("good", "0")
+        ]  # fmt: skip
+        assert folder.test[0].mask == tiny_data / "ground_truth" / "dent" / "0_mask.png"
+        assert folder.test[2].mask is None
+
+    def test_a_plain_folder_holds_good_images(self, tiny_data):
+        folder = open_folder(tiny_data / "train" / "good")
+        assert len(folder.train) == 3
+        assert folder.test == ()
+
+    def test_what_is_wrong_is_named(self, tmp_path):
+        with pytest.raises(ValueError, match="nothing is no folder"):
+            open_folder(tmp_path / "nothing")
+        with pytest.raises(ValueError, match="holds no image"):
+            open_folder(tmp_path)
+        (tmp_path / "test").mkdir()
+        with pytest.raises(ValueError, match="no train/good"):
+            open_folder(tmp_path)
+        (tmp_path / "train").mkdir()
+        with pytest.raises(ValueError, match="good is no folder"):
+            open_folder(tmp_path)
+        pixels = np.zeros((9, 9), np.uint8)
+        write_png(tmp_path / "train" / "good" / "0.png", pixels)
+        write_png(tmp_path / "test" / "hole" / "7.png", pixels)
+        with pytest.raises(ValueError, match=r"7\.png has no mask; put it at .*hole.7_mask\.png"):
+            open_folder(tmp_path)
+
+    def test_an_image_smaller_than_a_patch_is_named(self, tiny_data):
+        paths = open_folder(tiny_data).train
+        with pytest.raises(
+            ValueError, match=r"0\.png is 140 x 150 pixels at the chosen scale, smaller than a patch of 145"
+        ):
+            load_images(paths, channels=1, scale=1.0, smallest=145)
+        with pytest.raises(ValueError, match=r"70 x 75 pixels"):
+            load_images(paths, channels=1, scale=0.5, smallest=128)
+
+    @pytest.mark.data
+    @pytest.mark.parametrize(
+        ("name", "train", "test"),
+        [
+            ("mvtec_grid_512", 132, 74),
+            ("mvtec_leather_512", 4, 15),
+            ("magnetic_tile_exp4", 108, 87),
+            ("nanotwice_a", 5, 20),
+            ("fabric_stain", 35, 14),
+        ],
+    )
+    def test_the_real_sets_open(self, shared_data, name, train, test):
+        folder = open_folder(shared_data / name)
+        assert (len(folder.train), len(folder.test)) == (train, test)
+        assert load_images(folder.train[:2], channels=1, scale=1.0, smallest=128)[0].dtype == np.float32
+
+
+class TestSplit:
+    def test_parts_are_disjoint_and_whole(self):
+        images = [image(8, 8) for _ in range(10)]
+        fit, held = split_good(images, 0.3, seed=1, smallest=4)
+        assert (len(fit), len(held)) == (7, 3)
+        assert {id(i) for i in fit} | {id(i) for i in held} == {id(i) for i in images}
+        assert [id(i) for i in split_good(images, 0.3, seed=1, smallest=4)[1]] == [id(i) for i in held]
+
+    def test_at_least_one_each(self):
+        assert [len(part) for part in split_good([image(8, 8)] * 2, 0.01, 0, 4)] == [1, 1]
+        assert [len(part) for part in split_good([image(8, 8)] * 2, 0.99, 0, 4)] == [1, 1]
+
+    def test_one_image_is_cut_in_two(self):
+        only = image(8, 20)
+        (fit,), (held,) = split_good([only], 0.1, 0, smallest=6)
+        assert (np.concatenate([fit, held], axis=2) == only).all()
+        assert held.shape[2] == 6
+        with pytest.raises(ValueError, match="one image of 11 pixels"):
+            split_good([image(8, 11)], 0.1, 0, smallest=6)
+
+    def test_share_is_checked(self):
+        with pytest.raises(ValueError, match=r"share is 1\.5"):
+            split_good([image(8, 8)] * 3, 1.5, 0, 4)
+
+
+class TestPatches:
+    @pytest.mark.parametrize("augment", ["none", "flips", "rotations"])
+    def test_the_same_seed_epoch_and_batch_give_the_same_patches(self, augment):
+        images = [image(60, 70), image(50, 90)]
+        options = {"patch": 32, "batch_size": 6, "batches": 3, "augment": augment}
+        first, second = (list(Patches(images, seed=1, **options)) for _ in range(2))
+        assert all((a == b).all() for a, b in zip(first, second, strict=True))
+        later = Patches(images, seed=1, **options)
+        later.epoch = 1
+        assert not (later.batch(0) == first[0]).all()
+        assert (later.batch(2) == list(later)[2]).all()
+        assert not (Patches(images, seed=2, **options).batch(0) == first[0]).all()
+        assert 0 <= first[0].min() <= first[0].max() <= 1
+        assert len(later) == 3
+
+    def test_crops_come_from_the_image_and_reach_every_corner(self):
+        numbers = np.arange(36 * 36, dtype=np.float32).reshape(1, 36, 36)
+        batch = Patches([numbers], patch=32, batch_size=400, batches=1, seed=0).batch(0).numpy()
+        corners = {int(patch[0, 0, 0]) for patch in batch}
+        assert corners == {y * 36 + x for y in range(5) for x in range(5)}
+        assert (np.diff(batch, axis=3) == 1).all()
+
+    def test_flips_keep_the_pixels(self):
+        patch = image(32, 32)
+        batch = Patches([patch], patch=32, batch_size=50, batches=1, seed=0, augment="flips").batch(0).numpy()
+        assert len({item.tobytes() for item in batch}) == 8  # the square's symmetries
+        assert all((np.sort(item.ravel()) == np.sort(patch.ravel())).all() for item in batch)
+
+    def test_turned_patches_sample_a_plane_exactly(self):
+        y, x = np.mgrid[:100, :100]
+        plane = ((y + 2 * x) / 300).astype(np.float32)[None]
+        batch = Patches([plane], patch=32, batch_size=20, batches=1, seed=0, augment="rotations").batch(0).numpy()
+        slope = np.hypot(np.diff(batch, axis=2)[..., :31], np.diff(batch, axis=3)[..., :31, :])
+        np.testing.assert_allclose(slope, np.sqrt(5) / 300, rtol=1e-3)
+
+    def test_bad_options(self):
+        with pytest.raises(ValueError, match="augment is 'mixup'"):
+            Patches([image(40, 40)], patch=32, batch_size=1, batches=1, seed=0, augment="mixup")
+        with pytest.raises(ValueError, match="image 0 is 20 x 40"):
+            Patches([image(20, 40)], patch=32, batch_size=1, batches=1, seed=0)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ae.evaluation import evaluate, metrics_table
+from ae.images import read_image, read_mask
+from ae.metrics import measure
+from ae.segmentation import Segmenter
+
+
+def test_measures_are_those_of_the_segmenter_s_maps(tiny_data, tiny_runs, tmp_path):
+    result = evaluate(tiny_runs / "ssim", tiny_data, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == result
+    segmenter = Segmenter.load(tiny_runs / "ssim")
+    residuals, masks = [], []
+    for label, stem in (("dent", 0), ("dent", 1), ("good", 0)):
+        path = tiny_data / "test" / label / f"{stem}.png"
+        residuals.append(segmenter(path).residual)
+        truth = tiny_data / "ground_truth" / label / f"{stem}_mask.png"
+        shape = residuals[-1].shape
+        masks.append(read_mask(truth, shape) if label == "dent" else np.zeros(shape, bool))
+    expected = measure(residuals, masks)
+    assert {name: result["all"][name] for name in expected} == expected
+    assert result["classes"].keys() == {"dent"}
+    assert result["all"]["images"] == 3
+    assert (read_image(tmp_path / "images" / "dent" / "0_truth.png")[0] > 0.5).sum() == masks[0].sum()
+    assert [sample["stem"] for sample in result["samples"]] == ["0", "1", "0"]
+
+
+def test_the_table_shows_methods_side_by_side(tiny_data, tiny_runs, tmp_path):
+    results = {name: evaluate(tiny_runs / name, tiny_data, tmp_path / name) for name in ("ssim", "l2")}
+    file = io.StringIO()
+    Console(file=file, width=100).print(metrics_table(results))
+    for word in ("ssim", "l2", "pixel ROC AUC", "PRO", f"{results['l2']['all']['pro']:.3f}"):
+        assert word in file.getvalue()
+
+
+def test_data_without_test_images_is_refused(tiny_data, tiny_runs, tmp_path):
+    with pytest.raises(ValueError, match="has no test images"):
+        evaluate(tiny_runs / "ssim", tiny_data / "train" / "good", tmp_path)

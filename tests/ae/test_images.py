@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ae.images import read_image, read_mask, resize, scaled, to_bytes, write_png, write_tiff
+
+RNG = np.random.default_rng(0)
+GREY8 = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
+GREY16 = RNG.integers(0, 65536, (20, 30), dtype=np.uint16)
+COLOUR8 = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def saved(path, pixels):
+    if path.suffix == ".tiff":
+        tifffile.imwrite(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize(("pixels", "top"), [(GREY8, 255), (GREY16, 65535)])
+def test_grey_of_8_and_16_bits_is_exact(tmp_path, pixels, top, suffix):
+    image = read_image(saved(tmp_path / f"a{suffix}", pixels))
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(image[0], (pixels / top).astype(np.float32))
+    assert (read_image(tmp_path / f"a{suffix}", channels=3) == image).all()
+
+
+def test_colour_becomes_luma_or_stays(tmp_path):
+    path = saved(tmp_path / "a.png", COLOUR8)
+    np.testing.assert_allclose(read_image(path)[0], COLOUR8 / 255 @ [0.299, 0.587, 0.114], atol=1e-6)
+    np.testing.assert_array_equal(to_bytes(read_image(path, channels=3)), COLOUR8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "CMYK"])
+def test_other_modes_are_read(tmp_path, mode):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.fromarray(GREY8).convert("RGB").convert(mode).save(path)
+    image = read_image(path)
+    assert image.shape == (1, 20, 30)
+    if mode in {"RGBA", "LA"}:
+        np.testing.assert_allclose(image[0], GREY8 / 255, atol=1e-6)
+
+
+def test_jpeg_planar_and_compressed_tiff(tmp_path):
+    Image.fromarray(COLOUR8).save(tmp_path / "a.jpeg")
+    assert read_image(tmp_path / "a.jpeg", 3).shape == (3, 20, 30)
+    tifffile.imwrite(tmp_path / "p.tif", COLOUR8.transpose(2, 0, 1), planarconfig="separate", photometric="rgb")
+    np.testing.assert_array_equal(to_bytes(read_image(tmp_path / "p.tif", 3)), COLOUR8)
+    tifffile.imwrite(tmp_path / "z.tif", GREY16, compression="lzw")
+    np.testing.assert_allclose(read_image(tmp_path / "z.tif")[0], GREY16 / 65535, atol=1e-7)
+    write_tiff(tmp_path / "f.tif", (GREY8 / 255).astype(np.float32))
+    np.testing.assert_allclose(read_image(tmp_path / "f.tif")[0], GREY8 / 255, atol=1e-7)
+
+
+def test_bad_files_are_named(tmp_path):
+    whole = saved(tmp_path / "a.png", COLOUR8).read_bytes()
+    cases = {
+        "missing.png": (None, "does not exist"),
+        "text.png": (b"hello", "is no image"),
+        "cut.png": (whole[: len(whole) // 2], "damaged or truncated"),
+        "empty.tif": (b"", "is no image"),
+    }
+    for name, (content, words) in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.*{words}"):
+            read_image(tmp_path / name)
+
+
+def test_bad_pixels_are_refused(tmp_path):
+    nan = np.full((20, 20), np.nan, np.float32)
+    tifffile.imwrite(tmp_path / "nan.tif", nan)
+    tifffile.imwrite(tmp_path / "big.tif", np.full((20, 20), 7, np.float32))
+    tifffile.imwrite(tmp_path / "five.tif", np.zeros((20, 20, 5), np.uint8))
+    tifffile.imwrite(tmp_path / "complex.tif", np.zeros((20, 20), np.complex64))
+    for name, words in [("nan", "NaN"), ("big", "scale floating point"), ("five", "shape"), ("complex", "complex64")]:
+        with pytest.raises(ValueError, match=rf"{name}\.tif.*{words}"):
+            read_image(tmp_path / f"{name}.tif")
+    with pytest.raises(ValueError, match="channels is 2"):
+        read_image(tmp_path / "nan.tif", channels=2)
+
+
+def test_a_mask_must_fit_its_image(tmp_path):
+    write_png(tmp_path / "m.png", (GREY8 > 100).astype(np.uint8) * 255)
+    assert (read_mask(tmp_path / "m.png", (20, 30)) == (GREY8 > 100)).all()
+    with pytest.raises(ValueError, match=r"m\.png is 20 x 30 pixels, its image 20 x 31"):
+        read_mask(tmp_path / "m.png", (20, 31))
+
+
+def test_scaling_averages_areas():
+    image = (GREY8 / 255).astype(np.float32)[None]
+    half = scaled(image, 0.5)
+    np.testing.assert_allclose(half[0], image[0].reshape(10, 2, 15, 2).mean((1, 3)), atol=1e-6)
+    assert resize(half, (20, 30)).shape == image.shape
+    assert scaled(image, 1.0) is image

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from ae.config import TrainConfig, config_from
+from ae.run import load_run
+
+
+def test_a_run_folder_holds_all_a_model_needs(tiny_runs):
+    run = load_run(tiny_runs / "ssim")
+    assert run.config.method == run.method.name == "ssim"
+    assert run.config.latent == 8
+    assert run.threshold > 0
+    assert run.training["patches"] == 16
+    again = load_run(tiny_runs / "ssim")
+    patch = torch.rand(1, 1, 128, 128)
+    assert torch.equal(run.model(patch), again.model(patch))
+
+
+@pytest.fixture
+def copied(tiny_runs, tmp_path):
+    return shutil.copytree(tiny_runs / "ssim", tmp_path / "run")
+
+
+def test_missing_files_are_named(copied):
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing"):
+        load_run(copied)
+    (copied / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"config\.json is missing"):
+        load_run(copied)
+    with pytest.raises(ValueError, match="is no folder"):
+        load_run(copied / "elsewhere")
+
+
+def test_damaged_weights_are_named(copied):
+    whole = (copied / "model.safetensors").read_bytes()
+    for content in (whole[:1000], b"", b"x" * 100):
+        (copied / "model.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+            load_run(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 99}, "has format 99"),
+        ({"threshold": None}, "is damaged"),
+        ({"config": {"latent": 16}}, "of another model"),
+        ({"config": {"depth": 3}}, r'unknown names \["depth"\]'),
+        ({"config": {"method": "gan"}}, "method is 'gan'"),
+    ],
+)
+def test_a_changed_configuration_is_noticed(copied, change, words):
+    content = json.loads((copied / "config.json").read_text())
+    for name, value in change.items():
+        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+    (copied / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        load_run(copied)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "gan"}, "method is 'gan'; give one of 'ssim', 'l2'"),
+        ({"channels": 2}, "channels is 2"),
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"learning_rate": 0.0}, r"learning_rate is 0\.0"),
+        ({"held_out": 1.0}, "held_out is 1.0; it must lie between 0 and 1"),
+        ({"stride": 200}, "would leave gaps"),
+        ({"batch_size": 20_000}, "more than the 10000 patches"),
+        ({"time_budget": 0}, "time_budget is 0"),
+        ({"schedule": "cosine"}, "schedule is 'cosine'"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**options)
+
+
+def test_a_configuration_survives_json():
+    config = TrainConfig(method="l2", time_budget=60.0)
+    assert config_from(json.loads(json.dumps(config.__dict__))) == config

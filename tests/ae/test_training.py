@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ae.data import load_images, open_folder, split_good
+from ae.run import load_run
+from ae.segmentation import residual_map
+from ae.training import one_cycle, train
+
+
+def logged(folder):
+    """Epochs in all parts of a training's log."""
+    rows = []
+    for path in sorted(folder.glob("logs/csv/*/metrics.csv")):
+        with path.open(newline="") as file:
+            rows += [row for row in csv.DictReader(file) if row["held_out_loss"]]
+    return [int(row["epoch"]) for row in rows]
+
+
+def test_a_training_logs_and_is_reproducible(tiny_data, tiny_runs, tmp_path, tiny_config):
+    assert logged(tiny_runs / "ssim") == [0, 1]
+    assert list(tiny_runs.glob("ssim/logs/tensorboard/*/events*"))
+    again = load_run(train(tiny_data, tmp_path / "again", tiny_config, progress=False))
+    first = load_run(tiny_runs / "ssim")
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))
+    assert first.threshold == again.threshold
+
+
+def test_training_lowers_the_loss(tiny_data, tmp_path, tiny_config):
+    config = replace(tiny_config, epochs=12, patches_per_epoch=32, method="l2", latent=32)
+    run = load_run(train(tiny_data, tmp_path / "run", config, progress=False))
+    untrained = load_run(train(tiny_data, tmp_path / "none", replace(config, epochs=1), progress=False))
+    assert run.training["loss"] < 0.7 * untrained.training["loss"]
+
+
+def test_the_threshold_marks_the_stated_share_of_good_pixels(tiny_data, tiny_runs):
+    run = load_run(tiny_runs / "ssim")
+    images = load_images(open_folder(tiny_data).train, channels=1, scale=1.0, smallest=128)
+    _, held_out = split_good(images, run.config.held_out, run.config.seed, 128)
+    residuals = np.concatenate([residual_map(run.model, run.method, i, run.config)[1].ravel() for i in held_out])
+    assert (residuals > run.threshold).mean() == pytest.approx(run.config.false_positive_rate, rel=0.05)
+
+
+def test_an_occupied_folder_is_refused(tiny_data, tiny_runs, tmp_path, tiny_config):
+    with pytest.raises(ValueError, match="holds a training; resume it"):
+        train(tiny_data, tiny_runs / "ssim", tiny_config, progress=False)
+    with pytest.raises(ValueError, match="holds a finished training"):
+        train(tiny_data, tiny_runs / "ssim", tiny_config, resume=True, progress=False)
+    (tmp_path / "started.json").write_text(json.dumps({"method": "l2"}))
+    with pytest.raises(ValueError, match="started with other options"):
+        train(tiny_data, tmp_path, tiny_config, resume=True, progress=False)
+
+
+def test_a_time_budget_ends_training_early(tiny_data, tmp_path, tiny_config):
+    config = replace(tiny_config, epochs=100_000, time_budget=1.0)
+    run = load_run(train(tiny_data, tmp_path / "run", config, progress=False))
+    assert run.training["epochs"] < 100_000
+    assert run.training["seconds"] >= 1
+
+
+def test_early_stopping_watches_held_out_patches(tiny_data, tmp_path, tiny_config):
+    config = replace(tiny_config, epochs=500, patience=1, learning_rate=1e-12, schedule="constant")
+    run = load_run(train(tiny_data, tmp_path / "run", config, progress=False))
+    assert run.training["epochs"] < 50
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_a_stopped_training_resumes_from_its_last_checkpoint(tiny_data, tmp_path, how):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "ae",
+        "train",
+        str(tiny_data),
+        "--out",
+        str(out),
+        "--minutes",
+        "0.15",
+        "--latent",
+        "8",
+    ]
+    command += ["--batch-size", "4", "--patches-per-epoch", "8", "--epochs", "100000", "--held-out", "0.34"]
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    checkpoint = out / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 90
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # until there is something to resume
+    process.send_signal(getattr(signal, how))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-9 if how == "SIGKILL" else 130), errors.decode()
+    if how == "SIGINT":
+        assert b"--resume" in errors
+    before = len(logged(out))
+    done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    epochs = logged(out)
+    assert epochs == sorted(epochs)
+    assert load_run(out).training["epochs"] > before > 0
+
+
+def test_one_cycle_rises_and_falls():
+    rates = [one_cycle(share) for share in np.linspace(0, 1, 101)]
+    assert max(rates) == rates[30] == 1
+    assert rates[0] == pytest.approx(0.04)
+    assert rates[-1] == pytest.approx(0.0004)
+    assert (np.diff(rates[:31]) > 0).all()
+    assert (np.diff(rates[30:]) < 0).all()
