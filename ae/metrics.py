@@ -146,8 +146,8 @@ def measure(residuals: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np
         "best_f1_threshold": threshold,
         "image_roc_auc": roc_auc(images),
     }
-    rounded = {name: None if np.isnan(number) else round(number, 6) for name, number in numbers.items()}
-    return {**rounded, "images": len(residuals), "roc": _thinned(pixels)}
+    known = {name: None if np.isnan(number) else number for name, number in numbers.items()}
+    return {**known, "images": len(residuals), "roc": _thinned(pixels)}
 
 
 def _rates(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
