@@ -41,13 +41,13 @@ def demo(words: list[str]) -> None:
 
 def test(words: list[str]) -> None:
     """Run the test suite."""
-    install("ae,test")
+    install("ae,bench,test")
     run(BIN / "python", "-m", "pytest", *words)
 
 
 def check(words: list[str]) -> None:
     """Lint, check the format and the types."""
-    install("ae,test")
+    install("ae,bench,test")
     run(BIN / "ruff", "check", *words)
     run(BIN / "ruff", "format", "--check")
     run(BIN / "mypy")

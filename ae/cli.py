@@ -45,6 +45,8 @@ OPTIONS = {
     "learning_rate": "Of Adam; the highest of a one-cycle schedule.",
     "weight_decay": "Of Adam.",
     "schedule": "constant (the paper's) or one-cycle (reaches the same loss far sooner).",
+    "warm_up": "Share of the training that first minimises the squared error, to leave a constant output sooner.",
+    "gradient_clip": "Shorten longer gradients to this norm; 0 leaves them.",
     "augment": "none, flips (and quarter turns) or rotations (by any angle).",
     "held_out": "Share of the good images kept for early stopping and the threshold.",
     "patience": "Epochs without a better held-out loss before training stops; 0 never stops.",
@@ -183,9 +185,10 @@ def _show_comparison(comparison: Any) -> None:
 
 
 def _warn_of_collapse(folder: Path) -> None:
-    """Say that a model learnt nothing but a constant."""
+    """Say that a model learnt no more than a constant."""
     if read_json(folder / "config.json")["training"]["collapsed"]:
-        errors.print(f"ae: {folder} gives a constant output; train longer or with --schedule one-cycle", soft_wrap=True)
+        hint = "train longer, with --schedule one-cycle or --warm-up 0.4"
+        errors.print(f"ae: {folder} reconstructs no better than a constant; {hint}", soft_wrap=True)
 
 
 def _one_line(error: BaseException) -> str:

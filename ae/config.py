@@ -16,9 +16,10 @@ ESTIMATORS = ("reconstruction", "residual")
 SCHEDULES = ("constant", "one-cycle")
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("latent", "epochs", "patches_per_epoch", "batch_size", "stride"), lambda v: v >= 1, "be at least 1"),
-    (("patience", "minimum_area", "weight_decay", "seed"), lambda v: v >= 0, "not be negative"),
+    (("patience", "minimum_area", "weight_decay", "seed", "gradient_clip"), lambda v: v >= 0, "not be negative"),
     (("scale", "learning_rate"), lambda v: v > 0, "be above 0"),
     (("time_budget",), lambda v: v is None or v > 0, "be above 0 seconds, or None"),
+    (("warm_up",), lambda v: 0 <= v < 1, "be at least 0 and below 1"),
     (("held_out", "false_positive_rate"), lambda v: 0 < v < 1, "lie between 0 and 1"),
 )
 
@@ -43,6 +44,11 @@ class TrainConfig:
         Of Adam.
     schedule : {"one-cycle", "constant"}
         "constant" as in the paper; "one-cycle" rises to `learning_rate` and falls again, over the whole training.
+    warm_up : float
+        Share of the training, from its start, in which the squared error over the patches' variance is minimised
+        instead: it leads off the plateau of a constant output, on which SSIM alone can stay.
+    gradient_clip : float
+        Longer gradients are shortened to this norm; 0 leaves them.
     augment : {"none", "flips", "rotations"}
         See `ae.data.Patches`.
     held_out : float
@@ -78,6 +84,8 @@ class TrainConfig:
     learning_rate: float = 2e-4
     weight_decay: float = 1e-5
     schedule: str = "constant"
+    warm_up: float = 0.0
+    gradient_clip: float = 1.0
     augment: str = "none"
     held_out: float = 0.1
     patience: int = 20

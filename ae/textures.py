@@ -1,7 +1,8 @@
 """A data set out of one photograph: real brick, with generated defects and exact masks.
 
-The photograph is scikit-image's ``brick.png`` (CC0, from the package itself, nothing is downloaded). Good images
-come from its upper part, test images from its lower part, so that no pixel is in both. The defects are generated.
+The photograph is scikit-image's ``brick.png`` (CC0, from the package itself, nothing is downloaded). Test images come
+from its middle columns, good images from the columns at both sides, so that no pixel is in both. The defects are
+generated; a defect's mask holds the pixels that it changed visibly.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Defect = Callable[[NDArray[np.float64], np.random.Generator], tuple[NDArray[np.float64], NDArray[np.bool_]]]
+    Defect = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.float64]]
 
-SIZE = 200  # pixels of a test image, down and across
-TRAIN_ROWS = 300  # of the photograph's 512
+SIZE = 160  # pixels of a test image, down and across
+LEFT, RIGHT = 176, 336  # the middle columns of the photograph's 512
 TEST_IMAGES = 4  # of each class
 MARGIN = 30  # pixels from an image's edge to a defect's middle
+VISIBLE = 0.04  # a change of grey value, from 0 to 1
 
 
 def write_demo_data(root: Path | str, seed: int = 0) -> DataFolder:
@@ -43,30 +45,37 @@ def write_demo_data(root: Path | str, seed: int = 0) -> DataFolder:
     Returns
     -------
     DataFolder
-        3 good training images, 4 good test images and 4 of each defect: scratch, stain, gap and shift.
+        4 good training images, 4 good test images and 4 of each defect: scratch, stain, gap and shift.
 
     Examples
     --------
     >>> import tempfile
     >>> folder = write_demo_data(tempfile.mkdtemp())
     >>> len(folder.train), len(folder.test)
-    (3, 20)
+    (4, 20)
     """
     root = Path(root)
     rng = np.random.default_rng(seed)
     photograph = _photograph()
-    for number, left in enumerate((0, 128, 256)):
-        _write(root / "train" / "good" / f"{number:03}.png", photograph[:TRAIN_ROWS, left : left + 256])
+    for number, rows in enumerate((slice(0, 340), slice(340, 512))):
+        _write(root / "train" / "good" / f"{number:03}_left.png", photograph[rows, :LEFT])
+        _write(root / "train" / "good" / f"{number:03}_right.png", photograph[rows, RIGHT:])
     for label, defect in {"good": None, **DEFECTS}.items():
         for number in range(TEST_IMAGES):
-            top = rng.integers(TRAIN_ROWS, photograph.shape[0] - SIZE + 1)
-            left = rng.integers(0, photograph.shape[1] - SIZE + 1)
-            image = photograph[top : top + SIZE, left : left + SIZE]
-            if defect is not None:
-                image, mask = defect(image, rng)
-                write_png(root / "ground_truth" / label / f"{number:03}_mask.png", mask.astype(np.uint8) * 255)
+            top = rng.integers(0, photograph.shape[0] - SIZE + 1)
+            clean = photograph[top : top + SIZE, LEFT:RIGHT]
+            image = clean if defect is None else defect(clean, rng)
             _write(root / "test" / label / f"{number:03}.png", image)
+            if defect is not None:
+                mask = changed(clean, image)
+                write_png(root / "ground_truth" / label / f"{number:03}_mask.png", mask.astype(np.uint8) * 255)
     return open_folder(root)
+
+
+def changed(clean: NDArray[np.float64], image: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mark the pixels that a defect changed visibly, single ones between them included."""
+    mask: NDArray[np.bool_] = ndimage.binary_closing(np.abs(image - clean) > VISIBLE)
+    return mask
 
 
 def _photograph() -> NDArray[np.float64]:
@@ -85,7 +94,7 @@ def _middle(rng: np.random.Generator) -> NDArray[np.float64]:
     return rng.uniform(MARGIN, SIZE - MARGIN, 2)
 
 
-def _scratch(image: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _scratch(image: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw a thin bent line, a little brighter than the stone."""
     start, end = _middle(rng), _middle(rng)
     t = np.linspace(0, 1, 400)[:, None]
@@ -95,33 +104,30 @@ def _scratch(image: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDAr
     line = np.zeros(image.shape, bool)
     line[rows, columns] = True
     mask = ndimage.binary_dilation(line, iterations=1)
-    strength = ndimage.gaussian_filter(mask.astype(float), 0.6)
-    return image + 0.22 * strength, mask
+    scratched: NDArray[np.float64] = image + 0.22 * ndimage.gaussian_filter(mask.astype(float), 0.6)
+    return scratched
 
 
-def _stain(image: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Smear a region: the same grey values, the texture wiped out."""
-    mask = _blob(rng, radius=rng.uniform(12, 20))
-    wiped = ndimage.gaussian_filter(image, 5)
-    return _merged(image, wiped, mask), mask
+def _stain(image: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Darken a region: its structure stays."""
+    return _merged(image, 0.75 * image, _blob(rng, radius=rng.uniform(10, 16)))
 
 
-def _gap(image: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _gap(image: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Break a piece out: darker, with a rough ground."""
-    mask = _blob(rng, radius=rng.uniform(8, 14))
     ground = 0.6 * ndimage.gaussian_filter(image, 3) + 0.05 * ndimage.gaussian_filter(rng.normal(0, 2, image.shape), 1)
-    return _merged(image, ground, mask), mask
+    return _merged(image, ground, _blob(rng, radius=rng.uniform(8, 14)))
 
 
-def _shift(image: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _shift(image: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Turn a patch by a quarter: every grey value as before, only the structure is wrong."""
-    half = int(rng.integers(14, 20))
+    half = int(rng.integers(18, 25))
     row, column = np.rint(_middle(rng)).astype(int)
     mask = np.zeros(image.shape, bool)
     mask[row - half : row + half, column - half : column + half] = True
     turned = image.copy()
     turned[mask] = np.rot90(image[row - half : row + half, column - half : column + half]).ravel()
-    return _merged(image, turned, mask), mask
+    return _merged(image, turned, mask)
 
 
 def _blob(rng: np.random.Generator, radius: float) -> NDArray[np.bool_]:

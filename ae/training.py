@@ -101,15 +101,17 @@ def train(
             raise KeyboardInterrupt from None
     model = module.model.eval()
     with torch.inference_mode():
-        losses, spreads = zip(*(module.compare(batch) for batch in check), strict=True)
+        loss, spread, constant_loss = (
+            torch.stack(values).mean().item() for values in zip(*map(module.compare, check), strict=True)
+        )
     training = {
         "data": folder.root.name,
         "images": {"fit": len(fit), "held_out": len(held_out)},
         "epochs": trainer.current_epoch,
         "patches": trainer.global_step * config.batch_size,
         "seconds": round(clock.seconds, 1),
-        "loss": float(torch.stack(losses).mean()),
-        "collapsed": bool(torch.stack(spreads).mean() < COLLAPSED),
+        "loss": loss,
+        "collapsed": not (spread >= COLLAPSED and loss < constant_loss),
     }
     save_run(out, config, model, good_threshold(model, held_out, config), training)
     return out
@@ -125,9 +127,12 @@ def good_threshold(model: Autoencoder, images: Sequence[NDArray[np.float32]], co
 class _Training(pl.LightningModule):
     """One model with its loss, optimiser and schedule."""
 
+    warm: bool  # the squared error is minimised in place of the method's loss
+
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
+        self.warm = False
         self.method = get_method(config.method)
         self.model = Autoencoder(config.channels, config.latent).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -137,28 +142,52 @@ class _Training(pl.LightningModule):
 
     def training_step(self, batch: torch.Tensor, _: int) -> torch.Tensor:
         """Return the loss of one batch."""
-        loss = self.method.loss(batch, self._reconstruct(batch))
+        reconstruction = self._reconstruct(batch)
+        with torch.set_grad_enabled(not self.warm):
+            loss = self.method.loss(batch, reconstruction)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
-        return loss
+        return relative_squared_error(batch, reconstruction) if self.warm else loss
 
     def validation_step(self, batch: torch.Tensor, _: int) -> None:
         """Log what `compare` finds on held-out patches."""
-        loss, spread = self.compare(batch)
+        loss, spread = self.compare(batch)[:2]
         self.log_dict({"held_out_loss": loss, "spread": spread}, prog_bar=True, batch_size=len(batch))
 
-    def compare(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss, and how much the reconstruction varies inside a patch, as a share of what the patch does."""
+    def compare(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the loss, how much a reconstruction varies as a share of its patch, and the loss of a constant."""
         reconstruction = self._reconstruct(batch)
         spread = reconstruction.std(dim=(2, 3)).mean() / batch.std(dim=(2, 3)).mean().clamp_min(1e-6)
-        return self.method.loss(batch, reconstruction), spread
+        constant = batch.mean(dim=(2, 3), keepdim=True).expand_as(batch)
+        return self.method.loss(batch, reconstruction), spread, self.method.loss(batch, constant)
 
     def _reconstruct(self, batch: torch.Tensor) -> torch.Tensor:
         reconstruction: torch.Tensor = self.model(batch.contiguous(memory_format=torch.channels_last))
         return reconstruction.contiguous()
 
 
+def relative_squared_error(batch: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+    """Mean of (x - x_hat)^2 over the batch's variance: about 1 for a constant, so that a change to SSIM is no jump.
+
+    Examples
+    --------
+    >>> batch = torch.tensor([0.0, 1.0])
+    >>> relative_squared_error(batch, torch.full((2,), 0.5)).item()
+    1.0
+    """
+    return torch.nn.functional.mse_loss(reconstruction, batch) / batch.var(correction=0).clamp_min(1e-6)
+
+
+class _Patience(EarlyStopping):
+    """Stop when held-out patches get no better, but not while another loss is minimised."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the held-out loss."""
+        if not getattr(pl_module, "warm", False):
+            super().on_validation_end(trainer, pl_module)
+
+
 class _Clock(Callback):
-    """Count the seconds of training over all its parts, set the learning rate by them, end at the budget."""
+    """Count the seconds of training over all its parts, set learning rate and warm-up by them, end at the budget."""
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
@@ -184,12 +213,14 @@ class _Clock(Callback):
         loader.dataset.epoch = trainer.current_epoch
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Set the learning rate; end training when the budget is spent."""
+        """Set the loss and the learning rate; end training when the budget is spent."""
         share = trainer.global_step / (trainer.num_training_batches * self._config.epochs)
         if self._config.time_budget is not None:
             spent = self.seconds / self._config.time_budget
             share = max(share, spent)
             trainer.should_stop = trainer.should_stop or spent >= 1
+        training: Any = pl_module
+        training.warm = share < self._config.warm_up
         rate = self._config.learning_rate
         if self._config.schedule == "one-cycle":
             rate *= one_cycle(min(share, 1.0))
@@ -228,13 +259,14 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
         ),
     ]
     if config.patience:
-        callbacks.append(EarlyStopping("held_out_loss", patience=config.patience))
+        callbacks.append(_Patience("held_out_loss", patience=config.patience))
     if progress:
         callbacks.append(RichProgressBar())
     return pl.Trainer(
         accelerator="auto",
         devices=1,
         max_epochs=config.epochs,
+        gradient_clip_val=config.gradient_clip or None,
         callbacks=callbacks,
         logger=[CSVLogger(out / "logs", name="csv"), TensorBoardLogger(out / "logs", name="tensorboard")],
         enable_progress_bar=progress,

@@ -1,1 +1,1 @@
-"""Benchmarks of fastssim against reference implementations."""
+"""Benchmarks of fastssim against reference implementations: ``python -m bench``."""

@@ -1,0 +1,64 @@
+"""What this machine can do at most: multiply-adds and bytes a second, measured here and now."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numba import njit
+
+from bench.harness import interleaved
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STEPS = 32  # multiply-adds in a chain
+REPEATS = 20_000
+ELEMENTS = 1024  # fits the first cache
+COPIED = 1 << 28  # bytes, far more than any cache
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Rates of all threads together."""
+
+    threads: int
+    fma_per_second: float  # float32
+    bytes_per_second: float  # read and written by a copy
+
+    def seconds(self, fma: float, moved: float) -> float:
+        """Return the least time for so many multiply-adds and bytes."""
+        return max(fma / self.fma_per_second, moved / self.bytes_per_second)
+
+
+def measure() -> Roofline:
+    """Measure with `torch.get_num_threads()` threads."""
+    threads = torch.get_num_threads()
+    arrays = [np.full(ELEMENTS, 0.5, np.float32) for _ in range(threads)]
+    source = torch.zeros(COPIED // 4)
+    target = torch.empty_like(source)
+    with ThreadPoolExecutor(threads) as pool:
+        samples = interleaved(
+            {
+                "fma": lambda: list(pool.map(_multiply_add, arrays)),
+                "copy": lambda: target.copy_(source),
+            },
+            rounds=5,
+        )
+    done = threads * ELEMENTS * STEPS * REPEATS
+    return Roofline(threads, done / min(samples["fma"]), 2 * COPIED / min(samples["copy"]))
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _multiply_add(values: NDArray[np.float32]) -> None:
+    """Chains of multiply-adds over values that stay in the first cache; many chains are under way at once."""
+    a, b = np.float32(0.999), np.float32(0.001)
+    for _ in range(REPEATS):
+        for i in range(ELEMENTS):
+            v = values[i]
+            for _ in range(STEPS):
+                v = v * a + b
+            values[i] = v
