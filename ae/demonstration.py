@@ -17,7 +17,7 @@ NOTE = (
     " not how well the method finds real defects."
 )
 CONFIG = TrainConfig(
-    time_budget=70,
+    time_budget=80,
     epochs=1000,
     patches_per_epoch=1600,
     schedule="one-cycle",
@@ -34,7 +34,7 @@ CONFIG = TrainConfig(
 def demo(
     out: Path | str = "demo", *, progress: bool = True, announce: Callable[[str], object] = lambda _: None
 ) -> Comparison:
-    """Make the demonstration data, train ``ssim`` and ``l2`` for 70 seconds each, evaluate, and write a report.
+    """Make the demonstration data, train ``ssim`` and ``l2`` for 80 seconds each, evaluate, and write a report.
 
     Parameters
     ----------

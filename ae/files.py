@@ -45,8 +45,10 @@ def atomic(path: Path | str) -> Iterator[Path]:
     try:
         yield beside
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
+            error.filename = str(path)  # a full disk names no file, and the temporary one says nothing to a person
         raise
 
 

@@ -259,7 +259,7 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
         ),
     ]
     if config.patience:
-        callbacks.append(_Patience("held_out_loss", patience=config.patience))
+        callbacks.append(_Patience("held_out_loss", patience=config.patience, check_on_train_epoch_end=False))
     if progress:
         callbacks.append(RichProgressBar())
     return pl.Trainer(

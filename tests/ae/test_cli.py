@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import fields
@@ -16,10 +17,16 @@ from ae.config import TrainConfig
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def ae(*words, cwd=None):
+def ae(*words, cwd=None, largest_file=None):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     command = [sys.executable, "-m", "ae", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+    before = None if largest_file is None else limit
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=cwd, check=False, preexec_fn=before
+    )
 
 
 def test_every_option_of_a_training_is_on_the_command_line():
@@ -69,6 +76,16 @@ def test_a_mistake_is_one_clear_line(words, says, tmp_path):
     assert len(lines) == 1
     assert lines[0].startswith("ae: ")
     assert says in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_half_written(tiny_data, tiny_runs, tmp_path):
+    image = tiny_data / "test" / "dent" / "0.png"
+    done = ae("segment", tiny_runs / "ssim", image, "--out", tmp_path, largest_file=20_000)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [done.stderr.strip()]
+    assert "0_residual.tiff" in done.stderr
+    assert "File too large; free space" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

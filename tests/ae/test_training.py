@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from ae.data import load_images, open_folder, split_good
+from ae.methods.ssim import SSIM
 from ae.run import load_run
 from ae.segmentation import residual_map
-from ae.training import one_cycle, train
+from ae.training import _Training, one_cycle, relative_squared_error, train
 
 
 def logged(folder):
@@ -76,23 +77,44 @@ def test_early_stopping_watches_held_out_patches(tiny_data, tmp_path, tiny_confi
     assert run.training["epochs"] < 50
 
 
+def test_the_warm_up_minimises_the_squared_error_and_early_stopping_waits_for_its_end(tiny_data, tmp_path, tiny_config):
+    config = replace(tiny_config, epochs=6, patience=1, learning_rate=1e-12, schedule="constant", warm_up=0.7)
+    run = load_run(train(tiny_data, tmp_path / "run", config, progress=False))
+    assert run.training["epochs"] == 6  # without a warm-up it stops after the second
+
+
+def test_a_warm_training_step_returns_the_squared_error(tiny_config):
+    module = _Training(tiny_config)
+    module.log = lambda *_, **__: None
+    batch = torch.rand(2, 1, 128, 128)
+    cold = module.training_step(batch, 0).detach()
+    module.warm = True
+    warm = module.training_step(batch, 0)
+    reconstruction = module.model(batch)
+    assert cold == pytest.approx(SSIM().loss(batch, reconstruction.contiguous()).item(), rel=1e-5)
+    expected = ((batch - reconstruction) ** 2).mean() / batch.var(correction=0)
+    assert warm.detach() == pytest.approx(expected.item(), rel=1e-4)
+    warm.backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_a_constant_reconstruction_is_called_collapsed(tiny_data, tmp_path, tiny_config):
+    run = load_run(train(tiny_data, tmp_path / "run", replace(tiny_config, learning_rate=1e-12), progress=False))
+    assert run.training["collapsed"]  # untrained: worse than a constant
+
+
+def test_a_relative_squared_error_of_equal_patches_is_zero():
+    batch = torch.rand(2, 1, 8, 8)
+    assert relative_squared_error(batch, batch) == 0
+    assert relative_squared_error(torch.ones(2, 2), torch.ones(2, 2)) == 0
+
+
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
 def test_a_stopped_training_resumes_from_its_last_checkpoint(tiny_data, tmp_path, how):
     out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "ae",
-        "train",
-        str(tiny_data),
-        "--out",
-        str(out),
-        "--minutes",
-        "0.15",
-        "--latent",
-        "8",
-    ]
-    command += ["--batch-size", "4", "--patches-per-epoch", "8", "--epochs", "100000", "--held-out", "0.34"]
+    command = [sys.executable, "-m", "ae", "train", str(tiny_data), "--out", str(out), "--minutes", "0.15"]
+    command += ["--latent", "8", "--held-out", "0.34"]
+    command += ["--batch-size", "4", "--patches-per-epoch", "8", "--epochs", "100000"]
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
