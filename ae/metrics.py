@@ -31,18 +31,21 @@ class Curve:
     misses: NDArray[np.float64]  # negatives at or above the threshold
 
 
-def cumulate(scores: NDArray[np.float32], hits: NDArray[np.float64], negative: NDArray[np.bool_]) -> Curve:
+def cumulate(scores: NDArray[np.float32], negative: NDArray[np.bool_], *hits: NDArray[np.float64]) -> tuple[Curve, ...]:
     """Sort by score once and count; equal scores fall together.
 
     Parameters
     ----------
-    scores, hits, negative : ndarray, (n,)
-        Score, weight as a positive (0 for negatives), and whether it is a negative.
+    scores, negative : ndarray, (n,)
+        Score, and whether it is a negative.
+    *hits : ndarray, (n,)
+        Weights as positives, 0 for negatives; one curve for each.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last = np.r_[np.flatnonzero(np.diff(ranked)), len(ranked) - 1]
-    return Curve(ranked[last], np.cumsum(hits[order])[last], np.cumsum(negative[order], dtype=np.float64)[last])
+    misses = np.cumsum(negative[order], dtype=np.float64)[last]
+    return tuple(Curve(ranked[last], np.cumsum(weights[order])[last], misses) for weights in hits)
 
 
 def roc_auc(curve: Curve) -> float:
@@ -131,12 +134,11 @@ def measure(residuals: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np
     """
     scores = np.concatenate([residual.ravel() for residual in residuals])
     defect = np.concatenate([mask.ravel() for mask in masks])
-    order_weights = np.concatenate([region_weights(mask).ravel() for mask in masks])
-    pixels = cumulate(scores, defect.astype(np.float64), ~defect)
-    regions = cumulate(scores, order_weights, ~defect)
+    weights = np.concatenate([region_weights(mask).ravel() for mask in masks])
+    pixels, regions = cumulate(scores, ~defect, defect.astype(np.float64), weights)
     image_scores = np.array([residual.max() for residual in residuals], np.float32)
     image_defect = np.array([mask.any() for mask in masks])
-    images = cumulate(image_scores, image_defect.astype(np.float64), ~image_defect)
+    (images,) = cumulate(image_scores, ~image_defect, image_defect.astype(np.float64))
     f1, threshold = best_f1(pixels)
     numbers = {
         "pixel_roc_auc": roc_auc(pixels),
