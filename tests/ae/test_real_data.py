@@ -1,7 +1,7 @@
 """The main job on real images: in a few minutes both methods find real defects better than chance.
 
-Measured: ssim 0.80 pixel ROC AUC and 0.48 PRO, l2 0.66 and 0.34; the bounds leave room for another processor's rounding,
-which changes the weights that a training ends with.
+Measured: ssim 0.80 pixel ROC AUC and 0.48 PRO, l2 0.66 and 0.34; the bounds leave room for another
+processor's rounding, which changes the weights that a training ends with.
 """
 
 from __future__ import annotations
