@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
 _ROWS = 64  # of a slab
 _TILES = 16  # of a slab
-_NUMBERS = 1 << 18  # of a slab
+_WORDS = 1 << 17  # of a slab
 
 
 def gather(
@@ -150,15 +150,27 @@ def scatter(
     run_slabs(slab, len(edges) - 1)
 
 
-def finite(pixels: NDArray[Any], exponent: int) -> bool:
-    """Tell whether no stored number has all bits of its exponent set, as NaN and infinity have."""
-    unsigned = np.dtype(f"u{pixels.itemsize}")
-    numbers, mask = pixels.reshape(-1).view(unsigned), unsigned.type(exponent)
-    edges = [*range(0, len(numbers), _NUMBERS), len(numbers)]
-    found = [False] * (len(edges) - 1)
+def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
+    """Tell whether no stored number has all bits of its exponent set, as NaN and infinity have.
+
+    exponent: its lowest bit and the number of its bits.
+    """
+    lowest, width = exponent
+    per_word = 8 // pixels.itemsize
+    ones = sum(1 << (lowest + 8 * pixels.itemsize * k) for k in range(per_word))
+    exponents = ones * ((1 << width) - 1)
+    whole = pixels.size // per_word * per_word
+    flat = pixels.reshape(-1)
+    rest = np.zeros(per_word, pixels.dtype)
+    rest[: pixels.size - whole] = flat[whole:]
+    words = flat[:whole].view(np.uint64)
+    edges = [*range(0, len(words), _WORDS), len(words)]
+    found = [0] * len(edges)
 
     def slab(number: int) -> None:
-        found[number] = bool(kernels.any_has_bits(numbers[edges[number] : edges[number + 1]], mask))
+        part = words[edges[number] : edges[number + 1]] if number + 1 < len(edges) else rest.view(np.uint64)
+        found[number] = int(kernels.overflow(part, np.uint64(exponents), np.uint64(ones)))
 
-    run_slabs(slab, len(found))
-    return not any(found)
+    run_slabs(slab, len(edges))
+    overflown = ones << width
+    return not any(bits & overflown for bits in found)

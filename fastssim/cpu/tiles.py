@@ -554,9 +554,12 @@ def scatter_tiles(
 
 
 @jit
-def any_has_bits(numbers: Any, mask: Any) -> bool:
-    """Tell whether any of the unsigned integers has all the bits of `mask` set."""
-    found = 0
-    for number in numbers:
-        found |= (number & mask) == mask
-    return found != 0
+def overflow(words: Any, exponents: Any, ones: Any) -> Any:
+    """Add 1 to the exponent of every number in the 64-bit words: all bits set, as in NaN and infinity, it overflows.
+
+    exponents: the bits of the exponents in a word; ones: the lowest of each. Returns all results combined by "or".
+    """
+    found = words.dtype.type(0)
+    for word in words:
+        found |= (word & exponents) + ones
+    return found

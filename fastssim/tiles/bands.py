@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fastssim.tiles.extraction import take
-from fastssim.tiles.storage import bits, check
+from fastssim.tiles.storage import bits, check, in_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,9 +49,8 @@ class Bands:
         self._image = image
         self._flat = len(shape) == 2
         self._grid = grid
-        # Rows of an array in memory need not be read, only looked at.
-        self._at_hand = isinstance(image, np.ndarray) and not isinstance(image, np.memmap) and grid.border == "flush"
-        self._down, self._across = ([], []) if self._at_hand else (grid.sources(0), grid.sources(1))
+        self.at_hand = in_memory(image) and grid.border == "flush"  # rows need not be read, only looked at
+        self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
         self._band: NDArray[Any] | None = None
         self._end = 0  # canvas row behind those in the band
 
@@ -59,7 +58,7 @@ class Bands:
         """Return the canvas rows of `count` rows of tiles from `row` on, (C, rows, canvas W)."""
         origins = self._grid.geometry.rows[row : row + count]
         first, end = origins[0], origins[-1] + self._grid.tile_shape[0]
-        if self._at_hand:
+        if self.at_hand:
             return self._slice(first, end)
         kept = None
         if self._band is not None:

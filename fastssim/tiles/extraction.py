@@ -42,7 +42,7 @@ def extract(image: Any, grid: TileGrid, *, start: int = 0, stop: int | None = No
     Examples
     --------
     >>> extract(np.zeros((3, 100, 90)), TileGrid((100, 90), tile=64, stride=32)).shape
-    (9, 3, 64, 64)
+    (6, 3, 64, 64)
     """
     check("image", image)
     shape = tuple(image.shape)

@@ -15,7 +15,7 @@ import torch
 
 from fastssim.tiles.grid import Geometry
 from fastssim.tiles.plan import SUM, make_plan
-from fastssim.tiles.storage import bits, deviation_dtype, stored
+from fastssim.tiles.storage import bits, deviation_dtype, empty, stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,8 @@ def _blended(tiles: Tensor, geometry: Any, window: str, weights: Any, reduction:
     from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
     plan = make_plan(tuple(geometry), window, tuple(weights))
-    out, deviation = _empty_images(tiles, geometry)
+    shape = _image_shape(tiles, geometry)
+    out, deviation = empty(shape, tiles.dtype), empty(shape, deviation_dtype(tiles.dtype))
     source, mean, spread = stored(tiles.contiguous()), stored(out), stored(deviation)
     for n in range(len(tiles)):
         both = reduction == "mean_std"
@@ -54,7 +55,7 @@ def _scatter(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor
 
     plan = make_plan(tuple(geometry), window, tuple(weights))
     if window == SUM:
-        tiles = _empty_tiles(canvas, geometry)
+        tiles: Tensor = empty(_tiles_shape(canvas, geometry), canvas.dtype)
         for n in range(len(canvas)):
             tile_launch.copy(bits(canvas)[n], plan.origins, bits(tiles)[n])
         return tiles
@@ -63,23 +64,20 @@ def _scatter(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor
     if plan.full is not None:
         norm = torch.from_numpy(plan.norm())
         floats = torch.where(norm > 0, floats / norm.clamp(min=torch.finfo(torch.float64).tiny), 0).to(floats.dtype)
-    tiles = _empty_tiles(floats, geometry)
+    tiles = empty(_tiles_shape(floats, geometry), floats.dtype)
     for n in range(len(canvas)):
         tile_launch.scatter(plan, floats[n].detach().numpy(), tiles[n].numpy())
     return tiles.to(canvas.dtype)
 
 
-def _empty_images(tiles: Tensor, geometry: Any) -> tuple[Tensor, Tensor]:
+def _image_shape(tiles: Tensor, geometry: Any) -> tuple[int, ...]:
     g = Geometry(*geometry)
-    shape = (tiles.shape[0], tiles.shape[2], g.height, g.width)
-    return tiles.new_empty(shape), tiles.new_empty(shape, dtype=deviation_dtype(tiles.dtype))
+    return tiles.shape[0], tiles.shape[2], g.height, g.width
 
 
-def _empty_tiles(canvas: Tensor, geometry: Any) -> Tensor:
+def _tiles_shape(canvas: Tensor, geometry: Any) -> tuple[int, ...]:
     g = Geometry(*geometry)
-    return canvas.new_empty(
-        (canvas.shape[0], len(g.rows) * len(g.columns), canvas.shape[1], g.tile_height, g.tile_width)
-    )
+    return canvas.shape[0], len(g.rows) * len(g.columns), canvas.shape[1], g.tile_height, g.tile_width
 
 
 for _name, _function in (
@@ -92,17 +90,18 @@ for _name, _function in (
 
 @torch.library.register_fake("fastssim::tiles_gather", lib=_library)
 def _(tiles: Tensor, geometry: Any, window: str, weights: Any, reduction: str) -> Tensor:
-    return _empty_images(tiles, geometry)[0]
+    return tiles.new_empty(_image_shape(tiles, geometry))
 
 
 @torch.library.register_fake("fastssim::tiles_gather_deviation", lib=_library)
 def _(tiles: Tensor, geometry: Any, window: str, weights: Any) -> tuple[Tensor, Tensor]:
-    return _empty_images(tiles, geometry)
+    shape = _image_shape(tiles, geometry)
+    return tiles.new_empty(shape), tiles.new_empty(shape, dtype=deviation_dtype(tiles.dtype))
 
 
 @torch.library.register_fake("fastssim::tiles_scatter", lib=_library)
 def _(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor:
-    return _empty_tiles(canvas, geometry)
+    return canvas.new_empty(_tiles_shape(canvas, geometry))
 
 
 _ops = torch.ops.fastssim

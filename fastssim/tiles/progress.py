@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastssim.tiles.windows import window_key
 
 if TYPE_CHECKING:
@@ -56,11 +58,12 @@ class Record:
         return int(finished)
 
     def save(self, finished: int, targets: Iterable[Any]) -> None:
-        """Note that the rows above `finished` are in the targets for good; the file is never half written."""
+        """Note that the rows above `finished` are in the targets; the file is never half written."""
         if self._path is None:
             return
         for target in targets:
-            if hasattr(target, "flush"):  # memmap, h5py
+            # What a memmap holds outlives the process; to wait for the disk at every band would take minutes.
+            if hasattr(target, "flush") and not isinstance(target, np.memmap):  # h5py
                 target.flush()
         beside = self._path.with_name(f".{self._path.name}.part")
         beside.write_text(json.dumps({**self._task, "finished_rows": finished}) + "\n", encoding="utf-8")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from fastssim.tiles.bands import Bands
 from fastssim.tiles.progress import Record
 from fastssim.tiles.results import Results
+from fastssim.tiles.storage import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +39,8 @@ def sliding_window(
     """Run a function over the tiles of an image and blend what it returns.
 
     Works down the image band by band: memory depends on the image's width and the tile's height, not on its height, so
-    image and `out` may be larger than memory. While `fn` computes, one thread reads the next band and another writes
-    finished rows.
+    image and `out` may be larger than memory. While `fn` computes, one thread reads the next band from a file, and
+    another writes finished rows to one.
 
     Parameters
     ----------
@@ -62,7 +64,8 @@ def sliding_window(
     resume : path, optional
         A small file beside `out` that says how many rows are finished; kept up to date while the run lasts and removed
         when it ends. Where it exists, the run goes on behind those rows, with the same result to the last bit. It
-        knows the grid, the window and the reduction, not the image and `fn`: these are yours to keep the same.
+        knows the grid, the window and the reduction, not the image and `fn`: these are yours to keep the same. It
+        outlives a killed process, not a power cut: a memmap's last rows may not have reached the disk then.
     device : str or torch.device, optional
         Give tiles to `fn` as tensors there.
     progress : callable, optional
@@ -101,9 +104,11 @@ def sliding_window(
     across = grid.shape[1]
     together = max(1, batch_size // across)
     rows = range(results.first_tile // across, grid.shape[0], together)
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        coming: Future[NDArray[Any]] = reader.submit(bands.read, rows[0], together)
+    with ExitStack() as stack:
+        reader = stack.enter_context(_Here() if bands.at_hand else ThreadPoolExecutor(1))
+        writer: Executor | None = None
         written: Future[None] | None = None
+        coming = reader.submit(bands.read, rows[0], together)
         for row in rows:
             band = coming.result()
             if row + together < grid.shape[0]:
@@ -116,6 +121,9 @@ def sliding_window(
                 if any(finished):
                     if written is not None:
                         written.result()
+                    if writer is None:
+                        quick = all(in_memory(target) for target in results.targets)
+                        writer = stack.enter_context(_Here() if quick else ThreadPoolExecutor(1))
                     written = writer.submit(_write, results, finished, record)
                 if progress is not None:
                     progress(end, len(grid))
@@ -123,6 +131,15 @@ def sliding_window(
             written.result()
     record.remove()
     return results.value
+
+
+class _Here(Executor):
+    """Does at once what is not worth a thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
 
 
 def _given(tiles: NDArray[Any], image: Any, device: torch.device | None) -> Any:
