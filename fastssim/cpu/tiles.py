@@ -1,34 +1,565 @@
-"""Extract and blend overlapping tiles (Numba): every output number is a sum in one fixed order, hence reproducible."""
+"""Cut out and blend overlapping tiles (Numba).
+
+Blending gathers. For an output pixel (y, x), covered by the tiles (i, j) with origins r_i, c_j and pixels
+t_ij = tiles[i, j, y - r_i, x - c_j], with weights a_i = a[i, y - r_i] and b_j = b[j, x - c_j] that sum to 1,
+
+    mean = sum_i a_i (sum_j b_j t_ij)            max, min likewise, without weights
+    s1 = sum_i a_i sum_j b_j (t_ij - p)          s2 = sum_i a_i sum_j b_j (t_ij - p)^2         p the first t_ij
+    std  = sqrt(s2 - s1^2)                       mean = p + s1
+
+One SIMD lane is one pixel, one loop the tiles that cover it, in row-major order; sums are float64 and stay in
+registers. Nothing is added up in memory, so there is no zero-fill, no map of counts, and no order that threads could
+change. A window W that is not separable has a_i = 1, W in place of b_j, and is divided by sum_ij W at the end.
+
+Where tiles come piece by piece, the tiles i of ia .. ib-1 and j of ja .. jb-1 are at hand. A pixel whose earlier tiles
+of the same row of tiles were in another piece takes up its inner sum from `carry`; one whose earlier rows of tiles were
+takes up the outer sum from `band`; and each hands on in the same way what it cannot finish. Sums are therefore the
+same to the last bit however the tiles were cut into pieces.
+
+Stored values: sums are rounded to the nearest float32, then to float16 or bfloat16 (nearest, ties to even), or to the
+nearest whole number for uint8 (ties to even). float16 comes as int16, bfloat16 as uint16, see `fastssim.tiles.storage`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from fastssim.cpu.jit import jit
+from fastssim.cpu.simd import Code, Vector, lanes, wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# A tuple's length is part of its type, so these tell the compiler what to compile.
+MEAN: tuple[int, ...] = ()
+MAX, MIN, STD = (0,), (0, 0), (0, 0, 0)
+_SINGLE: tuple[int, ...] = ()  # one pixel, where few share the same tiles
+_VECTOR, _WIDE = (0,), (0, 0)  # one register of pixels, VECTORS registers
+VECTORS = 4
+_AHEAD = 2  # rows: the hardware does not follow as many tiles at once; from memory this saves a third of the time
+_TOGETHER = 16  # spans of columns that are taken down the rows together: their tiles' rows stay in the first cache
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+class _Pixels(Code):
+    """Float64 vectors of `count` pixels, loaded from and stored as any kind of pixel."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, count: int) -> None:
+        super().__init__(context, builder, types.float64)
+        self.lanes = count
+        self.type = ir.VectorType(self.scalar, count)
+
+    def take(self, kind: Any, pointer: ir.Value) -> Vector:
+        """Load pixels of Numba type `kind`."""
+        builder = self.builder
+        if kind == types.float64:
+            return self.load(pointer)
+        stored = ir.VectorType(self.context.get_value_type(kind), self.lanes)
+        value = builder.load(builder.bitcast(pointer, stored.as_pointer()), align=kind.bitwidth // 8)
+        floats = ir.VectorType(ir.FloatType(), self.lanes)
+        if kind == types.uint8:
+            return Vector(builder, builder.uitofp(value, self.type))
+        if kind == types.int16:
+            value = builder.fpext(builder.bitcast(value, ir.VectorType(ir.HalfType(), self.lanes)), floats)
+        elif kind == types.uint16:
+            wide = builder.zext(value, ir.VectorType(_I32, self.lanes))
+            value = builder.bitcast(builder.shl(wide, self._whole(16)), floats)
+        return Vector(builder, builder.fpext(value, self.type))
+
+    def put(self, kind: Any, vector: Vector, pointer: ir.Value) -> None:
+        """Round to pixels of Numba type `kind` and store."""
+        builder = self.builder
+        value = vector.value
+        if kind == types.uint8:
+            whole = self._call("llvm.rint", vector).value
+            value = builder.trunc(builder.fptosi(whole, ir.VectorType(_I32, self.lanes)), self._stored(kind))
+        elif kind != types.float64:
+            value = builder.fptrunc(value, ir.VectorType(ir.FloatType(), self.lanes))
+        if kind == types.int16:
+            half = builder.fptrunc(value, ir.VectorType(ir.HalfType(), self.lanes))
+            value = builder.bitcast(half, self._stored(kind))
+        elif kind == types.uint16:
+            bits = builder.bitcast(value, ir.VectorType(_I32, self.lanes))
+            odd = builder.and_(builder.lshr(bits, self._whole(16)), self._whole(1))
+            rounded = builder.add(bits, builder.add(odd, self._whole(0x7FFF)))
+            no_number = builder.fcmp_unordered("uno", value, value)
+            kept = builder.select(no_number, builder.or_(bits, self._whole(0x400000)), rounded)
+            value = builder.trunc(builder.lshr(kept, self._whole(16)), self._stored(kind))
+        builder.store(value, builder.bitcast(pointer, self._stored(kind).as_pointer()), align=kind.bitwidth // 8)
+
+    def prefetch(self, pointer: ir.Value) -> None:
+        """Ask for the memory at an address, which need not exist."""
+        byte = ir.IntType(8).as_pointer()
+        function = self.builder.module.declare_intrinsic(
+            "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        )
+        read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), read, keep, data])
+
+    def root(self, vector: Vector) -> Vector:
+        """Return the square root."""
+        return self._call("llvm.sqrt", vector)
+
+    def pick(self, order: str, a: Vector, b: Vector) -> Vector:
+        """Return `b` where it stands in `order` to `a` or is NaN, else `a`."""
+        builder = self.builder
+        chosen = builder.or_(
+            builder.fcmp_ordered(order, b.value, a.value), builder.fcmp_unordered("uno", b.value, b.value)
+        )
+        return self.select(chosen, b, a)
+
+    def fill(self, number: float) -> Vector:
+        """Fill a vector with a number known now."""
+        return Vector(self.builder, ir.Constant(self.type, [number] * self.lanes))
+
+    def _stored(self, kind: Any) -> ir.VectorType:
+        return ir.VectorType(self.context.get_value_type(kind), self.lanes)
+
+    def _whole(self, number: int) -> ir.Constant:
+        return ir.Constant(ir.VectorType(_I32, self.lanes), [number] * self.lanes)
+
+    def _call(self, name: str, vector: Vector) -> Vector:
+        function = self.builder.module.declare_intrinsic(
+            f"{name}.v{self.lanes}f64", fnty=ir.FunctionType(self.type, [self.type])
+        )
+        return Vector(self.builder, self.builder.call(function, [vector.value]))
+
+
+class _Sums:
+    """The running numbers of one block of pixels: one per vector, or p, s1, s2 per vector."""
+
+    def __init__(self, code: _Pixels, how: int, vectors: int) -> None:
+        self._code = code
+        self._how = how
+        self._slots = [
+            [cgutils.alloca_once(code.builder, code.type) for _ in range(3 if how == len(STD) else 1)]
+            for _ in range(vectors)
+        ]
+
+    def __getitem__(self, place: tuple[int, int]) -> Vector:
+        vector, state = place
+        return Vector(self._code.builder, self._code.builder.load(self._slots[vector][state]))
+
+    def __setitem__(self, place: tuple[int, int], value: Vector) -> None:
+        vector, state = place
+        self._code.builder.store(value.value, self._slots[vector][state])
+
+    def clear(self, *, pivots: bool) -> None:
+        """Begin a sum, a maximum or a minimum; p as well, or only s1 and s2."""
+        start = {len(MAX): float("-inf"), len(MIN): float("inf")}.get(self._how, 0.0)
+        for vector, slots in enumerate(self._slots):
+            for state in range(0 if pivots or len(slots) == 1 else 1, len(slots)):
+                self[vector, state] = self._code.fill(start)
+
+    def copy_pivots(self, other: _Sums) -> None:
+        """Take p of other sums."""
+        if self._how == len(STD):
+            for vector in range(len(self._slots)):
+                self[vector, 0] = other[vector, 0]
+
+    def add(self, vector: int, pixels: Vector, weight: Vector) -> None:
+        """Take in one tile's pixels."""
+        if self._how == len(MEAN):
+            self[vector, 0] = weight * pixels + self[vector, 0]
+        elif self._how == len(STD):
+            off = pixels - self[vector, 0]
+            weighted = weight * off
+            self[vector, 1] = self[vector, 1] + weighted
+            self[vector, 2] = weighted * off + self[vector, 2]
+        else:
+            self[vector, 0] = self._code.pick(">" if self._how == len(MAX) else "<", self[vector, 0], pixels)
+
+    def add_row(self, row: _Sums, weight: Vector | None) -> None:
+        """Take in the sums over one row of tiles."""
+        for vector, slots in enumerate(self._slots):
+            if self._how in (len(MAX), len(MIN)):
+                self.add(vector, row[vector, 0], row[vector, 0])
+                continue
+            for state in range(0 if len(slots) == 1 else 1, len(slots)):
+                term = row[vector, state]
+                self[vector, state] = self[vector, state] + (term if weight is None else weight * term)
+
+    def load(self, pointer: ir.Value, step: ir.Value) -> None:
+        """Take up what an earlier piece handed on; `step` numbers lie between the states."""
+        self._each(pointer, step, lambda place, address: self.__setitem__(place, self._code.load(address)))
+
+    def store(self, pointer: ir.Value, step: ir.Value) -> None:
+        """Hand on."""
+        self._each(pointer, step, lambda place, address: self._code.store(self[place], address))
+
+    def _each(self, pointer: ir.Value, step: ir.Value, act: Callable[[tuple[int, int], ir.Value], None]) -> None:
+        for vector, slots in enumerate(self._slots):
+            address = self._code.at(pointer, vector * self._code.lanes)
+            for state in range(len(slots)):
+                act((vector, state), address)
+                address = self._code.at(address, step)
+
+
+class Cover(NamedTuple):
+    """Tiles: rows of tiles i0 .. i1-1, columns of tiles j0 .. j1-1."""
+
+    i0: Any
+    i1: Any
+    j0: Any
+    j1: Any
+
+
+class Flags(NamedTuple):
+    """Whether a block is begun and finished here, or its sums are taken up and handed on."""
+
+    first_rows: Any  # no rows of tiles came before
+    first_tiles: Any  # no tiles of this row of tiles came before
+    rows_to_come: Any
+    tiles_to_come: Any
+
+
+class Steps(NamedTuple):
+    """Numbers between the states (p, s1, s2) of the sums that are taken up and handed on."""
+
+    band_in: Any
+    band_out: Any
+    carry_in: Any
+    carry_out: Any
+
+
+class Places(NamedTuple):
+    """Where pixel (y, x) is, in numbers from the beginning of each array."""
+
+    tiles: Any  # of a tile that would begin at (0, 0)
+    y: Any  # in the weights down
+    x: Any  # in the weights across
+    full: Any  # in the window that is not separable
+    band_in: Any
+    band_out: Any
+    carry_in: Any
+    carry_out: Any
+    out: Any
+    ahead: Any  # from here to what will be read soon
+
+
+class Tables(NamedTuple):
+    """Offsets and weights, flat or [.., 2]."""
+
+    rows: Any  # [I, 2]: what a row of tiles adds to the place in tiles, and to that in its weights
+    columns: Any  # [J, 2]: the same for a column of tiles
+    weights_y: Any
+    weights_x: Any
+    full: Any  # or None
+
+
+class Sinks(NamedTuple):
+    """Arrays that sums are taken from and go to, flat."""
+
+    band_in: Any
+    band_out: Any
+    carry_in: Any
+    carry_out: Any
+    out: Any
+    deviation: Any  # or None
+
+
+class _Block:
+    """The code that blends one block of pixels of one row; the arguments are those of `_gather`."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, kinds: Any, values: Any) -> None:
+        block, how, self._tiles_kind, tables, _, _, _, _, sinks, _ = kinds
+        _, _, self._tiles_value, tables_value, cover, part, flags, places, sinks_value, steps = values
+
+        def fields(form: Any, value: ir.Value) -> Any:
+            return form(*(builder.extract_value(value, index) for index in range(len(form._fields))))
+
+        self._builder = builder
+        self._table_kinds, self._tables = Tables(*tables.types), fields(Tables, tables_value)
+        self._sink_kinds, self._sinks = Sinks(*sinks.types), fields(Sinks, sinks_value)
+        self._cover, self._part = fields(Cover, cover), fields(Cover, part)
+        self._flags, self._at, self._steps = fields(Flags, flags), fields(Places, places), fields(Steps, steps)
+        self._how = len(how)
+        self._vectors = VECTORS if len(block) == len(_WIDE) else 1
+        self._code = _Pixels(context, builder, 1 if len(block) == len(_SINGLE) else lanes(types.float64))
+        self._acc, self._row = (_Sums(self._code, self._how, self._vectors) for _ in range(2))
+
+    def emit(self) -> None:
+        """Blend the block as far as the tiles at hand allow."""
+        builder, flags = self._builder, self._flags
+        self._begin()
+        with self._loop(self._part.i0, self._part.i1) as i:
+            self._begin_row()
+            with self._loop(self._part.j0, self._part.j1) as j:
+                weights = self._weights(i, j)
+                for vector in range(self._vectors):
+                    self._row.add(vector, self._pixels(i, j, vector), self._load(weights, vector))
+                self._code.prefetch(self._code.at(self._tile(i, j), self._at.ahead))
+            with builder.if_else(flags.tiles_to_come) as (then, otherwise):
+                with then:
+                    self._row.store(self._sink("carry_out"), self._steps.carry_out)
+                with otherwise:
+                    self._acc.add_row(self._row, self._weight_down(i))
+        with builder.if_then(builder.and_(builder.not_(flags.tiles_to_come), flags.rows_to_come)):
+            self._acc.store(self._sink("band_out"), self._steps.band_out)
+        with builder.if_then(builder.not_(builder.or_(flags.tiles_to_come, flags.rows_to_come))):
+            self._finish()
+
+    def _begin(self) -> None:
+        """Begin the outer sum, or take it up."""
+        with self._builder.if_else(self._flags.first_rows) as (then, otherwise):
+            with then:
+                self._acc.clear(pivots=True)
+                if self._how == len(STD):
+                    for vector in range(self._vectors):
+                        self._acc[vector, 0] = self._pixels(self._part.i0, self._part.j0, vector)
+            with otherwise:
+                self._acc.load(self._sink("band_in"), self._steps.band_in)
+
+    def _begin_row(self) -> None:
+        """Begin the inner sum, or take it up."""
+        with self._builder.if_else(self._flags.first_tiles) as (then, otherwise):
+            with then:
+                self._row.clear(pivots=False)
+                self._row.copy_pivots(self._acc)
+            with otherwise:
+                self._row.load(self._sink("carry_in"), self._steps.carry_in)
+                with self._builder.if_then(self._flags.first_rows):
+                    self._acc.copy_pivots(self._row)
+
+    def _finish(self) -> None:
+        """Divide where the weights were not divided beforehand, and write."""
+        code = self._code
+        norm = self._norm() if wanted(self._table_kinds.full) and self._how in (len(MEAN), len(STD)) else None
+        for vector in range(self._vectors):
+            states = [self._acc[vector, state] for state in range(3 if self._how == len(STD) else 1)]
+            if norm is not None:
+                states = [*states[:-2], *(state / norm[vector, 0] for state in states[-2:])]
+            value = states[0]
+            if self._how == len(STD):
+                pivot, s1, s2 = states
+                value = pivot + s1
+                variance = code.pick(">", code.zero(), s2 - s1 * s1)  # rounding may leave it below 0
+                code.put(self._sink_kinds.deviation.dtype, code.root(variance), self._output("deviation", vector))
+            code.put(self._sink_kinds.out.dtype, value, self._output("out", vector))
+
+    def _norm(self) -> _Sums:
+        """Sum the weights of all tiles that cover the block."""
+        norm = _Sums(self._code, len(MEAN), self._vectors)
+        norm.clear(pivots=True)
+        with self._loop(self._cover.i0, self._cover.i1) as i, self._loop(self._cover.j0, self._cover.j1) as j:
+            weights = self._weights(i, j)
+            for vector in range(self._vectors):
+                norm[vector, 0] = norm[vector, 0] + self._load(weights, vector)
+        return norm
+
+    @contextmanager
+    def _loop(self, begin: ir.Value, end: ir.Value) -> Iterator[ir.Value]:
+        with cgutils.for_range_slice(self._builder, begin, end, ir.Constant(_I64, 1), inc=True) as (index, _):
+            yield index
+
+    def _entry(self, table: str, index: ir.Value, which: int) -> ir.Value:
+        """Entry [index, which] of the offsets of rows or columns of tiles."""
+        data = self._code.data(getattr(self._table_kinds, table), getattr(self._tables, table))
+        place = self._builder.add(self._builder.mul(index, ir.Constant(_I64, 2)), ir.Constant(_I64, which))
+        return self._builder.load(self._code.at(data, place))
+
+    def _tile(self, i: ir.Value, j: ir.Value) -> ir.Value:
+        """Address of the block in tile (i, j)."""
+        offset = self._builder.add(self._entry("rows", i, 0), self._entry("columns", j, 0))
+        return self._code.at(
+            self._code.data(self._tiles_kind, self._tiles_value), self._builder.add(offset, self._at.tiles)
+        )
+
+    def _pixels(self, i: ir.Value, j: ir.Value, vector: int) -> Vector:
+        return self._code.take(self._tiles_kind.dtype, self._code.at(self._tile(i, j), vector * self._code.lanes))
+
+    def _weights(self, i: ir.Value, j: ir.Value) -> ir.Value:
+        """Address of the block's weights in tile (i, j): b_j, or W."""
+        builder = self._builder
+        name, offset = "weights_x", builder.add(self._entry("columns", j, 1), self._at.x)
+        if wanted(self._table_kinds.full):
+            name, offset = "full", builder.add(self._entry("columns", j, 1), self._at.full)
+            offset = builder.add(offset, self._entry("rows", i, 1))
+        return self._code.at(self._code.data(getattr(self._table_kinds, name), getattr(self._tables, name)), offset)
+
+    def _weight_down(self, i: ir.Value) -> Vector | None:
+        """a_i, or None where it is 1."""
+        if wanted(self._table_kinds.full):
+            return None
+        data = self._code.data(self._table_kinds.weights_y, self._tables.weights_y)
+        place = self._builder.add(self._entry("rows", i, 1), self._at.y)
+        return self._code.splat(self._builder.load(self._code.at(data, place)))
+
+    def _load(self, pointer: ir.Value, vector: int) -> Vector:
+        return self._code.load(self._code.at(pointer, vector * self._code.lanes))
+
+    def _sink(self, name: str) -> ir.Value:
+        data = self._code.data(getattr(self._sink_kinds, name), getattr(self._sinks, name))
+        return self._code.at(data, getattr(self._at, name))
+
+    def _output(self, name: str, vector: int) -> ir.Value:
+        data = self._code.data(getattr(self._sink_kinds, name), getattr(self._sinks, name))
+        return self._code.at(self._code.at(data, self._at.out), vector * self._code.lanes)
+
+
+@intrinsic
+def _gather(
+    typing: Any, block: Any, how: Any, tiles: Any, tables: Any, cover: Any, part: Any, flags: Any, places: Any,
+    sinks: Any, steps: Any,
+) -> Any:  # fmt: skip
+    """Blend one block of pixels of one row as far as the tiles at hand allow.
+
+    block: _SINGLE, _VECTOR or _WIDE. how: MEAN, MAX, MIN or STD. tiles: flat. cover: all tiles that cover the block;
+    part: those at hand among them.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _Block(context, builder, signature.args, args).emit()
+        return context.get_dummy_value()
+
+    return types.void(block, how, tiles, tables, cover, part, flags, places, sinks, steps), codegen
+
+
+class Layout(NamedTuple):
+    """How one call's arrays lie: the canvas row or column each begins at, its numbers a row, its channel's place."""
+
+    band_in: Any  # the channel's places
+    band_out: Any
+    carry_in: Any
+    carry_out: Any
+    tiles: Any
+    out: Any
+    tile_pitch: Any
+    band_pitch: Any
+    carry_in_pitch: Any
+    carry_out_pitch: Any
+    out_pitch: Any
+    band_in_row: Any
+    band_out_row: Any
+    carry_row: Any
+    carry_in_column: Any
+    carry_out_column: Any
+    out_row: Any
+    out_column: Any
 
 
 @jit
-def extract_tiles(image: Any, origins: Any, begin: int, end: int, out: Any) -> None:
-    """Copy tiles begin .. end-1 of image [C, H, W] into out [T, C, h, w]; origins [T, 2] are their first pixels."""
+def gather_rows(
+    how: Any, tiles: Any, tables: Any, covered: Any, spans: Any, part: Any, y0: int, y1: int, layout: Any, sinks: Any,
+    steps: Any,
+) -> None:  # fmt: skip
+    """Blend canvas rows y0 .. y1-1 of one channel as far as the tiles of `part`, a Cover, allow.
+
+    how: MEAN, MAX, MIN or STD. tiles: flat. covered [Y, 2]: first covering row of tiles and the end. spans [S, 4]:
+    columns with the same covering tiles, begin and end, and these tiles, begin and end.
+    """
+    at = layout
+    count = lanes_of_double()
+    for group in range(0, len(spans), _TOGETHER):
+        for y in range(y0, y1):
+            i_first, i_last = covered[y, 0], covered[y, 1]
+            i0, i1 = max(i_first, part.i0), min(i_last, part.i1)
+            for span in range(group, min(group + _TOGETHER, len(spans))):
+                x, x1, j_first, j_last = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
+                j0, j1 = max(j_first, part.j0), min(j_last, part.j1)
+                if i0 >= i1 or j0 >= j1:
+                    continue
+                cover, here = Cover(i_first, i_last, j_first, j_last), Cover(i0, i1, j0, j1)
+                flags = Flags(i0 == i_first, j0 == j_first, i1 < i_last, j1 < j_last)
+                width = x1 - x
+                step = count * VECTORS if width >= count * VECTORS else count if width >= count else 1
+                while x < x1:
+                    x = min(x, x1 - step)  # pixels met twice come out the same twice: nothing read is written
+                    places = Places(
+                        at.tiles + y * at.tile_pitch + x,
+                        y,
+                        x,
+                        y * at.tile_pitch + x,
+                        at.band_in + (y - at.band_in_row) * at.band_pitch + x,
+                        at.band_out + (y - at.band_out_row) * at.band_pitch + x,
+                        at.carry_in + (y - at.carry_row) * at.carry_in_pitch + x - at.carry_in_column,
+                        at.carry_out + (y - at.carry_row) * at.carry_out_pitch + x - at.carry_out_column,
+                        at.out + (y - at.out_row) * at.out_pitch + x - at.out_column,
+                        _AHEAD * at.tile_pitch,
+                    )
+                    if step == count * VECTORS:
+                        _gather(_WIDE, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                    elif step == count:
+                        _gather(_VECTOR, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                    else:
+                        _gather(_SINGLE, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                    x += step
+
+
+@intrinsic
+def lanes_of_double(typing: Any) -> Any:
+    """Float64 numbers in one SIMD register."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(_I64, lanes(types.float64))
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def _copy_bytes(typing: Any, target: Any, place: Any, source: Any, count: Any) -> Any:
+    """Copy the first `count` bytes of `source`, uint8, to `place` of `target`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = Code(context, builder, types.float64)
+        to = code.at(code.data(signature.args[0], args[0]), args[1])
+        cgutils.raw_memcpy(builder, to, code.data(signature.args[2], args[2]), args[3], 1)
+        return context.get_dummy_value()
+
+    return types.void(target, place, source, count), codegen
+
+
+@jit
+def copy_tiles(image: Any, origins: Any, height: int, begin: int, end: int, out: Any, width: int) -> None:
+    """Copy tiles begin .. end-1 of image [C, H, W bytes], each `height` rows of `width` bytes, into out, flat.
+
+    origins [T, 2]: first row and first byte of every tile.
+    """
+    channels = image.shape[0]
     for tile in range(begin, end):
         y, x = origins[tile, 0], origins[tile, 1]
-        for channel in range(out.shape[1]):
-            for row in range(out.shape[2]):
-                for column in range(out.shape[3]):
-                    out[tile, channel, row, column] = image[channel, y + row, x + column]
+        for channel in range(channels):
+            for row in range(height):
+                place = ((tile * channels + channel) * height + row) * width
+                _copy_bytes(out, place, image[channel, y + row, x:], width)
 
 
 @jit
-def add_tiles(tiles: Any, columns: Any, weights_y: Any, weights_x: Any, begin: int, end: int, band: Any) -> None:
-    """Add tiles [T, C, h, w] of one row of tiles to rows begin .. end-1 of band [C, h, W], float64.
+def scatter_tiles(
+    image: Any, rows: Any, columns: Any, begin: int, end: int, weights_y: Any, weights_x: Any, kinds_y: Any,
+    kinds_x: Any, full: Any, out: Any,
+) -> None:  # fmt: skip
+    """Write a_i b_j image[y, x], the adjoint of the blended mean, into tiles begin .. end-1 of out [T, C, h, w].
 
-    Tile t begins at column columns[t] and is weighted by weights_y [h] and weights_x [T, w].
+    image [C, H, W]; weights_y [K, h], weights_x [K, w]; kinds_y, kinds_x: which of their rows is a tile's; full [h, w]
+    or None stands in place of both.
     """
-    for channel in range(band.shape[0]):
-        for row in range(begin, end):
-            for tile in range(tiles.shape[0]):
-                target = band[channel, row, columns[tile] : columns[tile] + tiles.shape[3]]
-                source = tiles[tile, channel, row]
-                weights = weights_x[tile]
-                for column in range(tiles.shape[3]):
-                    target[column] += weights_y[row] * weights[column] * source[column]
+    for tile in range(begin, end):
+        i, j = divmod(tile, len(columns))
+        for channel in range(out.shape[1]):
+            for row in range(out.shape[2]):
+                source = image[channel, rows[i] + row, columns[j] : columns[j] + out.shape[3]]
+                target = out[tile, channel, row]
+                a = weights_y[kinds_y[i], row]
+                b = weights_x[kinds_x[j]] if full is None else full[row]
+                for column in range(out.shape[3]):
+                    target[column] = a * b[column] * source[column]
+
+
+@jit
+def overflow(words: Any, exponents: Any, ones: Any) -> Any:
+    """Add 1 to the exponent of every number in the 64-bit words: all bits set, as in NaN and infinity, it overflows.
+
+    exponents: the bits of the exponents in a word; ones: the lowest of each. Returns all results combined by "or".
+    """
+    found = words.dtype.type(0)
+    for word in words:
+        found |= (word & exponents) + ones
+    return found

@@ -1,0 +1,253 @@
+"""Cut out, blend and slide over overlapping tiles, against what people use for it, on the CPU.
+
+The peers are installed without their dependencies, which would bring another torch or torchvision:
+``pip install --no-deps monai==1.6.1 tiler==0.6.0 pytorch-toolbelt==0.8.0 opencv-python-headless tqdm``. One that is
+absent is left out of the table and named there.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from bench import roofline
+from bench.harness import interleaved, summary
+from fastssim.tiles import TileGrid, blend, extract, sliding_window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+BATCH = 64  # tiles that the function of a sliding window gets at a time
+VALUE_TOLERANCE = 1e-5  # all do nothing to the image, which must come out again
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of one channel, float32, and its tiles."""
+
+    size: int
+    tile: int = 128
+    stride: int = 32
+    quick: bool = True  # also with --quick
+
+    @property
+    def name(self) -> str:
+        """As people write it."""
+        return f"{self.size}x{self.size}, tile {self.tile}, stride {self.stride}"
+
+    @property
+    def grid(self) -> TileGrid:
+        """Where the tiles lie."""
+        return TileGrid((self.size, self.size), self.tile, self.stride)
+
+
+CASES = (Case(512), Case(2048, quick=False))
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One library; for each kind that it does, a function of (case, image (1, 1, H, W)) makes the call to time."""
+
+    name: str
+    package: str
+    kinds: dict[str, Callable[[Case, torch.Tensor], Callable[[], torch.Tensor]]]
+
+    @property
+    def version(self) -> str:
+        """The installed version, or "not installed"."""
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            return "not installed"
+
+
+def _same(tiles: Any) -> Any:
+    return tiles
+
+
+def _own_extract(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+    grid = case.grid
+    return lambda: extract(image[0], grid)
+
+
+def _own_blend(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+    grid = case.grid
+    tiles = extract(image[0], grid)
+    return lambda: blend(tiles, grid)
+
+
+def _own_slide(window: str) -> Callable[[Case, torch.Tensor], Callable[[], torch.Tensor]]:
+    def prepare(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+        grid = case.grid
+        return lambda: sliding_window(_same, image[0], grid, window=window, batch_size=BATCH)
+
+    return prepare
+
+
+def _unfold(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+    return lambda: F.unfold(image, case.tile, stride=case.stride)  # (1, pixels of a tile, tiles)
+
+
+def _fold(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+    columns = F.unfold(image, case.tile, stride=case.stride)
+    count = torch.from_numpy(case.grid.coverage()).float()
+    return lambda: F.fold(columns, (case.size, case.size), case.tile, stride=case.stride)[0] / count
+
+
+def _monai(mode: str) -> Callable[[Case, torch.Tensor], Callable[[], torch.Tensor]]:
+    def prepare(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+        slide = import_module("monai.inferers").sliding_window_inference
+        overlap = 1 - case.stride / case.tile
+        return lambda: slide(image, (case.tile, case.tile), BATCH, _same, overlap=overlap, mode=mode)[0]
+
+    return prepare
+
+
+def _tiler(window: str) -> Callable[[Case, torch.Tensor], Callable[[], torch.Tensor]]:
+    def prepare(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+        library = import_module("tiler")
+        plane = image[0, 0].numpy()
+        cutter = library.Tiler(plane.shape, (case.tile, case.tile), overlap=case.tile - case.stride)
+
+        def call() -> torch.Tensor:
+            merger = library.Merger(cutter, window=window)
+            for number, tiles in cutter(plane, batch_size=BATCH):
+                merger.add_batch(number, BATCH, _same(tiles))
+            return torch.from_numpy(merger.merge(unpad=True, dtype=plane.dtype))[None]
+
+        return call
+
+    return prepare
+
+
+def _toolbelt(weight: str) -> Callable[[Case, torch.Tensor], Callable[[], torch.Tensor]]:
+    def prepare(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+        library = _toolbelt_tiles()
+        plane = image[0, 0].numpy()[..., None]
+
+        def call() -> torch.Tensor:
+            slicer = library.ImageSlicer(plane.shape, case.tile, case.stride, weight=weight)
+            merger = library.TileMerger(slicer.target_shape, 1, slicer.weight)
+            tiles = [np.moveaxis(tile, -1, 0) for tile in slicer.split(plane)]
+            for start in range(0, len(tiles), BATCH):
+                batch = torch.from_numpy(np.stack(tiles[start : start + BATCH]))
+                merger.integrate_batch(_same(batch), slicer.crops[start : start + BATCH])
+            return torch.from_numpy(
+                slicer.crop_to_orignal_size(np.moveaxis(merger.merge().numpy(), 0, -1))[None, ..., 0]
+            )
+
+        return call
+
+    return prepare
+
+
+def _toolbelt_tiles() -> Any:
+    """Load the one module that is needed: the package's other modules want torchvision."""
+    package = find_spec("pytorch_toolbelt")
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("No module named 'pytorch_toolbelt'")
+    name = "pytorch_toolbelt_inference_tiles"
+    file = Path(package.submodule_search_locations[0]) / "inference" / "tiles.py"
+    spec = spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"No module at {file}")
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # where its data classes look for their module
+    spec.loader.exec_module(module)
+    return module
+
+
+EXTRACT, BLEND = "extract", "blend, uniform"
+UNIFORM, FADING = "sliding window, uniform", "sliding window, fading weights"
+PEERS = (
+    Peer(
+        "fastssim",
+        "fastssim",
+        {EXTRACT: _own_extract, BLEND: _own_blend, UNIFORM: _own_slide("uniform"), FADING: _own_slide("gaussian")},
+    ),
+    Peer("torch", "torch", {EXTRACT: _unfold, BLEND: _fold}),
+    Peer("monai", "monai", {UNIFORM: _monai("constant"), FADING: _monai("gaussian")}),
+    Peer("tiler", "tiler", {UNIFORM: _tiler("boxcar"), FADING: _tiler("triang")}),
+    Peer("pytorch-toolbelt", "pytorch-toolbelt", {UNIFORM: _toolbelt("mean"), FADING: _toolbelt("pyramid")}),
+)
+
+
+def run(
+    peers: Iterable[str], *, quick: bool, rounds: int, announce: Callable[[str], object] = lambda _: None
+) -> dict[str, Any]:
+    """Time the named peers on every case.
+
+    Parameters
+    ----------
+    peers : iterable of str
+        Names of `PEERS`.
+    quick : bool
+        Leave out the cases that take long.
+    rounds : int
+        Samples of each measurement.
+    announce : callable
+        Told in a line what begins.
+
+    Returns
+    -------
+    dict
+        ``roofline`` and ``rows``, see `bench.results`. The roofline counts each tile and the image once: read or
+        written in `extract` and `blend`; in a sliding window, whose tiles need not leave the cache, the image alone.
+    """
+    names = set(peers)
+    limits = roofline.measure()
+    rows: list[dict[str, Any]] = []
+    for case in CASES:
+        if quick and not case.quick:
+            continue
+        for kind in (EXTRACT, BLEND, UNIFORM, FADING):
+            announce(f"{case.name}: {kind}")
+            chosen = [peer for peer in PEERS if peer.name in names and kind in peer.kinds]
+            rows += _measure(case, kind, chosen, limits, rounds)
+    return {"roofline": vars(limits), "rows": rows}
+
+
+def _measure(case: Case, kind: str, peers: list[Peer], limits: roofline.Roofline, rounds: int) -> list[dict[str, Any]]:
+    """Check that every peer gives the image, or its tiles, and time them together."""
+    image = torch.rand(1, 1, case.size, case.size, generator=torch.Generator().manual_seed(0))
+    expected = extract(image[0], case.grid).reshape(len(case.grid), -1) if kind == EXTRACT else image[0]
+    calls: dict[str, Callable[[], torch.Tensor]] = {}
+    checks: dict[str, dict[str, Any]] = {}
+    for peer in peers:
+        try:
+            call = peer.kinds[kind](case, image)
+        except ImportError as error:
+            checks[peer.name] = {"absent": str(error)}
+            continue
+        found = call()
+        if kind == EXTRACT:
+            found = found[0].T if found.ndim == 3 else found.reshape(len(case.grid), -1)
+        difference = float((found - expected).abs().max())
+        checks[peer.name] = {"value_error": difference, "equal": difference <= VALUE_TOLERANCE}
+        calls[peer.name] = call
+    samples = interleaved(calls, rounds)
+    pixels = case.size**2
+    moved = 4 * (2 * pixels if kind in (UNIFORM, FADING) else pixels + len(case.grid) * case.tile**2)
+    rows = []
+    for peer in peers:
+        row: dict[str, Any] = {
+            "case": case.name, "kind": kind, "peer": peer.name, "version": peer.version, **checks[peer.name]
+        }  # fmt: skip
+        if peer.name in samples:
+            times = summary(samples[peer.name])
+            own = summary(samples["fastssim"])["median_ms"] if "fastssim" in samples else None
+            row |= times
+            row["ns_per_pixel"] = 1e6 * times["median_ms"] / pixels
+            row["roofline_share"] = 1e3 * limits.seconds(0, moved) / times["median_ms"]
+            row |= {} if own is None else {"times_fastssim": times["median_ms"] / own}
+        rows.append(row)
+    return rows

@@ -1,0 +1,176 @@
+"""From a plan of tiles and arrays to the kernels of `fastssim.cpu.tiles`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastssim.cpu import tiles as kernels
+from fastssim.cpu.pool import run_slabs
+from fastssim.tiles.plan import NO_SUMS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fastssim.tiles.plan import Plan, Sums
+
+HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
+_ROWS = 64  # of a slab
+_TILES = 16  # of a slab
+_WORDS = 1 << 17  # of a slab
+
+
+def gather(
+    plan: Plan,
+    tiles: NDArray[Any],  # (T, C, h, w) contiguous, those of `part`
+    reduction: str,
+    out: NDArray[Any],  # (C, rows, W) contiguous
+    deviation: NDArray[Any] | None,  # the same, for "mean_std"
+    *,
+    part: tuple[int, int, int, int] | None = None,
+    rows: tuple[int, int] | None = None,
+    band: tuple[Sums, Sums] = (NO_SUMS, NO_SUMS),
+    carry: tuple[Sums, Sums] = (NO_SUMS, NO_SUMS),
+) -> None:
+    """Blend the canvas rows `rows` as far as the tiles of `part` allow.
+
+    Parameters
+    ----------
+    part : (int, int, int, int)
+        Rows of tiles and columns of tiles that `tiles` holds: first, end, first, end. All, by default.
+    rows : (int, int)
+        First row, which is the first of `out`, and end, of those that are to be touched. The image's, by default.
+    band, carry : (Sums, Sums)
+        Sums over earlier rows of tiles, and over earlier tiles of this row, and where those that later parts finish go.
+    """
+    g = plan.geometry
+    at_hand = kernels.Cover(*(part or (0, len(plan.down.origins), 0, len(plan.across.origins))))
+    y0, y1 = rows or (g.top, g.top + g.height)
+    channels = tiles.shape[1]
+    tile_plane = g.tile_height * g.tile_width
+    tile_step = channels * tile_plane
+    row_step = tile_step * (at_hand.j1 - at_hand.j0)
+    down, across = plan.down, plan.across
+    tile_rows = (np.arange(len(down.origins)) - at_hand.i0) * row_step - down.origins * g.tile_width
+    tile_columns = (np.arange(len(across.origins)) - at_hand.j0) * tile_step - across.origins
+    if plan.full is None:
+        weight_rows = down.kinds * g.tile_height - down.origins
+        weight_columns = across.kinds * g.tile_width - across.origins
+    else:
+        weight_rows, weight_columns = -down.origins * g.tile_width, -across.origins
+    tables = kernels.Tables(
+        np.stack([tile_rows, weight_rows], axis=1),
+        np.stack([tile_columns, weight_columns], axis=1),
+        down.weights.reshape(-1),
+        across.weights.reshape(-1),
+        None if plan.full is None else plan.full.reshape(-1),
+    )
+    covered = np.stack([down.first, down.last], axis=1)
+    band_in, band_out, carry_in, carry_out = (sums.values for sums in (*band, *carry))
+    sinks = kernels.Sinks(
+        band_in.reshape(-1),
+        band_out.reshape(-1),
+        carry_in.reshape(-1),
+        carry_out.reshape(-1),
+        out.reshape(-1),
+        None if deviation is None else deviation.reshape(-1),
+    )
+    planes = [values.shape[2] * values.shape[3] for values in (band_in, band_out, carry_in, carry_out)]
+    steps = kernels.Steps(*(channels * plane for plane in planes))
+    edges = [*range(y0, y1, _ROWS), y1]
+    blocks = len(edges) - 1
+    flat = tiles.reshape(-1)
+
+    def slab(number: int) -> None:
+        channel, block = divmod(number, blocks)
+        layout = kernels.Layout(
+            band_in=channel * planes[0],
+            band_out=channel * planes[1],
+            carry_in=channel * planes[2],
+            carry_out=channel * planes[3],
+            tiles=channel * tile_plane,
+            tile_pitch=g.tile_width,
+            band_in_row=band[0].start,
+            band_out_row=band[1].start,
+            band_pitch=g.canvas_width,
+            carry_row=int(down.origins[at_hand.i0]),
+            carry_in_column=carry[0].start,
+            carry_out_column=carry[1].start,
+            carry_in_pitch=carry_in.shape[3],
+            carry_out_pitch=carry_out.shape[3],
+            out=channel * out.shape[1] * out.shape[2],
+            out_row=y0,
+            out_column=g.left,
+            out_pitch=out.shape[2],
+        )
+        kernels.gather_rows(
+            HOW[reduction], flat, tables, covered, plan.spans, at_hand, edges[block], edges[block + 1], layout,
+            sinks, steps,
+        )  # fmt: skip
+
+    run_slabs(slab, blocks * channels)
+
+
+def copy(
+    image: NDArray[Any],  # (C, H, W), any strides
+    origins: NDArray[np.int64],  # (T, 2)
+    out: NDArray[Any],  # (T, C, h, w) contiguous
+) -> None:
+    """Cut tiles out of an image of any dtype."""
+    size = image.itemsize
+    if image.strides[-1] != size:
+        image = np.array(image, order="C")
+    pixels = image.view(np.uint8)
+    places = origins * np.array([1, size])
+    flat = out.reshape(-1).view(np.uint8)
+    edges = [*range(0, len(out), _TILES), len(out)]
+
+    def slab(number: int) -> None:
+        kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, out.shape[3] * size)
+
+    run_slabs(slab, len(edges) - 1)
+
+
+def scatter(
+    plan: Plan,
+    image: NDArray[Any],  # (C, canvas H, canvas W), float32 or float64
+    out: NDArray[Any],  # (T, C, h, w)
+) -> None:
+    """Write the adjoint of `gather` with "mean": every tile's weights times the image."""
+    down, across = plan.down, plan.across
+    edges = [*range(0, len(out), _TILES), len(out)]
+
+    def slab(number: int) -> None:
+        kernels.scatter_tiles(
+            image, down.origins, across.origins, edges[number], edges[number + 1], down.weights, across.weights,
+            down.kinds, across.kinds, plan.full, out,
+        )  # fmt: skip
+
+    run_slabs(slab, len(edges) - 1)
+
+
+def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
+    """Tell whether no stored number has all bits of its exponent set, as NaN and infinity have.
+
+    exponent: its lowest bit and the number of its bits.
+    """
+    lowest, width = exponent
+    per_word = 8 // pixels.itemsize
+    ones = sum(1 << (lowest + 8 * pixels.itemsize * k) for k in range(per_word))
+    exponents = ones * ((1 << width) - 1)
+    whole = pixels.size // per_word * per_word
+    flat = pixels.reshape(-1)
+    rest = np.zeros(per_word, pixels.dtype)
+    rest[: pixels.size - whole] = flat[whole:]
+    words = flat[:whole].view(np.uint64)
+    edges = [*range(0, len(words), _WORDS), len(words)]
+    found = [0] * len(edges)
+
+    def slab(number: int) -> None:
+        part = words[edges[number] : edges[number + 1]] if number + 1 < len(edges) else rest.view(np.uint64)
+        found[number] = int(kernels.overflow(part, np.uint64(exponents), np.uint64(ones)))
+
+    run_slabs(slab, len(edges))
+    overflown = ones << width
+    return not any(bits & overflown for bits in found)

@@ -1,0 +1,103 @@
+"""Read an image of any size band by band."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fastssim.tiles.extraction import take
+from fastssim.tiles.storage import bits, check, in_memory
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fastssim.tiles.grid import TileGrid
+
+
+class Bands:
+    """The rows of an image's canvas, read in order.
+
+    Parameters
+    ----------
+    image : ndarray, torch.Tensor, or anything that slices
+        (C, H, W) or (H, W).
+    grid : TileGrid
+        Its size must be the image's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the image has another shape, or is a tensor that is not on the CPU.
+    """
+
+    def __init__(self, image: Any, grid: TileGrid) -> None:
+        shape = getattr(image, "shape", None)
+        if shape is None or not hasattr(image, "__getitem__"):
+            raise TypeError(
+                f"image is a {type(image).__name__}; give an array, a tensor, or what has a shape and slices"
+            )
+        if len(shape) not in (2, 3) or tuple(shape[-2:]) != grid.size:
+            height, width = grid.size
+            raise ValueError(
+                f"image has shape {tuple(shape)}; this grid wants (C, {height}, {width}) or ({height}, {width})"
+            )
+        if isinstance(image, torch.Tensor):
+            check("image", image)
+            image = bits(image)
+        self._image = image
+        self._flat = len(shape) == 2
+        self._grid = grid
+        self.at_hand = in_memory(image) and grid.border == "flush"  # rows need not be read, only looked at
+        self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
+        self._band: NDArray[Any] | None = None
+        self._end = 0  # canvas row behind those in the band
+
+    def read(self, row: int, count: int) -> NDArray[Any]:
+        """Return the canvas rows of `count` rows of tiles from `row` on, (C, rows, canvas W)."""
+        origins = self._grid.geometry.rows[row : row + count]
+        first, end = origins[0], origins[-1] + self._grid.tile_shape[0]
+        if self.at_hand:
+            return self._slice(first, end)
+        kept = None
+        if self._band is not None:
+            kept = self._band[:, self._band.shape[1] - max(self._end - first, 0) :]
+            first = max(first, self._end)
+        fresh = self._fresh(self._down[first:end])
+        # Always a copy: a slice of a memmap is read when it is copied, which is this thread's work.
+        self._band = np.concatenate([fresh] if kept is None else [kept, fresh], axis=1)
+        self._end = end
+        return self._band
+
+    def cut(self, band: NDArray[Any], row: int, first: int, end: int) -> NDArray[Any]:
+        """Cut the tiles first .. end-1 of the grid out of a band that begins with the row of tiles `row`."""
+        from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
+
+        geometry, across = self._grid.geometry, self._grid.shape[1]
+        rows, columns = np.array(geometry.rows), np.array(geometry.columns)
+        down, right = np.divmod(np.arange(first, end), across)
+        origins = np.stack([rows[down] - rows[row], columns[right]], axis=1)
+        tiles = np.empty((end - first, band.shape[0], *self._grid.tile_shape), band.dtype)
+        tile_launch.copy(band, origins, tiles)
+        return tiles
+
+    def _slice(self, first: int, end: int) -> NDArray[Any]:
+        """Read rows of the image, (C, rows, W)."""
+        return np.asarray(self._image[first:end])[None] if self._flat else np.asarray(self._image[:, first:end])
+
+    def _fresh(self, sources: list[int]) -> NDArray[Any]:
+        """Read the canvas rows that stand for the image's rows `sources`; -1 stands for zeros."""
+        needed = np.unique([source for source in sources if source >= 0])
+        if not len(needed):
+            if self._band is None:
+                raise AssertionError("every row of tiles meets the image")
+            channels, _, width = self._band.shape
+            return np.zeros((channels, len(sources), width), self._band.dtype)
+        runs = np.split(needed, np.flatnonzero(np.diff(needed) > 1) + 1)
+        parts = [self._slice(int(run[0]), int(run[-1]) + 1) for run in runs]
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if len(sources) != len(needed) or sources[0] < 0 or (np.diff(sources) != 1).any():
+            places = np.where(np.array(sources) < 0, -1, np.searchsorted(needed, sources))
+            rows = take(rows, places.tolist(), axis=1)
+        return rows if self._grid.border == "flush" else take(rows, self._across, axis=2)

@@ -1,0 +1,160 @@
+"""Blending and cutting out as operators of torch, and their gradients.
+
+Both are linear, and each is the other's adjoint: `gather` takes tiles to an image with the plan's weights, `scatter`
+takes an image to tiles with the same weights; with the window "sum" these are all 1 and scatter cuts tiles out. Hence
+the gradient of either is one call of the other, and gradients of gradients come by themselves. As in
+`fastssim.autograd`, the operators are opaque to torch and the ``autograd.Function`` around them is plain Python that a
+compiler traces.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fastssim.tiles.grid import Geometry
+from fastssim.tiles.plan import SUM, make_plan
+from fastssim.tiles.storage import bits, deviation_dtype, empty, stored
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PLAN = "int[] geometry, str window, float[] weights"
+_library = torch.library.Library("fastssim", "FRAGMENT")
+_library.define(f"tiles_gather(Tensor tiles, {_PLAN}, str reduction) -> Tensor")
+_library.define(f"tiles_gather_deviation(Tensor tiles, {_PLAN}) -> (Tensor, Tensor)")
+_library.define(f"tiles_scatter(Tensor canvas, {_PLAN}) -> Tensor")
+
+Key = tuple[list[int], str, list[float]]  # the arguments of a plan as the operators take them
+
+
+def _blended(tiles: Tensor, geometry: Any, window: str, weights: Any, reduction: str) -> tuple[Tensor, Tensor]:
+    from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
+
+    plan = make_plan(tuple(geometry), window, tuple(weights))
+    shape = _image_shape(tiles, geometry)
+    out, deviation = empty(shape, tiles.dtype), empty(shape, deviation_dtype(tiles.dtype))
+    source, mean, spread = stored(tiles.contiguous()), stored(out), stored(deviation)
+    for n in range(len(tiles)):
+        both = reduction == "mean_std"
+        tile_launch.gather(plan, source[n], reduction, mean[n], spread[n] if both else None)
+    return out, deviation
+
+
+def _gather(tiles: Tensor, geometry: Any, window: str, weights: Any, reduction: str) -> Tensor:
+    return _blended(tiles, geometry, window, weights, reduction)[0]
+
+
+def _gather_deviation(tiles: Tensor, geometry: Any, window: str, weights: Any) -> tuple[Tensor, Tensor]:
+    return _blended(tiles, geometry, window, weights, "mean_std")
+
+
+def _scatter(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor:
+    from fastssim.cpu import tile_launch  # noqa: PLC0415
+
+    plan = make_plan(tuple(geometry), window, tuple(weights))
+    if window == SUM:
+        tiles: Tensor = empty(_tiles_shape(canvas, geometry), canvas.dtype)
+        for n in range(len(canvas)):
+            tile_launch.copy(bits(canvas)[n], plan.origins, bits(tiles)[n])
+        return tiles
+    # 16-bit floats are computed in float32 and rounded once more.
+    floats = canvas if canvas.dtype in (torch.float32, torch.float64) else canvas.float()
+    if plan.full is not None:
+        norm = torch.from_numpy(plan.norm())
+        floats = torch.where(norm > 0, floats / norm.clamp(min=torch.finfo(torch.float64).tiny), 0).to(floats.dtype)
+    tiles = empty(_tiles_shape(floats, geometry), floats.dtype)
+    for n in range(len(canvas)):
+        tile_launch.scatter(plan, floats[n].detach().numpy(), tiles[n].numpy())
+    return tiles.to(canvas.dtype)
+
+
+def _image_shape(tiles: Tensor, geometry: Any) -> tuple[int, ...]:
+    g = Geometry(*geometry)
+    return tiles.shape[0], tiles.shape[2], g.height, g.width
+
+
+def _tiles_shape(canvas: Tensor, geometry: Any) -> tuple[int, ...]:
+    g = Geometry(*geometry)
+    return canvas.shape[0], len(g.rows) * len(g.columns), canvas.shape[1], g.tile_height, g.tile_width
+
+
+for _name, _function in (
+    ("tiles_gather", _gather),
+    ("tiles_gather_deviation", _gather_deviation),
+    ("tiles_scatter", _scatter),
+):
+    _library.impl(_name, _function, "CPU")
+
+
+@torch.library.register_fake("fastssim::tiles_gather", lib=_library)
+def _(tiles: Tensor, geometry: Any, window: str, weights: Any, reduction: str) -> Tensor:
+    return tiles.new_empty(_image_shape(tiles, geometry))
+
+
+@torch.library.register_fake("fastssim::tiles_gather_deviation", lib=_library)
+def _(tiles: Tensor, geometry: Any, window: str, weights: Any) -> tuple[Tensor, Tensor]:
+    shape = _image_shape(tiles, geometry)
+    return tiles.new_empty(shape), tiles.new_empty(shape, dtype=deviation_dtype(tiles.dtype))
+
+
+@torch.library.register_fake("fastssim::tiles_scatter", lib=_library)
+def _(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor:
+    return canvas.new_empty(_tiles_shape(canvas, geometry))
+
+
+_ops = torch.ops.fastssim
+
+
+class _Gather(torch.autograd.Function):
+    """The blended mean; its adjoint spreads the image over the tiles with the same weights."""
+
+    @staticmethod
+    def forward(ctx: Any, tiles: Tensor, key: Key) -> Tensor:
+        ctx.key = key
+        return _ops.tiles_gather(tiles, *key, "mean")  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        g = Geometry(*ctx.key[0])
+        below, right = g.canvas_height - g.top - g.height, g.canvas_width - g.left - g.width
+        canvas = torch.nn.functional.pad(upstream, (g.left, right, g.top, below))
+        return scatter(canvas, ctx.key), None
+
+
+class _Scatter(torch.autograd.Function):
+    """The tiles of a canvas times the weights; its adjoint sums them up."""
+
+    @staticmethod
+    def forward(ctx: Any, canvas: Tensor, key: Key) -> Tensor:
+        ctx.key = key
+        return _ops.tiles_scatter(canvas, *key)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        geometry, window, weights = ctx.key
+        g = Geometry(*geometry)
+        whole = g._replace(top=0, left=0, height=g.canvas_height, width=g.canvas_width)
+        return gather(upstream, (list(whole), window, weights)), None
+
+
+def gather(tiles: Tensor, key: Key) -> Tensor:
+    """Blend tiles (N, T, C, h, w) to images (N, C, H, W) by their mean, differentiable."""
+    if torch.is_grad_enabled() and tiles.requires_grad:
+        return _Gather.apply(tiles, key)  # type: ignore[no-any-return, no-untyped-call]
+    return _ops.tiles_gather(tiles, *key, "mean")  # type: ignore[no-any-return]
+
+
+def scatter(canvas: Tensor, key: Key) -> Tensor:
+    """Take the tiles (N, T, C, h, w) of canvases (N, C, H, W), times the weights, differentiable."""
+    if torch.is_grad_enabled() and canvas.requires_grad:
+        return _Scatter.apply(canvas, key)  # type: ignore[no-any-return, no-untyped-call]
+    return _ops.tiles_scatter(canvas, *key)  # type: ignore[no-any-return]
+
+
+def reduce(tiles: Tensor, key: Key, reduction: str) -> Tensor | tuple[Tensor, Tensor]:
+    """Blend tiles (N, T, C, h, w) to images (N, C, H, W) by any reduction, without a gradient."""
+    if reduction == "mean_std":
+        return _ops.tiles_gather_deviation(tiles, *key)  # type: ignore[no-any-return]
+    return _ops.tiles_gather(tiles, *key, reduction)  # type: ignore[no-any-return]

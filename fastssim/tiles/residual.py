@@ -1,0 +1,105 @@
+"""How far tiles reconstructed by a model are from the image: 1 - SSIM of each, blended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fastssim.functional import ssim_loss
+from fastssim.tiles.bands import Bands
+from fastssim.tiles.storage import check, empty
+from fastssim.tiles.stream import Blender
+from fastssim.window import Gaussian, Window
+
+if TYPE_CHECKING:
+    from fastssim.tiles.grid import TileGrid
+
+_GAUSSIAN = Gaussian()
+_TOGETHER = 64  # tiles whose maps exist at a time
+
+
+def ssim_residual(
+    tiles: Any,
+    image: Any,
+    grid: TileGrid,
+    *,
+    window: Any = "uniform",
+    reduction: str = "mean",
+    ssim_window: Window = _GAUSSIAN,
+    **options: Any,
+) -> Any:
+    """Blend 1 - SSIM of each tile against the image.
+
+    The maps of a few tiles exist at a time, never those of all. This is the mean of the tiles' residuals, which is not
+    the residual of the tiles' mean: SSIM is not linear. A tile's map is as large as the tile, whose border is mirrored
+    for the windows that reach beyond it.
+
+    Parameters
+    ----------
+    tiles : ndarray or torch.Tensor, (T, C, h, w)
+        All tiles of the grid in row-major order, float32 or float64, as a model reconstructed them.
+    image : ndarray, torch.Tensor, or anything that slices, (C, H, W)
+        Of the tiles' dtype.
+    grid : TileGrid
+        Where the tiles lie.
+    window, reduction
+        How tiles are blended, as for `blend`.
+    ssim_window : Window
+        Of SSIM; its half must be smaller than a tile.
+    **options
+        Any other keyword of `fastssim.ssim` but ``reduction`` and ``padding``.
+
+    Returns
+    -------
+    ndarray or torch.Tensor, (C, H, W); a pair of them for "mean_std"
+        Of the tiles' kind and dtype, from 0 (equal) to 2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If tiles and image are not the grid's or not of one dtype, or as `blend` and `fastssim.ssim`.
+
+    Examples
+    --------
+    >>> from fastssim.tiles import TileGrid, extract
+    >>> grid = TileGrid((100, 90), tile=64, stride=32)
+    >>> image = np.random.default_rng(0).random((1, 100, 90), np.float32)
+    >>> float(ssim_residual(extract(image, grid), image, grid).max())
+    0.0
+    """
+    check("tiles", tiles)
+    shape, (height, width) = tuple(tiles.shape), grid.tile_shape
+    if len(shape) != 4 or shape[0] != len(grid) or shape[2:] != grid.tile_shape:
+        raise ValueError(f"tiles have shape {shape}; this grid wants ({len(grid)}, C, {height}, {width})")
+    if isinstance(tiles, torch.Tensor) and tiles.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            "tiles require a gradient, which ssim_residual does not carry through: call .detach()"
+        )
+    border = ssim_window.size // 2
+    if border >= min(height, width):
+        raise ValueError(
+            f"the window of SSIM is {ssim_window.size} pixels wide, too large to be mirrored in tiles of"
+            f" {height} x {width}"
+        )
+    array = tiles.numpy() if isinstance(tiles, torch.Tensor) else tiles
+    bands = Bands(image, grid)
+    blender = Blender(grid, channels=shape[1], dtype=tiles.dtype, window=window, reduction=reduction)
+    out = tuple(empty((shape[1], *grid.size), dtype) for dtype in blender.dtypes)
+    across = grid.shape[1]
+    for row in range(grid.shape[0]):
+        band = bands.read(row, 1)
+        for first in range(row * across, (row + 1) * across, _TOGETHER):
+            end = min(first + _TOGETHER, (row + 1) * across)
+            original = bands.cut(band, row, first, end)
+            x, y = (
+                F.pad(torch.from_numpy(np.ascontiguousarray(pixels)), [border] * 4, mode="reflect")
+                for pixels in (array[first:end], original)
+            )
+            residual = ssim_loss(x, y, window=ssim_window, reduction="none", **options)
+            blender.push(
+                residual if isinstance(tiles, torch.Tensor) else residual.numpy(), out if len(out) > 1 else out[0]
+            )
+    return out if len(out) > 1 else out[0]

@@ -1,0 +1,167 @@
+"""Run a function over the tiles of an image of any size and blend what it returns."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fastssim.tiles.bands import Bands
+from fastssim.tiles.progress import Record
+from fastssim.tiles.results import Results
+from fastssim.tiles.storage import in_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+    from fastssim.tiles.grid import TileGrid
+
+
+def sliding_window(
+    fn: Callable[[Any], Any],
+    image: Any,
+    grid: TileGrid,
+    *,
+    window: Any = "uniform",
+    reduction: str = "mean",
+    batch_size: int = 64,
+    out: Any = None,
+    resume: str | PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Any:
+    """Run a function over the tiles of an image and blend what it returns.
+
+    Works down the image band by band: memory depends on the image's width and the tile's height, not on its height, so
+    image and `out` may be larger than memory. While `fn` computes, one thread reads the next band from a file, and
+    another writes finished rows to one.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes tiles (B, C, h, w), of the image's kind and dtype, and returns (B, C', h', w') of a dtype that `blend`
+        takes; or a tuple, list or dict of such maps. Maps may differ in channels and in scale: h' and w' may be a
+        fraction or a multiple of h and w, if the grid's strides and the image's size come out whole at that scale.
+    image : ndarray, torch.Tensor, or anything that slices as ``image[:, y0:y1]``
+        (C, H, W), or (H, W), which is taken as one channel and slices as ``image[y0:y1]``: ``numpy.memmap``, zarr,
+        h5py, tifffile's zarr store. Read band by band, every row once (twice where a border mirrors it).
+    grid : TileGrid
+        Its size must be the image's.
+    window, reduction
+        As for `blend`; for "mean_std" every map becomes a pair of mean and standard deviation.
+    batch_size : int
+        Tiles at a time, at most; rows of tiles are read together as far as they fit into a batch.
+    out : optional
+        Where the result goes, in the structure of what `fn` returns, each (C', H', W'), or (H', W') for one channel;
+        anything that takes an assignment to ``out[:, y0:y1]`` or ``out[y0:y1]``. Rows are written as they are finished
+        and stay valid whatever happens later.
+    resume : path, optional
+        A small file beside `out` that says how many rows are finished; kept up to date while the run lasts and removed
+        when it ends. Where it exists, the run goes on behind those rows, with the same result to the last bit. It
+        knows the grid, the window and the reduction, not the image and `fn`: these are yours to keep the same. It
+        outlives a killed process, not a power cut: a memmap's last rows may not have reached the disk then.
+    device : str or torch.device, optional
+        Give tiles to `fn` as tensors there.
+    progress : callable, optional
+        Called as ``progress(tiles done, tiles in all)`` after every batch.
+
+    Returns
+    -------
+    ndarray, torch.Tensor, or `out`
+        (C', H', W') each, of the image's kind, in the structure of what `fn` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is none of the above, or `fn` returns another shape, another dtype, NaN or infinity.
+    RuntimeError
+        If `fn` raises: names the tiles, with the error as cause.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).random((1, 300, 200), np.float32)
+    >>> edges = sliding_window(lambda tiles: abs(tiles - 0.5), image, TileGrid((300, 200), tile=64, stride=48))
+    >>> edges.shape
+    (1, 300, 200)
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; it must be an int, at least 1")
+    if resume is not None and out is None:
+        raise ValueError("resume needs `out`: give something that lasts, such as a memmap with mode 'r+'")
+    bands = Bands(image, grid)
+    if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
+        raise ValueError("out shares the image's memory, which is still to be read; give an array of its own")
+    place = None if device is None else torch.device(device)
+    record = Record(resume, grid, window, reduction)
+    first_row = record.load()
+    results = Results(grid, window, reduction, out, tensors=isinstance(image, torch.Tensor), first_row=first_row)
+    across = grid.shape[1]
+    together = max(1, batch_size // across)
+    rows = range(results.first_tile // across, grid.shape[0], together)
+    with ExitStack() as stack:
+        reader = stack.enter_context(_Here() if bands.at_hand else ThreadPoolExecutor(1))
+        writer: Executor | None = None
+        written: Future[None] | None = None
+        coming = reader.submit(bands.read, rows[0], together)
+        for row in rows:
+            band = coming.result()
+            if row + together < grid.shape[0]:
+                coming = reader.submit(bands.read, row + together, together)
+            count = min(together, grid.shape[0] - row) * across
+            for start in range(0, count, batch_size):
+                first, end = row * across + start, row * across + min(start + batch_size, count)
+                tiles = bands.cut(band, row, first, end)
+                finished = results.take(_call(fn, _given(tiles, image, place), first, end, grid), first, end)
+                if any(finished):
+                    if written is not None:
+                        written.result()
+                    if writer is None:
+                        quick = all(in_memory(target) for target in results.targets)
+                        writer = stack.enter_context(_Here() if quick else ThreadPoolExecutor(1))
+                    written = writer.submit(_write, results, finished, record)
+                if progress is not None:
+                    progress(end, len(grid))
+        if written is not None:
+            written.result()
+    record.remove()
+    return results.value
+
+
+class _Here(Executor):
+    """Does at once what is not worth a thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _given(tiles: NDArray[Any], image: Any, device: torch.device | None) -> Any:
+    """Turn tiles into what `fn` takes."""
+    if not isinstance(image, torch.Tensor):
+        return tiles if device is None else torch.from_numpy(tiles).to(device)
+    tensor = torch.from_numpy(tiles).view(image.dtype)
+    return tensor if device is None else tensor.to(device)
+
+
+def _call(fn: Callable[[Any], Any], tiles: Any, first: int, end: int, grid: TileGrid) -> Any:
+    """Call the user's function; say which tiles an error comes from."""
+    try:
+        return fn(tiles)
+    except Exception as error:
+        row, column = grid.origins[first]
+        raise RuntimeError(
+            f"fn failed on tiles {first} to {end - 1} of {len(grid)}, the first at row {row}, column {column}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+
+
+def _write(results: Results, finished: list[Any], record: Record) -> None:
+    """Write finished rows and note how far they reach."""
+    record.save(results.write(finished), results.targets)

@@ -1,0 +1,131 @@
+"""Pixels of every kind as the NumPy arrays that the kernels read and write.
+
+Neither NumPy nor Numba computes with 16-bit floats as it should (bfloat16 is none of NumPy's types); the kernels take
+them as integers of the same bits: float16 as int16, bfloat16 as uint16.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_NUMPY = {
+    np.dtype(np.float64): np.float64,
+    np.dtype(np.float32): np.float32,
+    np.dtype(np.float16): np.int16,
+    np.dtype(np.uint8): np.uint8,
+}
+_TORCH = {
+    torch.float64: np.float64,
+    torch.float32: np.float32,
+    torch.float16: np.int16,
+    torch.bfloat16: np.uint16,
+    torch.uint8: np.uint8,
+}
+_EXPONENTS = {  # of a stored number: the exponent's lowest bit, and how many it has
+    np.dtype(np.float64): (52, 11),
+    np.dtype(np.float32): (23, 8),
+    np.dtype(np.int16): (10, 5),
+    np.dtype(np.uint16): (7, 8),
+}
+PIXELS = "float64, float32, float16, bfloat16 (tensors), uint8"
+
+
+def check(name: str, array: Any) -> None:
+    """Refuse anything but an array, or a dense tensor on the CPU.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What came, what is allowed, what to do.
+    """
+    if isinstance(array, torch.Tensor):
+        if array.layout != torch.strided:
+            raise TypeError(f"{name} is {array.layout}; give a dense tensor ({name}.to_dense())")
+        if array.device.type != "cpu":
+            raise ValueError(f"{name} is on {array.device}; this version computes on the CPU: call {name}.cpu() first")
+    elif isinstance(array, np.ndarray) and array.dtype.hasobject:
+        raise TypeError(f"{name} is {array.dtype}; give numbers")
+    elif not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} is a {type(array).__name__}; give a NumPy array or a torch.Tensor")
+
+
+def in_memory(array: Any) -> bool:
+    """Tell whether an array lies in memory, not in a file."""
+    return isinstance(array, torch.Tensor) or (isinstance(array, np.ndarray) and not isinstance(array, np.memmap))
+
+
+def check_pixels(name: str, dtype: Any) -> None:
+    """Refuse dtypes that cannot be blended.
+
+    Raises
+    ------
+    TypeError
+        What came, what is allowed.
+    """
+    if dtype not in (_TORCH if isinstance(dtype, torch.dtype) else _NUMPY):
+        raise TypeError(f"{name}: {dtype} cannot be blended; convert to one of {PIXELS}")
+
+
+def stored(array: Any) -> NDArray[Any]:
+    """View an array or a tensor of one of `PIXELS` as the kernels take it, without a copy."""
+    if isinstance(array, torch.Tensor):
+        detached = array.detach()
+        if array.dtype in (torch.float16, torch.bfloat16):
+            detached = detached.view(torch.int16)
+        bits: NDArray[Any] = detached.numpy()
+        return bits.view(_TORCH[array.dtype])
+    return array.view(_NUMPY[array.dtype])  # type: ignore[no-any-return]
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Allocate an array, or a tensor where `dtype` is torch's.
+
+    NumPy asks the system for large pages, torch does not: the first write to all tiles of an image takes half the time.
+    """
+    if isinstance(dtype, torch.dtype):
+        if 0 in shape:
+            return torch.empty(shape, dtype=dtype)
+        return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).reshape(shape)
+    return np.empty(shape, dtype)
+
+
+def deviation_dtype(dtype: Any) -> Any:
+    """Dtype of a standard deviation of pixels of `dtype`: that of the pixels, float32 where they are integers."""
+    if isinstance(dtype, torch.dtype):
+        return dtype if dtype.is_floating_point else torch.float32
+    return dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float32)
+
+
+def torch_dtype(dtype: Any) -> torch.dtype:
+    """Name a dtype as torch does."""
+    return dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+def bits(tensor: torch.Tensor) -> NDArray[Any]:
+    """View a tensor of any dtype as an array that can be copied; bfloat16, which NumPy lacks, as integers."""
+    detached = tensor.detach()
+    array: NDArray[Any] = (detached.view(torch.int16) if tensor.dtype == torch.bfloat16 else detached).numpy()
+    return array
+
+
+def plain(array: Any) -> NDArray[Any]:
+    """Turn pixels into an array of NumPy's own dtypes; bfloat16 becomes float32."""
+    if not isinstance(array, torch.Tensor):
+        return array  # type: ignore[no-any-return]
+    widened: NDArray[Any] = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    return widened
+
+
+def finite(array: Any) -> bool:
+    """Tell whether there is neither NaN nor infinity among pixels."""
+    from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
+
+    pixels = stored(array)
+    return pixels.dtype == np.uint8 or tile_launch.finite(np.ascontiguousarray(pixels), _EXPONENTS[pixels.dtype])

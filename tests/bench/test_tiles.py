@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from bench import results, roofline, tiles
+
+ROOFLINE = roofline.Roofline(threads=1, fma_per_second=1e11, bytes_per_second=1e10)
+NAMES = [peer.name for peer in tiles.PEERS]
+
+
+@pytest.fixture
+def one_small_case(monkeypatch):
+    monkeypatch.setattr(tiles, "CASES", (tiles.Case(96, 32, 8), tiles.Case(160, quick=False)))
+    monkeypatch.setattr(roofline, "measure", lambda: ROOFLINE)
+
+
+def test_the_figures_of_the_issue_are_measured():
+    assert "2048x2048, tile 128, stride 32" in [case.name for case in tiles.CASES]
+
+
+@pytest.mark.usefixtures("one_small_case")
+def test_every_peer_gives_the_image_again_or_is_named_absent():
+    content = {**results.describe(), "suite": "tiles", **tiles.run(NAMES, quick=True, rounds=1)}
+    rows = {(row["kind"], row["peer"]): row for row in content["rows"]}
+    assert len(rows) == 2 + 2 + 4 + 4
+    for (kind, peer), row in rows.items():
+        if "absent" in row:
+            assert peer not in ("fastssim", "torch")
+            assert "No module named" in row["absent"]
+            continue
+        assert row["equal"], (kind, peer, row["value_error"])
+        assert row["ns_per_pixel"] == pytest.approx(1e6 * row["median_ms"] / 96**2)
+        if peer == "fastssim":
+            assert row["times_fastssim"] == 1
+            bytes_moved = 4 * (96**2 * 2 if "window" in kind else 96**2 + 81 * 32**2)
+            assert row["roofline_share"] == pytest.approx(1e3 * bytes_moved / 1e10 / row["median_ms"])
+    page = results.markdown([("a run", content)])
+    assert "### blend, uniform" in page
+    assert "| 96x96, tile 32, stride 8 | fastssim" in page
+
+
+@pytest.mark.usefixtures("one_small_case")
+def test_only_the_peers_that_are_named():
+    rows = tiles.run(["torch"], quick=True, rounds=1)["rows"]
+    assert {row["peer"] for row in rows} == {"torch"}
+    assert all("times_fastssim" not in row for row in rows)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import fastssim
+from fastssim.tiles import TileGrid, blend, extract, ssim_residual
+
+SMALL = fastssim.Gaussian(7, 1.0)
+
+
+@pytest.mark.parametrize("border", ["flush", "reflect"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("reduction", ["mean", "mean_std"])
+def test_it_equals_the_unfused_way(border, channels, reduction):
+    grid = TileGrid((90, 200), (40, 32), (20, 9), border)
+    torch.manual_seed(0)
+    image = torch.rand(channels, 90, 200)
+    tiles = (extract(image, grid) + 0.1 * torch.randn(len(grid), channels, 40, 32)).clamp(0, 1)
+    x, y = (F.pad(pixels, [3] * 4, mode="reflect") for pixels in (tiles, extract(image, grid)))
+    maps = fastssim.ssim_loss(x, y, window=SMALL, reduction="none")
+    expected = blend(maps, grid, window="gaussian", reduction=reduction)
+    found = ssim_residual(tiles, image, grid, window="gaussian", reduction=reduction, ssim_window=SMALL)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    if reduction == "mean":
+        assert found.max() > 0.05
+        arrays = ssim_residual(tiles.numpy(), image.numpy(), grid, window="gaussian", ssim_window=SMALL)
+        assert isinstance(arrays, np.ndarray)
+        np.testing.assert_array_equal(arrays, found.numpy())
+
+
+def test_bad_input():
+    grid = TileGrid((40, 50), 16, 12)
+    image, tiles = torch.rand(1, 40, 50), torch.rand(12, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"tiles have shape \(11, 1, 16, 16\)"):
+        ssim_residual(tiles[1:], image, grid)
+    with pytest.raises(ValueError, match="image has shape"):
+        ssim_residual(tiles, image[:, 1:], grid)
+    with pytest.raises(ValueError, match="too large to be mirrored"):
+        ssim_residual(tiles, image, grid, ssim_window=fastssim.Uniform(33))
+    with pytest.raises(TypeError, match=r"float32 and y torch\.float64"):
+        ssim_residual(tiles, image.double(), grid)
+    with pytest.raises(NotImplementedError, match="does not carry through"):
+        ssim_residual(tiles.requires_grad_(), image, grid)
+    with pytest.raises(ValueError, match="data_range is 0"):
+        ssim_residual(tiles.detach(), image, grid, data_range=0)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastssim.tiles import REDUCTIONS, Blender, TileGrid, blend
+
+WEIGHTS = 0.1 + np.random.default_rng(3).random((24, 20))
+
+
+@given(st.from_type(TileGrid), st.sampled_from(REDUCTIONS), st.integers(1, 12), st.sampled_from(["tent", "given"]))
+def test_tiles_in_pieces_give_the_same_bits(grid, reduction, piece, window):
+    height, width = grid.tile_shape
+    window = 0.1 + np.random.default_rng(3).random((height, width)) if window == "given" else window
+    tiles = np.random.default_rng(0).random((len(grid), 2, height, width))
+    expected = blend(tiles, grid, window=window, reduction=reduction)
+    out = [np.full((2, *grid.size), np.nan) for _ in range(2)]
+    blender = Blender(grid, channels=2, dtype=np.float64, window=window, reduction=reduction)
+    for start in range(0, len(grid), piece):
+        done = blender.push(tiles[start : start + piece], out if reduction == "mean_std" else out[0])
+    assert done == blender.finished == grid.size[0]
+    for found, wanted in zip(out, expected if reduction == "mean_std" else [expected], strict=False):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("border", ["flush", "reflect"])
+def test_it_goes_on_at_any_row(border):
+    grid = TileGrid((70, 50), (24, 20), (9, 7), border)
+    tiles = torch.rand(len(grid), 1, 24, 20).half()
+    expected = blend(tiles, grid, window=WEIGHTS)
+    for row in (0, 1, 8, 9, 40, 69):
+        blender = Blender(grid, channels=1, dtype=torch.float16, window=WEIGHTS, first_row=row)
+        rows = [found for tile in tiles[blender.first_tile :] for found in blender.add(tile[None])]
+        assert [found.first for found in rows] == [row, *(found.end for found in rows[:-1])]
+        assert rows[-1].end == 70
+        assert torch.equal(torch.cat([found.pixels[0] for found in rows], dim=1), expected[:, row:])
+        y, height = grid.origins[blender.first_tile][0], grid.tile_shape[0]
+        assert y <= row < y + height
+
+
+def test_rows_leave_when_their_last_tile_is_in():
+    grid = TileGrid((100, 40), 40, 30)
+    blender = Blender(grid, channels=1)
+    out = np.zeros((1, 100, 40), np.float32)
+    assert [blender.push(np.ones((1, 1, 40, 40), np.float32), out) for _ in range(3)] == [30, 60, 100]
+    assert (out == 1).all()
+
+
+def test_bad_input():
+    grid = TileGrid((40, 50), 16, 12)
+    tiles = np.zeros((len(grid), 1, 16, 16), np.float32)
+    with pytest.raises(ValueError, match=r"at most 12 more of shape \(2, 16, 16\)"):
+        Blender(grid, channels=2).add(tiles)
+    blender = Blender(grid, channels=1)
+    blender.add(tiles)
+    with pytest.raises(ValueError, match="at most 0 more"):
+        blender.add(tiles[:1])
+    with pytest.raises(TypeError, match="tiles are float64, this blender is for float32"):
+        Blender(grid, channels=1).add(tiles.astype(np.float64))
+    with pytest.raises(ValueError, match="tiles require a gradient"):
+        Blender(grid, channels=1, dtype=torch.float32).add(torch.from_numpy(tiles).requires_grad_())
+    with pytest.raises(TypeError, match="dtype: int32 cannot be blended"):
+        Blender(grid, channels=1, dtype=np.int32)
+    with pytest.raises(ValueError, match="first_row is 40; the image has the rows 0 to 39"):
+        Blender(grid, channels=1, first_row=40)
+    with pytest.raises(ValueError, match="reduction is 'sum'"):
+        Blender(grid, channels=1, reduction="sum")
