@@ -82,13 +82,13 @@ def ssim(
     """
     check_images(x, y)
     check_options(data_range=data_range, window=window, k1=k1, k2=k2, padding=padding, reduction=reduction)
-    size = window.size
-    if x.shape[2] < size or x.shape[3] < size:
+    height, width = window.shape
+    if x.shape[2] < height or x.shape[3] < width:
         raise ValueError(
-            f"the images are {x.shape[2]} x {x.shape[3]} pixels, smaller than the window of {size} x {size};"
+            f"the images are {x.shape[2]} x {x.shape[3]} pixels, smaller than the window of {height} x {width};"
             " take a smaller window or larger images"
         )
-    problem = (window.weights, window.weights, (k1 * data_range) ** 2, (k2 * data_range) ** 2)
+    problem = (window.weights_y, window.weights_x, (k1 * data_range) ** 2, (k2 * data_range) ** 2)
     return autograd.ssim(x, y, problem, reduction)
 
 

@@ -55,7 +55,7 @@ def map_bound(window, dtype):
 
     Measured in float32: 2.5e-6 for 7 pixels and more, 1.9e-5 for a Gaussian of 3 pixels.
     """
-    return {torch.float32: 4e-6 if window.size >= 7 else 3e-5, torch.float64: 1e-11}[dtype]
+    return {torch.float32: 4e-6 if min(window.shape) >= 7 else 3e-5, torch.float64: 1e-11}[dtype]
 
 
 def assert_gradient_close(gradient, expected, dtype):
