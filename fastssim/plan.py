@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import astuple, dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TILE_ROWS = 128  # rows of a tile: enough slabs for every thread, little computed twice
 PADDINGS = ("valid", "zeros", "reflect", "symmetric", "replicate")
@@ -32,6 +37,14 @@ class Plan:
     masked: bool = False  # a weight for every pixel comes with the images
     fractions: bool = False  # integer pixels are divided by the largest number of their type as they are read
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Hash of all fields, taken once: plans are looked up at every call."""
+        return hash(astuple(self))
+
     @property
     def pad(self) -> tuple[int, int]:
         """Rows and columns that padding adds on each side."""
@@ -42,7 +55,7 @@ class Plan:
         """Height and width with the padding."""
         return self.shape[2] + 2 * self.pad[0], self.shape[3] + 2 * self.pad[1]
 
-    @property
+    @cached_property
     def map_shape(self) -> tuple[int, int, int, int]:
         """Shape of the SSIM map, (N, C, H', W')."""
         height, width = self.padded
@@ -52,6 +65,14 @@ class Plan:
         """How many windows one number of a reduction takes in, where no mask leaves any out; 1 for a sum."""
         n, c, height, width = self.map_shape
         return {"mean": n * c, "image": c, "channel": 1}[reduction] * height * width if reduction != "sum" else 1
+
+
+class Sums(NamedTuple):
+    """What one pass over the images adds up, each (N, C), float64."""
+
+    ssim: NDArray[np.float64]
+    counted: NDArray[np.float64]  # windows with something to compare, under a mask; else 0
+    distance: NDArray[np.float64]  # |x - y|, where it is asked for; else 0
 
 
 def source(length: int, pad: int, padding: str) -> list[int]:
