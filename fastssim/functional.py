@@ -415,17 +415,21 @@ def _no_window(window: Any) -> str:
     )
 
 
-@lru_cache(maxsize=1024, typed=True)
-def _problem(
+def _problem(*options: Any) -> tuple[Any, ...]:
+    """Check options and return what the operators take; outside a compiler's trace, the same options once."""
+    return _new_problem(*options) if torch.compiler.is_compiling() else _known_problem(*options)
+
+
+def _new_problem(
     data_range: float,
     window: Window,
     k1: float,
     k2: float,
     padding: str,
     reduction: str,
-    unbiased: bool,  # noqa: FBT001  # a key of the cache
+    unbiased: bool,  # noqa: FBT001  # by position, for the cache
 ) -> tuple[Any, ...]:
-    """Check options and return what the operators take; the same options are checked once."""
+    """Check options and return what the operators take."""
     check_options(
         data_range=data_range, window=window, k1=k1, k2=k2, padding=padding, reduction=reduction, unbiased=unbiased
     )
@@ -433,6 +437,9 @@ def _problem(
     factor = pixels / (pixels - 1) if unbiased else 1.0
     constants = ((k1 * data_range) ** 2, (k2 * data_range) ** 2)
     return window.weights_y, window.weights_x, *constants, padding, factor, data_range == 1
+
+
+_known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
 
 
 def _check_fit(images: Images, window: Window, padding: str) -> None:

@@ -29,7 +29,7 @@ class Images(NamedTuple):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the arithmetic and of the result: float64 where an image is, else float32."""
-        return torch.float64 if torch.float64 in {self.x.dtype, self.y.dtype} else torch.float32
+        return torch.float64 if torch.float64 in (self.x.dtype, self.y.dtype) else torch.float32
 
     def give_back(self, result: torch.Tensor, reduction: str) -> Any:
         """Return a result without the axes that were added, as the kind of array that came."""
