@@ -235,6 +235,7 @@ def test_the_gradient_of_the_gradient_is_refused(images):
             torch.autograd.grad(ssim(a, y, reduction=reduction).sum(), a, create_graph=True)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's transforms load it
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_transforms_work_or_are_refused(images, reduction):
     x, y = images((3, 1, 1, 20, 20))
