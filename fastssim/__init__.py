@@ -4,10 +4,23 @@ Importing this package compiles nothing, writes nothing and loads no GPU library
 """
 
 from fastssim import tiles
-from fastssim.functional import ssim, ssim_loss
-from fastssim.modules import SSIMLoss
-from fastssim.window import Gaussian, Uniform
+from fastssim.functional import l1_ssim_loss, ms_ssim, ssim, ssim_loss, ssim_map
+from fastssim.modules import L1SSIMLoss, MSSSIMLoss, SSIMLoss
+from fastssim.window import Gaussian, Taps, Uniform
 
 __version__ = "0.1.0"
 
-__all__ = ["Gaussian", "SSIMLoss", "Uniform", "ssim", "ssim_loss", "tiles"]
+__all__ = [
+    "Gaussian",
+    "L1SSIMLoss",
+    "MSSSIMLoss",
+    "SSIMLoss",
+    "Taps",
+    "Uniform",
+    "l1_ssim_loss",
+    "ms_ssim",
+    "ssim",
+    "ssim_loss",
+    "ssim_map",
+    "tiles",
+]

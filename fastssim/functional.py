@@ -1,25 +1,36 @@
-"""SSIM as a function: arguments are checked here, once, and handed to the operators."""
+"""SSIM as functions: arguments are checked here, once, and handed to the operators."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch.nn import functional as F
 
 from fastssim import autograd
-from fastssim.interop import check_images
+from fastssim.interop import FLOATS, LARGEST, take
+from fastssim.plan import PADDINGS, REDUCTIONS
+from fastssim.reference import LEAST_FACTOR, MS_WEIGHTS
 from fastssim.window import Gaussian, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-REDUCTIONS = ("mean", "image", "none")
-PADDINGS = ("valid",)
+    from fastssim.interop import Images
+
+Image = TypeVar("Image")  # torch.Tensor, ndarray, ...: results are of the images' kind
+PRODUCTS = ("channel", "image")
 _GAUSSIAN = Gaussian()
+_UNBIASED_MASK = "unbiased=True is not defined with a mask; leave one of them out"
 
 
 def ssim(
-    x: Tensor,  # (N, C, H, W)
-    y: Tensor,  # (N, C, H, W)
+    x: Image,  # (N, C, H, W), (C, H, W) or (H, W)
+    y: Image,  # the same
     *,
     data_range: float = 1.0,
     window: Window = _GAUSSIAN,
@@ -27,7 +38,9 @@ def ssim(
     k2: float = 0.03,
     padding: str = "valid",
     reduction: str = "mean",
-) -> Tensor:
+    mask: Any = None,
+    unbiased: bool = False,
+) -> Image:
     r"""Windowed structural similarity of two batches of images, differentiable in both.
 
     In every window, with weighted means mu, variances sigma^2 and covariance sigma_xy,
@@ -37,27 +50,41 @@ def ssim(
               \quad C_1 = (k_1 L)^2, \quad C_2 = (k_2 L)^2.
 
     It lies in [-1, 1] and is 1 where the windows are equal: exactly 1 for ``ssim(x, x)``, with a gradient of exactly 0.
-    The gradient of a mean is computed in the same pass as the value.
+    The gradient of every reduction but the map is computed in the same pass as the value.
 
     Parameters
     ----------
-    x, y : torch.Tensor, (N, C, H, W)
-        Images of one shape, float32 or float64 both, on the CPU; any strides.
+    x, y : torch.Tensor, ndarray, or array that speaks DLPack; (N, C, H, W), (C, H, W) or (H, W)
+        Images of one shape, on the CPU, each float16, bfloat16, float32, float64, uint8 or uint16, of any strides.
+        Pixels are read in place: no converted copy is made. The arithmetic is float64 where one of them is, else
+        float32.
     data_range : float
-        L, the span that pixel values can take: 1 for [0, 1], 255 for 8-bit values.
+        L, the span that pixel values can take: 1 for [0, 1], 255 for 8-bit values. **Integers with data_range=1** are
+        read as fractions of the largest number of their type, v/255 or v/65535, as they are beside a float image in
+        [0, 1]; with any other data_range they count as they stand.
     window : Window
-        `Gaussian` or `Uniform`; its size must not exceed H or W.
+        `Gaussian`, `Uniform` or `Taps`; without padding its size must not exceed the image's.
     k1, k2 : float
         Wang's constants, not negative.
-    padding : {"valid"}
-        Only windows that lie wholly in the image count.
-    reduction : {"mean", "image", "none"}
-        Mean of all windows; mean of each image's, (N,); the map, (N, C, H - size + 1, W - size + 1).
+    padding : {"valid", "zeros", "reflect", "symmetric", "replicate"}
+        "valid": only windows that lie wholly in the image count. Else there is a window around every pixel, which sees
+        zeros beyond the border, or the image mirrored about the last pixel (c b a | b c) or about the border
+        (b a | a b), or the last pixel repeated.
+    reduction : {"mean", "sum", "image", "channel", "none"}
+        Mean or sum of all windows; mean of each image's, (N,), or of each channel's, (N, C); the map, (N, C, H', W').
+    mask : array of the same kind, optional
+        Weight of every pixel in [0, 1], bool, uint8 or float, broadcast to the images' shape; no gradient. A window's
+        means and variances are taken with its weights times the mask's, divided by their sum; pixels of weight 0 may
+        hold anything, NaN too. Windows that keep less than 1e-8 of their weight have nothing to compare: 1 in the map,
+        not counted elsewhere. A mean over no window at all is 1.
+    unbiased : bool
+        Multiply variances and covariance by n / (n - 1), n the pixels of a window, as scikit-image does by default;
+        not with a mask.
 
     Returns
     -------
-    torch.Tensor
-        Of the inputs' dtype.
+    torch.Tensor, or the kind of array that came
+        float64 where an image is, else float32; without the axes that the images lack.
 
     Raises
     ------
@@ -77,34 +104,60 @@ def ssim(
     >>> x = torch.rand(2, 3, 64, 64, requires_grad=True)
     >>> loss = 1 - ssim(x, torch.rand(2, 3, 64, 64))
     >>> loss.backward()
-    >>> ssim(x, x, reduction="none").shape
-    torch.Size([2, 3, 54, 54])
+    >>> ssim(x, x, reduction="none").shape, ssim(x, x, reduction="channel", padding="reflect").shape
+    (torch.Size([2, 3, 54, 54]), torch.Size([2, 3]))
     """
-    check_images(x, y)
-    check_options(data_range=data_range, window=window, k1=k1, k2=k2, padding=padding, reduction=reduction)
-    size = window.size
-    if x.shape[2] < size or x.shape[3] < size:
-        raise ValueError(
-            f"the images are {x.shape[2]} x {x.shape[3]} pixels, smaller than the window of {size} x {size};"
-            " take a smaller window or larger images"
-        )
-    problem = (window.weights, window.weights, (k1 * data_range) ** 2, (k2 * data_range) ** 2)
-    return autograd.ssim(x, y, problem, reduction)
+    images = take(x, y, mask)
+    if not isinstance(window, Window):
+        raise TypeError(_no_window(window))
+    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
+    _check_fit(images, window, padding)
+    if mask is not None and unbiased:
+        raise ValueError(_UNBIASED_MASK)
+    value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
+    result: Image = images.give_back(value, reduction)
+    return result
 
 
-def ssim_loss(x: Tensor, y: Tensor, **options: Any) -> Tensor:
+def ssim_map(x: Image, y: Image, **options: Any) -> Image:
+    """Return the SSIM of every window: ``ssim(x, y, reduction="none", ...)``.
+
+    Parameters
+    ----------
+    x, y, **options
+        As for `ssim`, without `reduction`.
+
+    Returns
+    -------
+    torch.Tensor, or the kind of array that came, (N, C, H', W')
+        As large as the images with padding, else (H - h + 1, W - w + 1) for a window of h x w.
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        As `ssim`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.zeros((32, 48), np.float32)
+    >>> ssim_map(image, image, padding="symmetric").shape
+    (32, 48)
+    """
+    return ssim(x, y, reduction="none", **options)
+
+
+def ssim_loss(x: Image, y: Image, **options: Any) -> Image:
     """Return 1 - SSIM, the loss to minimise: 0 where the images are equal, at most 2.
 
     Parameters
     ----------
-    x, y : torch.Tensor, (N, C, H, W)
-        As for `ssim`.
-    **options
-        Any keyword of `ssim`; ``reduction="none"`` gives the map of 1 - SSIM.
+    x, y, **options
+        As for `ssim`; ``reduction="none"`` gives the map of 1 - SSIM; there is no "sum".
 
     Returns
     -------
-    torch.Tensor
+    torch.Tensor, or the kind of array that came
 
     Raises
     ------
@@ -118,20 +171,282 @@ def ssim_loss(x: Tensor, y: Tensor, **options: Any) -> Tensor:
     >>> ssim_loss(x, x).item()
     0.0
     """
-    return 1 - ssim(x, y, **options)
+    if options.get("reduction") == "sum":
+        raise ValueError('reduction is "sum"; a loss has "mean", "image", "channel" or "none"')
+    value: Any = ssim(x, y, **options)
+    loss: Image = 1 - value
+    return loss
 
 
-def check_options(*, data_range: float, window: Window, k1: float, k2: float, padding: str, reduction: str) -> None:
+def l1_ssim_loss(
+    x: Image,
+    y: Image,
+    *,
+    alpha: float = 0.8,
+    data_range: float = 1.0,
+    window: Window = _GAUSSIAN,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: str = "valid",
+    reduction: str = "mean",
+    mask: Any = None,
+    unbiased: bool = False,
+) -> Image:
+    """Return alpha * mean |x - y| + (1 - alpha) * (1 - SSIM), both parts and their gradient computed in one pass.
+
+    Parameters
+    ----------
+    x, y, data_range, window, k1, k2, padding, mask, unbiased
+        As for `ssim`. |x - y| is taken of the pixels as they are read there, over the whole image, with the mask's
+        weights; with a mask it is a pass of its own.
+    alpha : float
+        Share of the mean distance, in [0, 1]; 0.8 is the share that 3D Gaussian splatting made common.
+    reduction : {"mean", "image", "channel"}
+        As for `ssim`.
+
+    Returns
+    -------
+    torch.Tensor, or the kind of array that came
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        As `ssim`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x, y = torch.zeros(1, 1, 16, 16), torch.full((1, 1, 16, 16), 0.25)
+    >>> l1_ssim_loss(x, y, alpha=1.0).item()
+    0.25
+    """
+    images = take(x, y, mask)
+    if not isinstance(window, Window):
+        raise TypeError(_no_window(window))
+    check_alpha(alpha, reduction)
+    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
+    _check_fit(images, window, padding)
+    if mask is None:
+        loss = autograd.ssim(images.x, images.y, None, problem, reduction, float(alpha))
+    else:
+        if unbiased:
+            raise ValueError(_UNBIASED_MASK)
+        value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
+        loss = alpha * _masked_distance(images, reduction, fractions=problem[-1]) + (1 - alpha) * (1 - value)
+    result: Image = images.give_back(loss, reduction)
+    return result
+
+
+def ms_ssim(
+    x: Image,
+    y: Image,
+    *,
+    data_range: float = 1.0,
+    window: Window = _GAUSSIAN,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: str = "valid",
+    reduction: str = "mean",
+    weights: Sequence[float] = MS_WEIGHTS,
+    product: str = "channel",
+    unbiased: bool = False,
+) -> Image:
+    r"""Multi-scale structural similarity, differentiable in both images.
+
+    .. math:: MS = \overline{SSIM}_M^{w_M} \prod_{s<M} \overline{cs}_s^{w_s}, \quad
+              cs = \frac{2\sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2},
+
+    the bars being means over windows. From scale to scale the images shrink to the means of 2 x 2 pixels; an odd last
+    row or column is left out. A mean at or below 0 makes the product 0 with a gradient of 0; between 0 and 1e-8 the
+    power goes on as the straight line to 0. No value and no gradient is ever NaN or infinite for finite images.
+
+    Parameters
+    ----------
+    x, y, data_range, window, k1, k2, padding, unbiased
+        As for `ssim`; without padding the window must fit into the smallest scale.
+    reduction : {"mean", "image", "channel"}
+        Mean of all products; of each image's, (N,); all, (N, C), for ``product="channel"``.
+    weights : sequence of float
+        Power of each scale, finest first; above 0. Default: Wang's five.
+    product : {"channel", "image"}
+        Multiply the scales of every channel (pytorch-msssim), or of the mean over the channels (torchmetrics).
+
+    Returns
+    -------
+    torch.Tensor, or the kind of array that came
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        As `ssim`.
+
+    References
+    ----------
+    Z. Wang, E. P. Simoncelli, A. C. Bovik, "Multiscale structural similarity for image quality assessment", Asilomar
+    Conference on Signals, Systems and Computers, 2003.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.rand(2, 3, 176, 176)
+    >>> ms_ssim(x, x).item()
+    1.0
+    """
+    images = take(x, y)
+    if not isinstance(window, Window):
+        raise TypeError(_no_window(window))
+    powers = check_scales(weights, product, reduction)
+    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
+    a, b = images.x, images.y
+    smallest = tuple(length >> (len(powers) - 1) for length in a.shape[2:])
+    if min(smallest) < 1 or (padding == "valid" and (smallest[0] < window.shape[0] or smallest[1] < window.shape[1])):
+        raise ValueError(
+            f"the images are {a.shape[2]} x {a.shape[3]} pixels, at the last of {len(powers)} scales {smallest[0]} x"
+            f" {smallest[1]}, too small for the window; give larger images, fewer weights or a smaller window"
+        )
+    # C1 far above every mean makes the first factor of SSIM 1 to the last bit: what remains is cs.
+    no_means = 2.0 ** (60 if images.dtype == torch.float64 else 40) * float(data_range) ** 2
+    cs = (*problem[:2], no_means, *problem[3:])
+    factors = []
+    for scale in range(len(powers)):
+        factor = autograd.ssim(a, b, None, problem if scale == len(powers) - 1 else cs, "channel")
+        factors.append(factor if product == "channel" else factor.mean(1))
+        if scale < len(powers) - 1:
+            a, b = (F.avg_pool2d(_readable(image, fractions=problem[-1]), 2) for image in (a, b))
+    value = torch.stack([_power(factor, weight) for factor, weight in zip(factors, powers, strict=True)]).prod(0)
+    if reduction == "mean":
+        value = value.mean()
+    elif reduction == "image" and product == "channel":
+        value = value.mean(1)
+    result: Image = images.give_back(value, reduction)
+    return result
+
+
+def _power(factor: Tensor, weight: float) -> Tensor:
+    """Return factor ** weight, continued to 0 and below as `fastssim.reference.power` does."""
+    base = F.relu(factor)  # whose slope at 0 is 0
+    return torch.where(base < LEAST_FACTOR, base * LEAST_FACTOR ** (weight - 1), base.clamp(min=LEAST_FACTOR) ** weight)
+
+
+def _readable(image: Tensor, *, fractions: bool) -> Tensor:
+    """Return the pixels as the kernels read them, in a dtype that torch computes with."""
+    if image.dtype in LARGEST:
+        pixels = image.to(torch.float32)
+        return pixels / LARGEST[image.dtype] if fractions else pixels
+    return image.float() if image.dtype in FLOATS[2:] else image
+
+
+def _masked_distance(images: Images, reduction: str, *, fractions: bool) -> Tensor:
+    """Mean of |x - y| under a mask; 0 where nothing is left."""
+    x, y = (_readable(image, fractions=fractions) for image in (images.x, images.y))
+    weights = images.mask.to(images.dtype)  # type: ignore[union-attr]  # there is one, see the caller
+    zero = torch.zeros((), dtype=images.dtype)
+    distance = (weights * torch.where(weights > 0, x - y, zero).abs()).sum((2, 3))
+    total = weights.sum((2, 3))
+    axes: tuple[int, ...] = {"mean": (0, 1), "image": (1,)}.get(reduction, ())
+    if axes:
+        distance, total = distance.sum(axes), total.sum(axes)
+    return distance / torch.where(total > 0, total, torch.ones((), dtype=images.dtype))
+
+
+# ----------------------------------------------------------------------------------------------------------- checks
+
+
+def check_options(
+    *,
+    data_range: float,
+    window: Window,
+    k1: float,
+    k2: float,
+    padding: str,
+    reduction: str,
+    unbiased: bool,
+) -> None:
     """Refuse options that `ssim` does not have; see there."""
     for name, number in (("data_range", data_range), ("k1", k1), ("k2", k2)):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise TypeError(f"{name} is a {type(number).__name__}; give a number")
+        _check_number(name, number)
         if not math.isfinite(number) or number < 0 or (number == 0 and name == "data_range"):
             allowed = "finite and above 0" if name == "data_range" else "finite and not negative"
             raise ValueError(f"{name} is {number}; it must be {allowed}")
     if not isinstance(window, Window):
-        raise TypeError(f"window is a {type(window).__name__}; give fastssim.Gaussian(...) or fastssim.Uniform(...)")
-    if padding not in PADDINGS:
-        raise ValueError(f'padding is {padding!r}; this version computes "valid": pad the images beforehand')
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is {reduction!r}; give one of {', '.join(map(repr, REDUCTIONS))}")
+        raise TypeError(_no_window(window))
+    for name, word, words in (("padding", padding, PADDINGS), ("reduction", reduction, REDUCTIONS)):
+        _check_word(name, word, words)
+    if not isinstance(unbiased, bool):
+        raise TypeError(f"unbiased is a {type(unbiased).__name__}; give True or False")
+    if unbiased and window.shape == (1, 1):
+        raise ValueError("unbiased=True needs more than one pixel in a window")
+
+
+def check_alpha(alpha: float, reduction: str) -> None:
+    """Refuse a share that `l1_ssim_loss` does not have."""
+    _check_number("alpha", alpha)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it must lie in [0, 1]")
+    _check_word("reduction", reduction, ("mean", "image", "channel"))
+
+
+def check_scales(weights: Sequence[float], product: str, reduction: str) -> tuple[float, ...]:
+    """Refuse scales that `ms_ssim` does not have; return their weights."""
+    _check_word("product", product, PRODUCTS)
+    _check_word("reduction", reduction, ("mean", "image", "channel") if product == "channel" else ("mean", "image"))
+    if not isinstance(weights, (tuple, list)) or not weights:
+        raise TypeError(f"weights is {weights!r}; give a list of numbers, one for each scale")
+    for weight in weights:
+        _check_number("a weight", weight)
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"a weight is {weight}; it must be finite and above 0")
+    return tuple(float(weight) for weight in weights)
+
+
+def _check_number(name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{name} is a {type(number).__name__}; give a number")
+
+
+def _check_word(name: str, word: Any, words: tuple[str, ...]) -> None:
+    if word not in words:
+        raise ValueError(f"{name} is {word!r}; give one of {', '.join(map(repr, words))}")
+
+
+def _no_window(window: Any) -> str:
+    return (
+        f"window is a {type(window).__name__}; give fastssim.Gaussian(...), fastssim.Uniform(...) or fastssim.Taps(...)"
+    )
+
+
+def _problem(*options: Any) -> tuple[Any, ...]:
+    """Check options and return what the operators take; outside a compiler's trace, the same options once."""
+    return _new_problem(*options) if torch.compiler.is_compiling() else _known_problem(*options)
+
+
+def _new_problem(
+    data_range: float,
+    window: Window,
+    k1: float,
+    k2: float,
+    padding: str,
+    reduction: str,
+    unbiased: bool,  # noqa: FBT001  # by position, for the cache
+) -> tuple[Any, ...]:
+    """Check options and return what the operators take."""
+    check_options(
+        data_range=data_range, window=window, k1=k1, k2=k2, padding=padding, reduction=reduction, unbiased=unbiased
+    )
+    pixels = window.shape[0] * window.shape[1]
+    factor = pixels / (pixels - 1) if unbiased else 1.0
+    constants = ((k1 * data_range) ** 2, (k2 * data_range) ** 2)
+    return window.weights_y, window.weights_x, *constants, padding, factor, data_range == 1
+
+
+_known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
+
+
+def _check_fit(images: Images, window: Window, padding: str) -> None:
+    """Refuse images that hold no whole window."""
+    height, width = images.x.shape[2:]
+    if padding == "valid" and (height < window.shape[0] or width < window.shape[1]):
+        raise ValueError(
+            f"the images are {height} x {width} pixels, smaller than the window of {window.shape[0]} x"
+            f" {window.shape[1]}; take a smaller window, larger images, or padding"
+        )

@@ -1,47 +1,139 @@
-"""Tensors in and out of the backends."""
+"""Images in, results out: arrays of any library as tensors (N, C, H, W) and back, without a copy where that can be."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+import torch.utils.dlpack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+LARGEST = {torch.uint8: 255, torch.uint16: 65535}
+DTYPES = (*FLOATS, *LARGEST)
+_NAMES = "float16, bfloat16, float32, float64, uint8 or uint16"
 
 
-def as_array(tensor: torch.Tensor) -> NDArray[Any]:
-    """View a CPU tensor as a NumPy array of the same strides, without a copy."""
-    array: NDArray[Any] = tensor.detach().numpy()
-    return array
+class Images(NamedTuple):
+    """A pair of images as tensors (N, C, H, W), their weights, and how results go back."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    mask: torch.Tensor | None  # expanded to the images' shape
+    like: Any  # the first image as it came
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the arithmetic and of the result: float64 where an image is, else float32."""
+        return torch.float64 if torch.float64 in (self.x.dtype, self.y.dtype) else torch.float32
+
+    def give_back(self, result: torch.Tensor, reduction: str) -> Any:
+        """Return a result without the axes that were added, as the kind of array that came."""
+        axes = {"none": 2, "channel": 2, "image": 1}.get(reduction, 0)  # axes of images and channels in the result
+        for _ in range(min(4 - len(self.like.shape), axes)):
+            result = result[0]
+        if isinstance(self.like, torch.Tensor):
+            return result
+        if isinstance(self.like, np.ndarray):
+            return result.numpy()[()]
+        return _library(self.like).from_dlpack(result)
 
 
-def check_images(x: torch.Tensor, y: torch.Tensor) -> None:
-    """Refuse what no backend computes: anything but tensors (N, C, H, W) of one shape, dtype and device.
+def take(x: Any, y: Any, mask: Any = None) -> Images:
+    """Check a pair of images and a mask, and view them as tensors.
 
     Raises
     ------
     TypeError, ValueError
         What came, what is allowed, what to do.
     """
-    for name, image in (("x", x), ("y", y)):
-        if not isinstance(image, torch.Tensor):
-            raise TypeError(
-                f"{name} is a {type(image).__name__}; give a torch.Tensor (torch.as_tensor({name}) makes one)"
-            )
+    a, b = (_tensor(name, image) for name, image in (("x", x), ("y", y)))
+    if type(x) is not type(y) and isinstance(x, torch.Tensor) != isinstance(y, torch.Tensor):
+        raise TypeError(f"x is a {type(x).__name__} and y a {type(y).__name__}; give two of one kind")
+    for name, image in (("x", a), ("y", b)):
         if image.dtype not in DTYPES:
-            raise TypeError(f"{name} is {image.dtype}; float32 and float64 are computed: call {name}.float() first")
-        if image.layout != torch.strided:
-            raise TypeError(f"{name} is {image.layout}; give a dense tensor ({name}.to_dense())")
-        if image.ndim != 4:
-            raise ValueError(f"{name} has shape {tuple(image.shape)}; give (N, C, H, W), one image as {name}[None]")
-        if image.device.type != "cpu":
-            raise ValueError(f"{name} is on {image.device}; this version computes on the CPU: call {name}.cpu() first")
-    if x.shape != y.shape:
-        raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be equal")
-    if x.dtype != y.dtype:
-        raise TypeError(f"x is {x.dtype} and y {y.dtype}; convert one of them")
-    if x.numel() == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)}, no pixel at all; give at least one image")
+            raise TypeError(f"{name} is {image.dtype}; give {_NAMES}")
+        if not 2 <= image.ndim <= 4:
+            raise ValueError(f"{name} has shape {tuple(image.shape)}; give (N, C, H, W), (C, H, W) or (H, W)")
+        if image.requires_grad and image.dtype not in FLOATS:
+            raise TypeError(f"{name} requires a gradient but holds integers")  # torch does not allow it either
+    if a.shape != b.shape:
+        raise ValueError(f"x has shape {tuple(a.shape)} and y {tuple(b.shape)}; they must be equal")
+    if a.device != b.device:
+        raise ValueError(f"x is on {a.device} and y on {b.device}; move one of them")
+    if a.device.type != "cpu":
+        raise ValueError(f"x is on {a.device}; this version computes on the CPU: call .cpu() first")
+    if a.numel() == 0:
+        raise ValueError(f"x has shape {tuple(a.shape)}, no pixel at all; give at least one image")
+    weights = None if mask is None else _mask(mask, a)
+    while a.ndim < 4:
+        a, b = a[None], b[None]
+    return Images(a, b, weights if weights is None else weights.expand(a.shape), x)
+
+
+def _mask(mask: Any, image: torch.Tensor) -> torch.Tensor:
+    """Check the weights of the pixels."""
+    weights = _tensor("mask", mask)
+    if weights.dtype not in {*FLOATS, torch.bool, torch.uint8}:
+        raise TypeError(f"mask is {weights.dtype}; give bool, uint8, or a float")
+    if weights.requires_grad:
+        raise ValueError("mask requires a gradient, which is not computed: call mask.detach() first")
+    if weights.device != image.device:
+        raise ValueError(f"mask is on {weights.device} and the images on {image.device}; move it there")
+    try:
+        weights.expand(image.shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"mask has shape {tuple(weights.shape)}; it must broadcast to that of the images, {tuple(image.shape)}"
+        ) from error
+    if weights.dtype != torch.bool and weights.device.type == "cpu" and not torch.compiler.is_compiling():
+        least, most = weights.aminmax()
+        if not (least >= 0 and most <= 1):
+            raise ValueError(f"mask holds weights from {least.item()} to {most.item()}; they must lie in [0, 1]")
+    return weights
+
+
+def _tensor(name: str, array: Any) -> torch.Tensor:
+    """View an array as a tensor, without a copy unless its strides are negative."""
+    if isinstance(array, torch.Tensor):
+        if array.layout != torch.strided:
+            raise TypeError(f"{name} is {array.layout}; give a dense tensor ({name}.to_dense())")
+        return array
+    if isinstance(array, np.ndarray):
+        return _from_numpy(name, array)
+    if hasattr(array, "__dlpack__"):
+        return torch.utils.dlpack.from_dlpack(array)
+    raise TypeError(
+        f"{name} is a {type(array).__name__}; give a torch.Tensor, a NumPy array, or an array that speaks DLPack"
+    )
+
+
+def _from_numpy(name: str, array: NDArray[Any]) -> torch.Tensor:
+    """View an ndarray as a tensor; a read-only one, too, for nothing here writes to an image."""
+    if array.dtype.kind not in "fub" or not array.dtype.isnative:
+        raise TypeError(f"{name} is an array of {array.dtype.str}; give {_NAMES} in this machine's byte order")
+    if min(array.strides, default=0) < 0:
+        array = array.copy()  # torch has no negative strides
+    if not array.flags.writeable:
+        array = np.asarray(_Writeable(array))
+    return torch.from_numpy(array)
+
+
+class _Writeable:
+    """A read-only array under an interface that does not say so; keeps it alive."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+
+
+def _library(array: Any) -> Any:
+    """Return the module that an array belongs to."""
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    return sys.modules[type(array).__module__.partition(".")[0]]

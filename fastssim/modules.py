@@ -1,4 +1,4 @@
-"""SSIM as a loss module."""
+"""SSIM as loss modules."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fastssim.functional import check_options, ssim_loss
+from fastssim.functional import check_alpha, check_options, check_scales, l1_ssim_loss, ms_ssim, ssim_loss
+from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from fastssim.window import Window
@@ -22,8 +25,8 @@ class SSIMLoss(nn.Module):
 
     Parameters
     ----------
-    data_range, window, k1, k2, padding, reduction
-        As for `fastssim.ssim`.
+    data_range, window, k1, k2, padding, reduction, unbiased
+        As for `fastssim.ssim_loss`.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class SSIMLoss(nn.Module):
         k2: float = 0.03,
         padding: str = "valid",
         reduction: str = "mean",
+        unbiased: bool = False,
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {
@@ -56,13 +60,79 @@ class SSIMLoss(nn.Module):
             "k2": k2,
             "padding": padding,
             "reduction": reduction,
+            "unbiased": unbiased,
         }
         check_options(**self.options)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return 1 - SSIM of the images x and y, (N, C, H, W)."""
-        return ssim_loss(x, y, **self.options)
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return 1 - SSIM of the images x and y, where the mask, if any, has weight."""
+        return ssim_loss(x, y, mask=mask, **self.options)
 
     def extra_repr(self) -> str:
         """Name the options in the module's representation."""
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+
+
+class L1SSIMLoss(SSIMLoss):
+    """The loss alpha * L1 + (1 - alpha) * (1 - SSIM), in one pass.
+
+    Parameters
+    ----------
+    alpha
+        As for `fastssim.l1_ssim_loss`.
+    **options
+        As for `SSIMLoss`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIMLoss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = L1SSIMLoss(alpha=0.8)
+    >>> x = torch.rand(1, 3, 32, 32, requires_grad=True)
+    >>> loss(x, torch.rand(1, 3, 32, 32)).backward()
+    """
+
+    def __init__(self, *, alpha: float = 0.8, **options: Any) -> None:
+        super().__init__(**options)
+        check_alpha(alpha, self.options["reduction"])
+        self.options["alpha"] = alpha
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the loss of the images x and y, where the mask, if any, has weight."""
+        return l1_ssim_loss(x, y, mask=mask, **self.options)
+
+
+class MSSSIMLoss(SSIMLoss):
+    """The loss 1 - multi-scale SSIM.
+
+    Parameters
+    ----------
+    weights, product
+        As for `fastssim.ms_ssim`.
+    **options
+        As for `SSIMLoss`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIMLoss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = MSSSIMLoss(weights=(0.3, 0.7))
+    >>> x = torch.rand(1, 3, 32, 32, requires_grad=True)
+    >>> loss(x, torch.rand(1, 3, 32, 32)).backward()
+    """
+
+    def __init__(self, *, weights: Sequence[float] = MS_WEIGHTS, product: str = "channel", **options: Any) -> None:
+        super().__init__(**options)
+        self.options |= {"weights": check_scales(weights, product, self.options["reduction"]), "product": product}
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # masks have no scales
+        """Return 1 - MS-SSIM of the images x and y."""
+        return 1 - ms_ssim(x, y, **self.options)

@@ -3,31 +3,95 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import astuple, dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TILE_ROWS = 128  # rows of a tile: enough slabs for every thread, little computed twice
+PADDINGS = ("valid", "zeros", "reflect", "symmetric", "replicate")
+REDUCTIONS = ("mean", "sum", "image", "channel", "none")
+LEAST_WEIGHT = 1e-8  # a masked window whose pixels keep less of the window's weight holds nothing to compare
+OUTSIDE = -1  # the place that a padded zero is read from
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is computed: shapes, window, constants; equal plans share everything that follows from them.
 
-    The window's taps are float64, down (`taps_y`) and across (`taps_x`); a backend rounds them to its dtype.
+    It holds nothing of any backend. The window's taps are float64, down (`taps_y`) and across (`taps_x`); a backend
+    rounds them to its dtype (`fastssim.window.rounded`). Images of another dtype are converted as they are read.
     """
 
     shape: tuple[int, int, int, int]  # N, C, H, W
-    dtype: str  # "float32" or "float64"
+    dtype: str  # of the arithmetic, the value and the gradient: "float32" or "float64"
     taps_y: tuple[float, ...]
     taps_x: tuple[float, ...]
     c1: float
     c2: float
+    padding: str = "valid"  # one of PADDINGS
+    unbiased: float = 1.0  # what variances and covariance are multiplied by: n / (n - 1), or 1
+    masked: bool = False  # a weight for every pixel comes with the images
+    fractions: bool = False  # integer pixels are divided by the largest number of their type as they are read
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Hash of all fields, taken once: plans are looked up at every call."""
+        return hash(astuple(self))
 
     @property
+    def pad(self) -> tuple[int, int]:
+        """Rows and columns that padding adds on each side."""
+        return (0, 0) if self.padding == "valid" else (len(self.taps_y) // 2, len(self.taps_x) // 2)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width with the padding."""
+        return self.shape[2] + 2 * self.pad[0], self.shape[3] + 2 * self.pad[1]
+
+    @cached_property
     def map_shape(self) -> tuple[int, int, int, int]:
         """Shape of the SSIM map, (N, C, H', W')."""
-        n, c, height, width = self.shape
-        return n, c, height - len(self.taps_y) + 1, width - len(self.taps_x) + 1
+        height, width = self.padded
+        return *self.shape[:2], height - len(self.taps_y) + 1, width - len(self.taps_x) + 1
+
+    def count(self, reduction: str) -> int:
+        """How many windows one number of a reduction takes in, where no mask leaves any out; 1 for a sum."""
+        n, c, height, width = self.map_shape
+        return {"mean": n * c, "image": c, "channel": 1}[reduction] * height * width if reduction != "sum" else 1
+
+
+class Sums(NamedTuple):
+    """What one pass over the images adds up, each (N, C), float64."""
+
+    ssim: NDArray[np.float64]
+    counted: NDArray[np.float64]  # windows with something to compare, under a mask; else 0
+    distance: NDArray[np.float64]  # |x - y|, where it is asked for; else 0
+
+
+def source(length: int, pad: int, padding: str) -> list[int]:
+    """Tell for each of the ``length + 2 * pad`` padded places which pixel of the line it repeats, or OUTSIDE.
+
+    Examples
+    --------
+    >>> source(3, 2, "reflect"), source(3, 2, "symmetric"), source(3, 2, "replicate"), source(3, 1, "zeros")
+    ([2, 1, 0, 1, 2, 1, 0], [1, 0, 0, 1, 2, 2, 1], [0, 0, 0, 1, 2, 2, 2], [-1, 0, 1, 2, -1])
+    """
+    places = range(-pad, length + pad)
+    if padding == "zeros":
+        return [i if 0 <= i < length else OUTSIDE for i in places]
+    if padding == "replicate":
+        return [min(max(i, 0), length - 1) for i in places]
+    if padding == "symmetric":  # there and back again, every pixel twice
+        return [min(i % (2 * length), 2 * length - 1 - i % (2 * length)) for i in places]
+    period = max(2 * (length - 1), 1)  # the pixels at the ends once; a single pixel stands for all
+    return [min(i % period, period - i % period) % length for i in places]
 
 
 @lru_cache(maxsize=1024)

@@ -37,6 +37,6 @@ class SSIM:
 
     def residual(self, image: Tensor, reconstruction: Tensor) -> Tensor:
         """1 - SSIM of the window about each pixel, mean over channels, (N, 1, H, W)."""
-        border = [self._window.size // 2] * 4
+        border = [self._window.shape[0] // 2] * 4
         x, y = (F.pad(images, border, mode="reflect") for images in (image, reconstruction))
         return fastssim.ssim_loss(x, y, window=self._window, reduction="none").mean(dim=1, keepdim=True)

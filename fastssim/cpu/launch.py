@@ -1,116 +1,188 @@
-"""From a plan and arrays to the kernels of `fastssim.cpu.ssim`."""
+"""From a plan and tensors to the kernels of `fastssim.cpu.ssim`."""
 
 from __future__ import annotations
 
 import threading
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
+from fastssim.cpu import pixels
 from fastssim.cpu import ssim as kernels
 from fastssim.cpu.pool import run_slabs
 from fastssim.cpu.simd import vector_bytes
-from fastssim.plan import tiles
+from fastssim.interop import LARGEST
+from fastssim.plan import Sums, source, tiles
 from fastssim.window import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from fastssim.plan import Plan
 
 SLAB_PIXELS = 1 << 15  # below this a second thread costs more than it brings
+KINDS = {
+    torch.float32: pixels.FLOAT32,
+    torch.float64: pixels.FLOAT64,
+    torch.float16: pixels.FLOAT16,
+    torch.bfloat16: pixels.BFLOAT16,
+    torch.uint8: pixels.UINT8,
+    torch.bool: pixels.UINT8,
+    torch.uint16: pixels.UINT16,
+}
 _scratch = threading.local()
 
 
-def value(plan: Plan, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
-    """Sum of SSIM over the windows of each plane, (N, C), float64."""
-    return _march(plan, x, y)
+def value(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None, *, distance: bool = False) -> Sums:
+    """Return sums over the windows and, where `distance` is wanted, the pixels of each plane."""
+    return _march(plan, x, y, mask, l1=0.0 if distance else None)
 
 
-def ssim_map(plan: Plan, x: NDArray[Any], y: NDArray[Any], out: NDArray[Any]) -> None:
+def ssim_map(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None, out: Tensor) -> None:
     """Write the SSIM map, `out` (N, C, H', W') contiguous."""
-    _march(plan, x, y, ssim_map=out.reshape(-1))
+    _march(plan, x, y, mask, ssim_map=out)
 
 
 def value_and_gradient(
     plan: Plan,
-    x: NDArray[Any],
-    y: NDArray[Any],
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
     scale: float,
-    grad_x: NDArray[Any],
-    grad_y: NDArray[Any] | None,
-) -> NDArray[np.float64]:
-    """As `value`, and in the same march write scale * d(sum)/dx and, unless None, scale * d(sum)/dy; contiguous."""
-    return _march(plan, x, y, scale=scale, grad_x=grad_x.reshape(-1), grad_y=_flat(grad_y))
+    grad_x: Tensor,
+    grad_y: Tensor | None,
+    *,
+    l1: float | None = None,
+) -> Sums:
+    """As `value`, and in the same march write the gradient of scale * sum(SSIM) + l1 * sum|x - y|; contiguous."""
+    return _march(plan, x, y, mask, scale=scale, l1=l1, grad_x=grad_x, grad_y=grad_y)
 
 
 def map_gradient(
     plan: Plan,
-    x: NDArray[Any],
-    y: NDArray[Any],
-    upstream: NDArray[Any],
-    grad_x: NDArray[Any],
-    grad_y: NDArray[Any] | None,
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    upstream: Tensor,
+    grad_x: Tensor,
+    grad_y: Tensor | None,
 ) -> None:
     """Write the gradient of sum(upstream * SSIM map) by x and, unless None, by y; upstream (N, C, H', W')."""
-    _march(plan, x, y, upstream=upstream, grad_x=grad_x.reshape(-1), grad_y=_flat(grad_y))
-
-
-def _flat(array: NDArray[Any] | None) -> NDArray[Any] | None:
-    return None if array is None else array.reshape(-1)
+    _march(plan, x, y, mask, upstream=upstream, grad_x=grad_x, grad_y=grad_y)
 
 
 def _march(
     plan: Plan,
-    x: NDArray[Any],
-    y: NDArray[Any],
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
     *,
     scale: float = 1.0,
-    upstream: NDArray[Any] | None = None,
-    ssim_map: NDArray[Any] | None = None,
-    grad_x: NDArray[Any] | None = None,
-    grad_y: NDArray[Any] | None = None,
-) -> NDArray[np.float64]:
+    l1: float | None = None,
+    upstream: Tensor | None = None,
+    ssim_map: Tensor | None = None,
+    grad_x: Tensor | None = None,
+    grad_y: Tensor | None = None,
+) -> Sums:
     """Run every tile of every plane; return the planes' sums."""
-    n, c, height, width = plan.shape if grad_x is not None else plan.map_shape
-    cut, taps, constants = _constants(plan, gradient=grad_x is not None)
-    number = constants[0].dtype.type
-    sums = np.empty((n * c, len(cut)))
-    items = sums.size
-    slabs = min(items, max(1, n * c * height * width // SLAB_PIXELS))
-    edges = [items * i // slabs for i in range(slabs + 1)]
-    step = kernels.pitch(len(plan.taps_x))
+    n, c = plan.shape[:2]
+    planes = n * c
+    layout = _layout(plan, gradient=grad_x is not None)
+    number, edges = layout.number, layout.slabs
+    sums = np.empty((planes, len(layout.tiles), 3))
+    rims = [None if gradient is None else np.empty(planes * layout.rim, number) for gradient in (grad_x, grad_y)]
+    images = [None if image is None else _image(image) for image in (x, y, mask, upstream)]
+    divisors = [number(LARGEST.get(image.dtype, 1) if plan.fractions else 1) for image in (x, y)]
+    outputs = [None if array is None else _flat(array) for array in (ssim_map, grad_x, grad_y)]
 
     def slab(i: int) -> None:
         work, total = _workspace(len(plan.taps_y), len(plan.taps_x), plan.dtype)
         kernels.ssim_tiles(
-            x, y, cut, edges[i], edges[i + 1], step, taps, constants, number(scale), work, total, sums, upstream,
-            ssim_map, grad_x, grad_y,
+            *images, tuple(divisors), layout.edges, layout.tiles, edges[i], edges[i + 1], c, layout.pitch, layout.taps,
+            layout.constants, number(scale), None if l1 is None else number(l1), work, total, sums, *outputs, *rims,
         )  # fmt: skip
 
-    run_slabs(slab, slabs)
-    totals: NDArray[np.float64] = sums.sum(axis=1).reshape(n, c)
-    return totals
+    run_slabs(slab, len(edges) - 1)
+    if layout.rim:
+        for rim, gradient in zip(rims, outputs[1:], strict=True):
+            _fold(layout, rim, gradient, planes)
+    totals = sums.sum(axis=1).reshape(n, c, 3)
+    return Sums(totals[..., 0], totals[..., 1], totals[..., 2])
+
+
+def _fold(layout: _Layout, rim: Any, gradient: Any, planes: int) -> None:
+    """Add the gradients of padded pixels to those of their sources."""
+    if gradient is None:
+        return
+    rows, columns, pad_y, pad_x = layout.edges[:4]
+    slabs = min(len(layout.slabs) - 1, planes)
+    edges = [planes * i // slabs for i in range(slabs + 1)]
+    run_slabs(lambda i: kernels.fold(rows, columns, pad_y, pad_x, edges[i], edges[i + 1], rim, gradient), slabs)
+
+
+def _flat(tensor: Tensor) -> NDArray[Any]:
+    """View a contiguous tensor as a flat array."""
+    array: NDArray[Any] = tensor.detach().view(-1).numpy()
+    return array
+
+
+def _image(tensor: Tensor) -> tuple[int, ...]:
+    """Address, kind and strides of a tensor (N, C, H, W), as the kernels take them."""
+    item = tensor.element_size()
+    n, c, row, column = tensor.stride()
+    return tensor.data_ptr(), KINDS[tensor.dtype], n * item, c * item, row * item, column
+
+
+class _Layout(NamedTuple):
+    """What follows from a plan alone, as the kernels take it."""
+
+    edges: tuple[Any, ...]
+    tiles: NDArray[np.int64]
+    slabs: list[int]  # edges of the parts that threads take, in planes x tiles
+    number: Any  # NumPy's type of the arithmetic
+    pitch: int
+    taps: tuple[Any, ...]
+    constants: tuple[Any, ...]
+    rim: int  # gradients of padded pixels of one plane
 
 
 @lru_cache(maxsize=1024)
-def _constants(plan: Plan, *, gradient: bool) -> tuple[NDArray[np.int64], tuple[Any, ...], tuple[Any, ...]]:
-    """Tiles, taps and constants of a plan as the kernels take them."""
+def _layout(plan: Plan, *, gradient: bool) -> _Layout:
+    """Tiles, taps and constants of a plan."""
     number: Callable[[float], Any] = np.dtype(plan.dtype).type
-    _, _, height, width = plan.shape if gradient else plan.map_shape
-    # A gradient tile computes the windows of its left neighbour that reach into it, too.
-    most = (
-        max(kernels.TILE_COLUMNS - len(plan.taps_x) + 1, kernels.TILE_COLUMNS // 4)
-        if gradient
-        else kernels.TILE_COLUMNS
-    )
-    cut = np.array(tiles(height, width, most), np.int64).reshape(-1, 4)
+    n, c, height, width = plan.shape
+    pad_y, pad_x = plan.pad
     down, across = rounded(plan.taps_y, plan.dtype), rounded(plan.taps_x, plan.dtype)
-    taps = (down, across, down[::-1], across[::-1])
-    return cut, taps, (number(plan.c1), number(plan.c2), number(0.5))
+    first_y = first_x = rim = 0
+    most = kernels.TILE_COLUMNS
+    covered = plan.map_shape[2:]
+    if gradient:
+        # A gradient tile computes the windows of its left neighbour that reach into it, too.
+        most = max(kernels.TILE_COLUMNS - len(across) + 1, kernels.TILE_COLUMNS // 4)
+        if plan.padding == "zeros":  # no pixel takes the gradient of a padded zero
+            covered, first_y, first_x = (height, width), pad_y, pad_x
+        else:
+            covered = plan.padded
+            rim = 2 * pad_y * covered[1] + height * 2 * pad_x
+    cut = np.array(tiles(*covered, most), np.int64) + np.array((first_y, first_y, first_x, first_x), np.int64)
+    items = n * c * len(cut)
+    slabs = min(items, max(1, n * c * height * width // SLAB_PIXELS))
+    places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]
+    return _Layout(
+        (*places, pad_y, pad_x, first_y, first_x),
+        cut,
+        [items * i // slabs for i in range(slabs + 1)],
+        number,
+        kernels.pitch(len(across)),
+        (down, across, down[::-1], across[::-1]),
+        (number(plan.c1), number(plan.c2), number(plan.unbiased)),
+        rim,
+    )
 
 
 def _workspace(taps_y: int, taps_x: int, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -119,6 +191,6 @@ def _workspace(taps_y: int, taps_x: int, dtype: str) -> tuple[NDArray[Any], NDAr
     key = (taps_y, taps_x, dtype)
     if kept.get("key") != key:
         lanes = vector_bytes() // np.dtype(dtype).itemsize
-        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, np.dtype(dtype)), np.zeros(lanes, dtype)))
+        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, np.dtype(dtype)), np.zeros(3 * lanes, dtype)))
     arrays: tuple[NDArray[Any], NDArray[Any]] = kept["arrays"]
     return arrays

@@ -125,7 +125,7 @@ class Code:
 
     def one(self) -> Vector:
         """Return the vector of ones."""
-        return self.splat(ir.Constant(self.scalar, 1))
+        return self.number(1)
 
     def lane_mask(self, first: ir.Value, last: ir.Value) -> ir.Value:
         """Choose the lanes l with first <= l < last (signed; either may lie outside the vector)."""
@@ -141,6 +141,22 @@ class Code:
         return builder.and_(
             builder.icmp_signed(">=", iota, spread(first)), builder.icmp_signed("<", iota, spread(last))
         )
+
+    def above(self, vector: Vector, other: Vector) -> ir.Value:
+        """Choose the lanes in which `vector` is greater."""
+        return self.builder.fcmp_ordered(">", vector.value, other.value)
+
+    def number(self, value: float) -> Vector:
+        """Fill a vector with a number known now."""
+        return self.splat(ir.Constant(self.scalar, value))
+
+    def absolute(self, vector: Vector) -> Vector:
+        """Return the vector without its signs."""
+        kind = {4: "f32", 8: "f64"}[self._align]
+        function = self.builder.module.declare_intrinsic(
+            f"llvm.fabs.v{self.lanes}{kind}", fnty=ir.FunctionType(self.type, [self.type])
+        )
+        return Vector(self.builder, self.builder.call(function, [vector.value]))
 
     def select(self, mask: ir.Value, chosen: Vector, other: Vector) -> Vector:
         """Take `chosen` where the mask is set, `other` elsewhere."""

@@ -28,15 +28,17 @@ def test_a_training_step_compiles_without_a_break(reduction):
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", ["ssim_mean", "ssim_map", "ssim_mean_gradient", "ssim_map_gradient"])
-def test_operators_keep_their_promises_to_torch(name):
+def test_operators_keep_their_promises_to_torch(name, masked):
     x, y = torch.rand(2, 2, 1, 14, 13)
-    problem = (x, y, [0.25, 0.5, 0.25], [0.25, 0.5, 0.25], 1e-4, 9e-4)
+    mask = (torch.rand(2, 1, 14, 13) > 0.5) if masked else None
+    problem = (x, y, mask, [0.25, 0.5, 0.25], [0.25, 0.5, 0.25], 1e-4, 9e-4, "reflect", 1.0, False)
     extra = {
-        "ssim_mean": (True,),
+        "ssim_mean": ("image", None),
         "ssim_map": (),
-        "ssim_mean_gradient": (False, True),
-        "ssim_map_gradient": (torch.rand(2, 1, 12, 11), True),
+        "ssim_mean_gradient": ("mean", None, True),
+        "ssim_map_gradient": (torch.rand(2, 1, 14, 13), True),
     }[name]
     operator = getattr(torch.ops.fastssim, name).default
     torch.library.opcheck(operator, (*problem, *extra), test_utils=("test_schema", "test_faketensor"))

@@ -1,0 +1,107 @@
+"""Pixels of any dtype and strides, padded and converted row by row as a kernel reaches them (Numba).
+
+A plane is (address, kind, bytes from row to row, numbers from column to column): no specialisation of a kernel for a
+dtype or a memory layout, and no converted copy of an image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastssim.cpu.jit import jit
+
+FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8, UINT16 = range(6)
+_I32 = ir.IntType(32)
+
+
+_BFLOAT16 = np.int16  # stands for bfloat16, which NumPy does not have; no image has signed pixels
+
+
+@intrinsic
+def _fetch(typing: Any, address: Any, index: Any, like: Any) -> Any:  # noqa: ARG001  # an intrinsic's first argument
+    """Load number `index` of the type `like` behind an address; half-width floats come as float32."""
+    stored = like.instance_type
+    given = types.float32 if stored in {types.float16, types.int16} else stored
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        narrow = stored in {types.float16, types.int16}
+        kind = ir.IntType(16) if narrow else context.get_value_type(stored)
+        pointer = builder.gep(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
+        number = builder.load(pointer, align=stored.bitwidth // 8)
+        if not narrow:
+            return number
+        bits = builder.zext(number, _I32)
+        if stored == types.int16:
+            return builder.bitcast(builder.shl(bits, _I32(16)), ir.FloatType())
+        return _from_half(builder, bits)
+
+    return given(types.int64, types.int64, like), codegen
+
+
+def _from_half(builder: Any, bits: Any) -> Any:
+    """Widen a float16, also without the processor's help: its exponent counts from 15, that of a float32 from 127."""
+    magnitude = builder.shl(builder.and_(bits, _I32(0x7FFF)), _I32(13))
+    scaled = builder.fmul(builder.bitcast(magnitude, ir.FloatType()), ir.FloatType()(2.0**112))
+    finite = builder.icmp_unsigned("<", magnitude, _I32(0x7C00 << 13))
+    wide = builder.select(finite, builder.bitcast(scaled, _I32), builder.or_(magnitude, _I32(0x7F800000)))
+    sign = builder.shl(builder.and_(bits, _I32(0x8000)), _I32(16))
+    return builder.bitcast(builder.or_(wide, sign), ir.FloatType())
+
+
+@jit
+def _convert(address: int, step: int, count: int, like: Any, divisor: Any, out: Any) -> None:
+    number = out.dtype.type
+    if step == 1:  # neighbours are vectorised
+        for i in range(count):
+            value = number(_fetch(address, i, like))
+            out[i] = value if divisor is None else value / divisor
+    else:
+        for i in range(count):
+            value = number(_fetch(address, i * step, like))
+            out[i] = value if divisor is None else value / divisor
+
+
+@jit
+def read(plane: Any, row: int, column: int, count: int, divisor: Any, out: Any) -> None:
+    """Put `count` pixels of a row from a column on into `out`; integers are divided by `divisor`, of out's dtype."""
+    start, kind, row_bytes, step = plane
+    address = start + row * row_bytes
+    if kind == FLOAT32:
+        _convert(address + 4 * column * step, step, count, np.float32, None, out)
+    elif kind == FLOAT64:
+        _convert(address + 8 * column * step, step, count, np.float64, None, out)
+    elif kind == FLOAT16:
+        _convert(address + 2 * column * step, step, count, np.float16, None, out)
+    elif kind == BFLOAT16:
+        _convert(address + 2 * column * step, step, count, _BFLOAT16, None, out)
+    elif kind == UINT8:
+        _convert(address + column * step, step, count, np.uint8, divisor, out)
+    else:
+        _convert(address + 2 * column * step, step, count, np.uint16, divisor, out)
+
+
+@jit
+def read_padded(plane: Any, place: Any, divisor: Any, outside: Any, out: Any) -> None:
+    """Put a part of a padded row into `out`, `outside` where padding is no pixel.
+
+    place: (source row or OUTSIDE, source of every padded column, columns padded on each side, first, last + 1).
+    """
+    row, columns, pad, first, last = place
+    if row < 0:
+        for i in range(last - first):
+            out[i] = outside
+        return
+    left = min(max(first, pad), last)
+    right = max(min(last, len(columns) - pad), left)
+    read(plane, row, left - pad, right - left, divisor, out[left - first :])
+    for begin, end in ((first, left), (right, last)):
+        for column in range(begin, end):
+            if columns[column] < 0:
+                out[column - first] = outside
+            else:
+                read(plane, row, columns[column], 1, divisor, out[column - first :])
