@@ -9,6 +9,7 @@
 // Not modelled: the memory model, warp-synchronous timing, bank conflicts, tensor cores, textures, asynchronous copies.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -370,6 +371,8 @@ inline const char* run(const void* argument, const unsigned* grid, const unsigne
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+using std::max;
+using std::min;
 #define threadIdx (emulator::machine.current->thread)
 #define blockIdx (emulator::machine.block)
 #define blockDim (emulator::machine.block_size)
@@ -382,5 +385,6 @@ inline const char* run(const void* argument, const unsigned* grid, const unsigne
     emulator::exchange(mask, value,                                                             \
                        emulator::lane() + int(step) < emulator::WARP ? emulator::lane() + int(step) : emulator::lane(), \
                        __LINE__)
+#define GRID_CONSTANT
 #define SHARED(type, name, count) \
     type* const name = static_cast<type*>(emulator::shared_array(__COUNTER__, __LINE__, sizeof(type) * size_t(count)))
