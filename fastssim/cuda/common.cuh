@@ -133,6 +133,15 @@ __device__ __forceinline__ int pixel_at(int i, int n) {
     return i < 0 || i >= n ? -1 : i;
 }
 
+// The same for any padding: a short axis is gone along there and back, as often as it takes.
+template <int MODE>
+__device__ __forceinline__ int any_pixel_at(int i, int n) {
+    if (MODE != REFLECT && MODE != SYMMETRIC) return pixel_at<MODE>(i, n);
+    const int period = MODE == SYMMETRIC ? 2 * n : max(2 * (n - 1), 1);  // reflected, the pixels at the ends show once
+    const int k = (i % period + period) % period;
+    return min(k, period - (MODE == SYMMETRIC ? 1 : 0) - k) % n;
+}
+
 // The index of 0 .. n - 1 that is nearest to i.
 __device__ __forceinline__ int nearest(int i, int n) { return max(0, min(i, n - 1)); }
 

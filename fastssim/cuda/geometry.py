@@ -5,7 +5,8 @@ How a plane is cut depends on the plan alone, never on the device, so that sums 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from fastssim.plan import Plan
 
 THREADS = (64, 96, 128)  # of a block of the march: whichever computes the fewest columns twice
+DIRECT_THREADS = 128  # of a block that computes element by element
 REDUCE_THREADS = 256
 BLOCKS = 600  # wanted on a GPU: fewer leave large ones without work, more compute more rows twice
 MOST_ROWS = 256  # of a block: the local mean that is taken off stays local
@@ -47,82 +49,152 @@ class Launch:
     block: int
     template: bytes
 
-    def argument(self, **fields: Any) -> np.ndarray:
-        """Return the kernel's structure, a NumPy array of one element, with pointers, strides and scale set."""
+    def argument(self, fields: dict[str, Any]) -> np.ndarray:
+        """Return the kernel's structure, a NumPy array of one element, with those of `fields` set that it has."""
         argument = np.frombuffer(bytearray(self.template), self.instance.argument)
-        for name, value in fields.items():
-            argument[name] = value
+        names = self.instance.argument.names or ()
+        for name, given in fields.items():
+            if name in names:
+                argument[name] = given
         return argument
 
 
 @lru_cache(maxsize=1024)
-def march(plan: Plan, task: Task) -> Launch:
-    """Return the march for a plan."""
+def march(plan: Plan, task: Task) -> Launch | None:
+    """Return the march for a plan; nothing where it does not fit, and the definition, window by window, is needed."""
     n, c, height, width = plan.shape
     taps_y, taps_x = len(plan.taps_y), len(plan.taps_x)
-    number = "double" if plan.dtype == "float64" else "float"
-    _, _, windows_y, windows_x = plan.map_shape
-    rows, columns = (height, width) if task.gradients else (windows_y, windows_x)
+    padding, pad_y, pad_x = paddings(plan)
+    wide = _columns(task, taps_y, plan.dtype)
     halo = taps_x - 1 if task.gradients else 0
-    wide = _columns(task, taps_y, number)
-    threads = min(THREADS, key=lambda count: (-(-columns // (count * wide - halo)) * count, -count))
+    possible = [count for count in THREADS if wide and count * wide - halo >= 2 * taps_x]
+    if min(taps_y, taps_x) < 3 or not possible or (padding != "valid" and (height <= pad_y or width <= pad_x)):
+        return None
+    first_y = first_x = 0
+    _, _, rows, columns = plan.map_shape
+    if task.gradients and padding == "zeros":  # nothing outside the image takes a gradient
+        first_y, first_x, rows, columns = pad_y, pad_x, height, width
+    elif task.gradients:
+        rows, columns = height + 2 * pad_y, width + 2 * pad_x
+    threads = min(possible, key=lambda count: (-(-columns // (count * wide - halo)) * count, -count))
     strips = -(-columns // (threads * wide - halo))
-    segments = min(max(-(-BLOCKS // (n * c * strips)), -(-rows // MOST_ROWS)), max(1, rows // LEAST_ROWS))
+    wanted = max(-(-BLOCKS // (n * c * strips)), -(-rows // MOST_ROWS))
+    segments = min(wanted, max(1, rows // max(LEAST_ROWS, taps_y)))
     made = instance(
         "march",
-        T=number,
-        X=TYPES[task.x],
-        Y=TYPES[task.y],
-        TAPS_Y=taps_y,
-        TAPS_X=taps_x,
-        THREADS=threads,
+        **_options(plan, task, threads),
         COLUMNS=wide,
-        GRADIENTS=task.gradients,
-        UPSTREAM=task.upstream,
-        MAP=task.ssim_map,
-        PADDING="VALID",
-        UNBIASED=False,
         PIVOT_ROWS=8 if taps_y > 7 else max(1, taps_y // 3),
     )
-    down = rounded(plan.taps_y, plan.dtype)
-    argument = np.zeros(1, made.argument)
-    for name, value in {
+    if _shared_bytes(made) > SHARED_BYTES:
+        return None
+    fields = {
+        **_fields(plan),
+        "first_y": first_y,
+        "first_x": first_x,
+        "rows": rows,
+        "columns": columns,
+        "segments": segments,
+        "strips": strips,
+        "gone_in": np.cumsum(np.array(rounded(plan.taps_y, plan.dtype), np.float64)),
+    }
+    return _launch(made, n * c * segments * strips, threads, fields)
+
+
+@lru_cache(maxsize=1024)
+def windows(plan: Plan, task: Task) -> Launch:
+    """Return the kernel that computes every window by the definition."""
+    made = instance("windows", **_options(plan, task, DIRECT_THREADS))
+    return _by_the_element(made, plan, plan.map_shape)
+
+
+@lru_cache(maxsize=1024)
+def pixels(plan: Plan, task: Task) -> Launch:
+    """Return the kernel that gathers the gradient from what `windows` wrote."""
+    made = instance("pixels", **_options(plan, task, DIRECT_THREADS))
+    return _by_the_element(made, plan, plan.shape)
+
+
+def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, int, int, int]) -> Launch:
+    """One thread for each element of `shape`, no block on two planes."""
+    n, c, height, width = shape
+    parts = -(-height * width // DIRECT_THREADS)
+    fields = {**_fields(plan), "windows": math.prod(plan.map_shape), "parts": parts}
+    return _launch(made, n * c * parts, DIRECT_THREADS, fields)
+
+
+def _launch(made: Instance, grid: int, block: int, fields: dict[str, Any]) -> Launch:
+    """Write the fields that the kernel has into its structure."""
+    empty = Launch(made, grid, block, bytes(made.argument.itemsize))
+    return replace(empty, template=empty.argument(fields).tobytes())
+
+
+def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
+    """Options that all kernels on images have."""
+    return {
+        "T": "double" if plan.dtype == "float64" else "float",
+        "X": TYPES[task.x],
+        "Y": TYPES[task.y],
+        "TAPS_Y": len(plan.taps_y),
+        "TAPS_X": len(plan.taps_x),
+        "THREADS": threads,
+        "GRADIENTS": task.gradients,
+        "UPSTREAM": task.upstream,
+        "MAP": task.ssim_map,
+        "PADDING": paddings(plan)[0].upper(),
+        "UNBIASED": getattr(plan, "unbiased", 1.0) != 1,
+    }
+
+
+def _fields(plan: Plan) -> dict[str, Any]:
+    """Fields that the kernels' structures have in common."""
+    _, c, height, width = plan.shape
+    _, _, windows_y, windows_x = plan.map_shape
+    unbiased = getattr(plan, "unbiased", 1.0)
+    return {
         "channels": c,
         "height": height,
         "width": width,
         "windows_y": windows_y,
         "windows_x": windows_x,
-        "rows": rows,
-        "columns": columns,
-        "segments": segments,
-        "strips": strips,
         "c1": plan.c1,
         "c2": plan.c2,
-        "spread": 0.5,
-        "twice_spread": 1,
+        "spread": unbiased / 2,
+        "twice_spread": unbiased,
         "scale": 1,
-        "taps_y": down,
+        "taps_y": rounded(plan.taps_y, plan.dtype),
         "taps_x": rounded(plan.taps_x, plan.dtype),
-        "gone_in": np.cumsum(np.array(down, np.float64)),
-    }.items():
-        argument[name] = value
-    return Launch(made, n * c * segments * strips, threads, argument.tobytes())
+    }
 
 
-def _columns(task: Task, taps_y: int, number: str) -> int:
+def paddings(plan: Plan) -> tuple[str, int, int]:
+    """Name of a plan's padding, and the rows and columns that it adds on each side."""
+    padding = getattr(plan, "padding", "valid")
+    return padding, *((0, 0) if padding == "valid" else (len(plan.taps_y) // 2, len(plan.taps_x) // 2))
+
+
+def _columns(task: Task, taps_y: int, dtype: str) -> int:
     """Columns that one thread computes: as many as its registers hold partial sums for; 0 if not one."""
     maps = 4 + (task.gradients + 2 if task.gradients else 0)
-    words = maps * (taps_y - 1) * (2 if number == "double" else 1)
-    return 2 if 2 * words <= REGISTERS and number == "float" else 1 if words <= REGISTERS else 0
+    words = maps * (taps_y - 1) * (2 if dtype == "float64" else 1)
+    return 2 if 2 * words <= REGISTERS and dtype == "float32" else 1 if words <= REGISTERS else 0
+
+
+def _shared_bytes(made: Instance) -> int:
+    """Shared memory of a march, as march.cu declares it."""
+    number = 8 if made["T"] == "double" else 4
+    row = made["THREADS"] * made["COLUMNS"]
+    images = max(1, made["GRADIENTS"])
+    ring = (made["TAPS_Y"] + 2 if made["GRADIENTS"] else 2) * (row + made["TAPS_X"] - 1) * 2
+    back = (2 * row * (2 + images) + row * images) if made["GRADIENTS"] else 0
+    return number * (ring + back + 32) + 8 * 32
 
 
 @lru_cache(maxsize=1024)
 def reduce(results: int, parts: int, scale: float, out: str) -> Launch:
     """Return the sum of blocks' sums [results, parts], times scale."""
     made = instance("reduce", OUT=TYPES[out], THREADS=REDUCE_THREADS)
-    argument = np.zeros(1, made.argument)
-    argument["parts"], argument["scale"] = parts, scale
-    return Launch(made, results, REDUCE_THREADS, argument.tobytes())
+    return _launch(made, results, REDUCE_THREADS, {"parts": parts, "scale": scale})
 
 
 def steps(name: str, strides: tuple[int, ...], itemsize: int) -> dict[str, int]:

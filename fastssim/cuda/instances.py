@@ -83,6 +83,16 @@ def _integers(*names: str) -> list[tuple[Any, ...]]:
     return [(name, np.int32) for name in names]
 
 
+def _steps(*images: str) -> list[tuple[Any, ...]]:
+    """Fields: steps between images and channels in elements, between rows and columns in bytes."""
+    wide = [(f"{step}_{image}", np.int64) for step in ("image", "channel") for image in images]
+    return [*wide, *_integers(*(f"{step}_{image}" for step in ("row", "column") for image in images))]
+
+
+def _taps(of: Instance) -> list[tuple[Any, ...]]:
+    return [(f"taps_{axis}", _numpy(of["T"]), (of[f"TAPS_{axis.upper()}"],)) for axis in "yx"]
+
+
 def _constants(number: str) -> list[tuple[Any, ...]]:
     return [(name, number) for name in ("c1", "c2", "spread", "twice_spread")]
 
@@ -91,15 +101,36 @@ def _march(of: Instance) -> list[tuple[Any, ...]]:
     number = _numpy(of["T"])
     return [
         *_pointers("x", "y", "upstream", "ssim_map", "grad_x", "grad_y", "sums"),
-        *[(f"{step}_{image}", np.int64) for step in ("image", "channel") for image in ("x", "y", "upstream")],
-        *_integers(*(f"{step}_{image}" for step in ("row", "column") for image in ("x", "y", "upstream"))),
+        *_steps("x", "y", "upstream"),
         *_integers("channels", "height", "width", "windows_y", "windows_x"),
         *_integers("first_y", "rows", "first_x", "columns", "segments", "strips"),
         *_constants(number),
         ("scale", number),
-        ("taps_y", number, (of["TAPS_Y"],)),
-        ("taps_x", number, (of["TAPS_X"],)),
+        *_taps(of),
         ("gone_in", number, (of["TAPS_Y"],)),
+    ]
+
+
+def _windows(of: Instance) -> list[tuple[Any, ...]]:
+    number = _numpy(of["T"])
+    return [
+        *_pointers("x", "y", "upstream", "ssim_map", "maps", "sums"),
+        *_steps("x", "y", "upstream"),
+        ("windows", np.int64),
+        *_integers("channels", "height", "width", "windows_y", "windows_x", "parts"),
+        *_constants(number),
+        *_taps(of),
+    ]
+
+
+def _pixels(of: Instance) -> list[tuple[Any, ...]]:
+    return [
+        *_pointers("x", "y", "maps", "grad_x", "grad_y"),
+        *_steps("x", "y"),
+        ("windows", np.int64),
+        *_integers("channels", "height", "width", "windows_y", "windows_x", "parts"),
+        ("scale", _numpy(of["T"])),
+        *_taps(of),
     ]
 
 
@@ -111,4 +142,9 @@ def _numpy(number: str) -> str:
     return {"float": "float32", "double": "float64"}[number]
 
 
-_ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {"march": _march, "reduce": _reduce}
+_ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {
+    "march": _march,
+    "windows": _windows,
+    "pixels": _pixels,
+    "reduce": _reduce,
+}

@@ -71,10 +71,8 @@ def march(
         upstream=upstream is not None,
         ssim_map=ssim_map is not None,
     )
-    launch = geometry.march(plan, task)
-    sums = device.empty(x, (launch.grid,), "float64")
-    fields: dict[str, Any] = {"scale": scale, "sums": device.pointer(sums)}
-    kept = []  # copies must outlive the launch
+    fields: dict[str, Any] = {}
+    kept = []  # copies must outlive the launches
     for name, image in (("x", x), ("y", y), ("upstream", upstream)):
         if image is not None:
             described, strides = geometry.described(device, image)
@@ -84,13 +82,23 @@ def march(
     for name, out in (("ssim_map", ssim_map), ("grad_x", grad_x), ("grad_y", grad_y)):
         if out is not None:
             fields[name] = device.pointer(out)
-    device.run(x, launch, launch.argument(**fields))
+    first = geometry.march(plan, task) or geometry.windows(plan, task)
+    sums = device.empty(x, (first.grid,), "float64")
+    fields.update(sums=device.pointer(sums), scale=scale)
+    direct = first.instance.kernel == "windows"
+    if direct and task.gradients:
+        maps = device.empty(x, (6, *plan.map_shape), plan.dtype)
+        fields["maps"] = device.pointer(maps)
+    device.run(x, first, first.argument(fields))
+    if direct and task.gradients:
+        second = geometry.pixels(plan, task)
+        device.run(x, second, second.argument(fields))
     if mean is None:
         return None
     n, c = plan.shape[:2]
     shape = {"plane": (n, c), "image": (n,), "all": ()}[mean.over]
     results = n * c if mean.over == "plane" else n if mean.over == "image" else 1
-    last = geometry.reduce(results, launch.grid // results, mean.scale, mean.dtype)
+    last = geometry.reduce(results, first.grid // results, mean.scale, mean.dtype)
     out = device.empty(x, shape, mean.dtype)
-    device.run(x, last, last.argument(sums=device.pointer(sums), out=device.pointer(out)))
+    device.run(x, last, last.argument({"sums": device.pointer(sums), "out": device.pointer(out)}))
     return out

@@ -18,6 +18,10 @@
 // thread: the mean of the row just filtered, taken every PIVOT_ROWS rows; partial sums pass from one to the next by
 // m' = m + t W, e' = e + t (m + m'), W the sum of the taps that have gone in.
 //
+// Where padding repeats pixels, positions outside the image are owned like others, by the block of the pixels that they
+// repeat: their gradients are added to those pixels', across through a row in shared memory, down by adding to what this
+// same thread has written.
+//
 // Positions: row and column of the padded image; pixel = position - PAD; window (i, j) covers positions i .. i + HALO_Y,
 // j .. j + HALO_X and belongs to position (i + PAD_Y, j + PAD_X), its middle pixel, or its first under VALID.
 
@@ -74,10 +78,44 @@ __device__ __forceinline__ T mean_of_samples(
     return count > 0 ? total / count : T(0);
 }
 
+// Whether an earlier position's gradient has been written to pixel row `row`, which position `p` shows.
+__device__ __forceinline__ bool row_was_written(int p, int row, int height) {
+    if (p >= PAD_Y + height) return true;
+    if (PADDING == REPLICATE) return p > 0 && row == 0;
+    if (p < PAD_Y) return false;
+    return PADDING == REFLECT ? row >= 1 && row <= PAD_Y : row < PAD_Y;
+}
+
+// Add to the gradients of this thread's pixels those of the positions outside that repeat them; `row` [IMAGES][WINDOWS].
+__device__ __forceinline__ void fold_columns(T (&to)[IMAGES][COLUMNS], T* row, int x0, int x1, int width) {
+    const int t = threadIdx.x;
+#pragma unroll
+    for (int g = 0; g < IMAGES; ++g)
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c) row[g * WINDOWS + COLUMNS * t + c] = to[g][c];
+    __syncthreads();
+    for (int k = 0; k < 2 * PAD_X; ++k) {  // every position outside, from the left to the right
+        const int position = k < PAD_X ? k : width + k;
+        if (position < x0 || position >= x1) continue;
+        const int target = pixel_at<PADDING>(position - PAD_X, width) + PAD_X - x0;
+#pragma unroll
+        for (int g = 0; g < IMAGES; ++g)
+#pragma unroll
+            for (int c = 0; c < COLUMNS; ++c)
+                if (COLUMNS * t + c == target) to[g][c] += row[g * WINDOWS + position - x0];
+    }
+}
+
+template <typename M>
+__device__ __forceinline__ void write(M* place, T value, bool add) {
+    *place = ToMemory<M>::from(add ? from_memory<T>(*place) + value : value);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT Problem problem) {
     SHARED(Pairs, ring_memory, RING * STEP);
     SHARED(Pairs, variances_memory, GRADIENT ? 2 * THREADS : 1);
     SHARED(Backs, means_memory, GRADIENT ? 2 * THREADS : 1);
+    SHARED(T, folded, GRADIENT && FOLDED ? IMAGES * WINDOWS : 1);
     SHARED(T, scratch, 32);
     SHARED(double, wide_scratch, 32);
     Pair* const ring = reinterpret_cast<Pair*>(ring_memory);
@@ -107,7 +145,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
     for (int c = 0; c < COLUMNS; ++c) {
         const int j = left + COLUMNS * t + c;
         valid[c] = j >= 0 && j < problem.windows_x && j < x1;
-        counted[c] = valid[c] && (!GRADIENT || j + PAD_X >= x0);
+        counted[c] = valid[c] && (!GRADIENT || (j + PAD_X >= x0 && j + PAD_X < x1));
     }
     int column[LOADS];      // pixel columns that this thread fetches; where there is none, the nearest
     bool in_column[LOADS];  // whether there is one
@@ -192,8 +230,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
         // Across, back: the gradient of row i - 1.
         if constexpr (GRADIENT) {
             const int p = i - 1;
+            T to[IMAGES][COLUMNS] = {};  // the gradients
             if (p >= y0 && COLUMNS * t < x1 - x0) {
-                T q2_s[COLUMNS] = {}, r2_d[COLUMNS] = {}, to[IMAGES][COLUMNS] = {};
+                T q2_s[COLUMNS] = {}, r2_d[COLUMNS] = {};
                 const int before = THREADS - buffer + t;
 #pragma unroll
                 for (int k = 0; k < (HALO_X + COLUMNS) / COLUMNS; ++k) {
@@ -216,16 +255,37 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
                 const Pairs pixels = ring_memory[kept + t + HALO_X / COLUMNS];
 #pragma unroll
                 for (int c = 0; c < COLUMNS; ++c) {
-                    if (COLUMNS * t + c >= x1 - x0) continue;
                     const T by_s = pixels.v[2 * c] * q2_s[c], d = pixels.v[2 * c + 1];
-                    to_x[c] =
-                        ToMemory<X>::from(problem.scale * (to[0][c] + multiply_add(-d, r2_d[c], by_s)));
-                    if constexpr (GRADIENTS == 2)
-                        to_y[c] =
-                            ToMemory<Y>::from(problem.scale * (to[1][c] + multiply_add(d, r2_d[c], by_s)));
+                    to[0][c] = problem.scale * (to[0][c] + multiply_add(-d, r2_d[c], by_s));
+                    if (IMAGES == 2) to[1][c] = problem.scale * (to[1][c] + multiply_add(d, r2_d[c], by_s));
                 }
-                to_x += problem.width;
-                to_y += problem.width;
+                if constexpr (!FOLDED) {
+#pragma unroll
+                    for (int c = 0; c < COLUMNS; ++c) {
+                        if (COLUMNS * t + c >= x1 - x0) continue;
+                        to_x[c] = ToMemory<X>::from(to[0][c]);
+                        if constexpr (IMAGES == 2) to_y[c] = ToMemory<Y>::from(to[1][c]);
+                    }
+                    to_x += problem.width;
+                    to_y += problem.width;
+                }
+            }
+            if constexpr (FOLDED) {
+                if (p >= y0) {
+                    if (x0 == 0 || x1 == problem.columns) {
+                        fold_columns(to, folded, x0, x1, problem.width);
+                    }
+                    const int row = pixel_at<PADDING>(p - PAD_Y, problem.height);
+                    const long long place = (plane * problem.height + row) * problem.width;
+                    const bool add = row_was_written(p, row, problem.height);
+#pragma unroll
+                    for (int c = 0; c < COLUMNS; ++c) {
+                        const int local = COLUMNS * t + c, pixel = x0 + local - PAD_X;
+                        if (local >= x1 - x0 || pixel < 0 || pixel >= problem.width) continue;
+                        write<X>(problem.grad_x + place + pixel, to[0][c], add);
+                        if constexpr (IMAGES == 2) write<Y>(problem.grad_y + place + pixel, to[1][c], add);
+                    }
+                }
             }
             if (step == steps) break;
         } else {
@@ -279,7 +339,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
 
         // The formula, and its derivatives on their way back.
         if (i >= first) {
-            const bool inside = i < last, own = inside && (!GRADIENT || i + PAD_Y >= y0);
+            const bool inside = i < last, own = inside && (!GRADIENT || (i + PAD_Y >= y0 && i + PAD_Y < y1));
             T derivatives[MAPS][COLUMNS];
 #pragma unroll
             for (int c = 0; c < COLUMNS; ++c) {
@@ -291,7 +351,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
                 if (own && counted[c]) sum += ssim;
                 if constexpr (MAP) {
                     const int j = left + COLUMNS * t + c;
-                    if (valid[c])
+                    if (own && counted[c])  // a neighbour block computes the same window about another pivot
                         problem.ssim_map[(plane * problem.windows_y + i) * problem.windows_x + j] =
                             ToMemory<X>::from(ssim);
                 }

@@ -12,6 +12,7 @@ class EmulatedDevice:
     def __init__(self, order=0, *, sanitize=False):
         self.order = order
         self.sanitize = sanitize
+        self.names = {}  # dtypes that NumPy does not have: bfloat16 comes as uint16
         self.buffers = []
         self.launches = []
 
@@ -28,7 +29,7 @@ class EmulatedDevice:
         return buffer
 
     def dtype(self, array):
-        return str(array.array.dtype)
+        return self.names.get(id(array), str(array.array.dtype))
 
     def itemsize(self, array):
         return array.array.itemsize

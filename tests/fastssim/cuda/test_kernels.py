@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from device import EmulatedDevice
 from emulate import run_sanitized, same_in_every_order
+from skimage.metrics import structural_similarity
 
 from fastssim import Gaussian, Uniform, reference
 from fastssim.cuda import geometry, launch
@@ -18,6 +20,21 @@ GRADIENT = {"float32": 2e-6, "float64": 1e-12}  # relative L2
 MAP = {"float32": 4e-6, "float64": 1e-11}
 SMALL_WINDOW_MAP = 3e-5  # float32, three pixels: little variance beside the mean
 C1, C2 = 0.01**2, 0.03**2
+
+
+NUMPY_PADDING = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge"}
+
+
+@dataclass(frozen=True)
+class PaddedPlan(Plan):
+    """A plan with padding and an unbiased covariance."""
+
+    padding: str = "valid"
+    unbiased: float = 1.0
+
+    @property
+    def map_shape(self):
+        return super().map_shape if self.padding == "valid" else self.shape
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +55,22 @@ def pair(shape, dtype, seed=0):
     return x.astype(dtype), np.clip(x + rng.normal(0, 0.1, shape), 0, 1).astype(dtype)
 
 
-def compute(device, x, y, window, *, gradients=0, upstream=None, ssim_map=False, scale=1.0, mean=None, c=(C1, C2)):
+def compute(
+    device,
+    x,
+    y,
+    window=None,
+    *,
+    gradients=0,
+    upstream=None,
+    ssim_map=False,
+    scale=1.0,
+    mean=None,
+    c=(C1, C2),
+    plan=None,
+):
     """Run the launcher on a device; return what was asked for, as arrays."""
-    plan = Plan(x.shape, str(x.dtype), window.weights, window.weights, *c)
+    plan = plan or Plan(x.shape, str(x.dtype), window.weights, window.weights, *c)
     out = {}
     if ssim_map:
         out["ssim_map"] = device.output(plan.map_shape, x.dtype)
@@ -200,6 +230,172 @@ def test_a_bad_pixel_spoils_only_the_windows_that_touch_it(bad):
         np.testing.assert_allclose(gradient[~reached], clean_gradient[~reached], rtol=0, atol=1e-4)
 
 
+def padded_reference(x, y, plan, upstream):
+    """SSIM map and gradient by x under padding: of the images padded beforehand, and brought back by the adjoint."""
+    pads = (len(plan.taps_y) // 2, len(plan.taps_x) // 2)
+    width = ((0, 0), (0, 0), (pads[0], pads[0]), (pads[1], pads[1]))
+    a, b = (np.pad(image.astype(np.float64), width, mode=NUMPY_PADDING[plan.padding]) for image in (x, y))
+    window = next(w for w in (Gaussian(), Uniform(7)) if w.weights == plan.taps_y)
+    expected = reference.ssim(a, b, window=window)
+    outside = reference.ssim_gradient(a, b, upstream, window=window)
+    gradient = np.zeros(x.shape)
+    places = np.pad(np.arange(x[0, 0].size).reshape(x.shape[2:]), width[2:], constant_values=-1)
+    if plan.padding != "zeros":
+        places = np.pad(np.arange(x[0, 0].size).reshape(x.shape[2:]), width[2:], mode=NUMPY_PADDING[plan.padding])
+    shown = places >= 0
+    for n, channel in np.ndindex(x.shape[:2]):
+        np.add.at(gradient[n, channel].reshape(-1), places[shown], outside[n, channel][shown])
+    return expected, gradient
+
+
+@pytest.mark.parametrize("padding", list(NUMPY_PADDING))
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [("march", (1, 2, 43, 71)), ("march", (1, 1, 12, 14)), ("windows", (2, 1, 3, 4)), ("windows", (1, 1, 1, 1))],
+    ids=str,
+)
+def test_padding(padding, kernel, shape):
+    if padding == "zeros" and kernel == "windows":
+        pytest.skip("the march pads any image with zeros")
+    x, y = pair(shape, "float32")
+    taps = Gaussian().weights
+    plan = PaddedPlan(shape, "float32", taps, taps, C1, C2, padding=padding)
+    upstream = np.random.default_rng(1).random(shape).astype(np.float32)
+    expected, by_x = padded_reference(x, y, plan, upstream)
+    _, by_y = padded_reference(y, x, plan, upstream)
+    device = EmulatedDevice()
+    sums, ssim_map, grad_x, grad_y = compute(
+        device, x, y, plan=plan, upstream=upstream, ssim_map=True, gradients=2, mean=launch.Mean()
+    )
+    assert device.launches[0][2].instance.kernel == kernel
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE["float32"] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= MAP["float32"]
+    assert_gradient_close(grad_x, by_x)
+    assert_gradient_close(grad_y, by_y)
+
+
+def test_padded_gradients_are_the_same_in_every_order():
+    x, y = pair((1, 2, 43, 71), "float32")
+    taps = Gaussian().weights
+    plan = PaddedPlan(x.shape, "float32", taps, taps, C1, C2, padding="reflect")
+    options = {"plan": plan, "gradients": 2, "upstream": y, "ssim_map": True, "mean": launch.Mean("all")}
+    same_in_every_order(lambda order: compute(EmulatedDevice(order), x, y, **options))
+
+
+def slow_twin(x, y, plan, monkeypatch, **options):
+    """Compute by the definition, window by window."""
+    monkeypatch.setattr(geometry, "THREADS", ())
+    geometry.march.cache_clear()
+    device = EmulatedDevice()
+    results = compute(device, x, y, plan=plan, **options)
+    assert device.launches[0][2].instance.kernel == "windows"
+    return results
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_slow_twin_equals_the_reference(dtype, monkeypatch):
+    x, y = pair((1, 2, 23, 31), dtype)
+    window = Gaussian()
+    expected = reference.ssim(x, y)
+    upstream = np.random.default_rng(1).random(expected.shape).astype(dtype)
+    plan = Plan(x.shape, dtype, window.weights, window.weights, C1, C2)
+    sums, ssim_map, grad_x, grad_y = slow_twin(
+        x, y, plan, monkeypatch, ssim_map=True, gradients=2, upstream=upstream, mean=launch.Mean()
+    )
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE[dtype] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= MAP[dtype]
+    assert_gradient_close(grad_x, reference.ssim_gradient(x, y, upstream))
+    assert_gradient_close(grad_y, reference.ssim_gradient(y, x, upstream))
+
+
+@pytest.mark.parametrize("window", [Uniform(1), Gaussian(33, 6.0)], ids=str)
+def test_windows_that_the_march_does_not_take(window):
+    x, y = pair((1, 1, 37, 35), "float32")
+    expected = reference.ssim(x, y, window=window)
+    device = EmulatedDevice()
+    (grad_x,) = compute(device, x, y, window, gradients=1)
+    assert device.launches[0][2].instance.kernel == "windows"
+    assert_gradient_close(grad_x, reference.ssim_gradient(x, y, np.ones(expected.shape), window=window))
+
+
+def test_an_unbiased_covariance(monkeypatch):
+    x, y = pair((1, 1, 30, 45), "float64")
+    window = Uniform(7)
+    plan = PaddedPlan(x.shape, "float64", window.weights, window.weights, C1, C2, unbiased=49 / 48)
+    ours = compute(EmulatedDevice(), x, y, plan=plan, ssim_map=True, gradients=2)
+    expected = structural_similarity(x[0, 0], y[0, 0], win_size=7, data_range=1, use_sample_covariance=True, full=True)[
+        1
+    ]
+    assert np.abs(ours[0][0, 0] - expected[3:-3, 3:-3]).max() <= MAP["float64"]
+    twin = slow_twin(x, y, plan, monkeypatch, ssim_map=True, gradients=2)
+    for a, b in zip(ours, twin, strict=True):
+        assert np.abs(a - b).max() <= 1e-11 * np.abs(b).max()
+    moved = [x.copy(), x.copy()]
+    for image, step in zip(moved, (1e-6, -1e-6), strict=True):
+        image[0, 0, 14, 20] += step
+    up, down = (compute(EmulatedDevice(), image, y, plan=plan, mean=launch.Mean("all"))[0] for image in moved)
+    assert ours[1][0, 0, 14, 20] == pytest.approx((up - down) / 2e-6, rel=1e-6)
+
+
+def test_a_window_of_another_height_than_width():
+    x, y = pair((1, 1, 33, 47), "float32")
+    plan = Plan(x.shape, "float32", Gaussian(5, 1.0).weights, Gaussian().weights, C1, C2)
+    turned = Plan((1, 1, 47, 33), "float32", Gaussian().weights, Gaussian(5, 1.0).weights, C1, C2)
+    flat = compute(EmulatedDevice(), x, y, plan=plan, ssim_map=True, gradients=1)
+    upright = compute(
+        EmulatedDevice(), x.transpose(0, 1, 3, 2), y.transpose(0, 1, 3, 2), plan=turned, ssim_map=True, gradients=1
+    )
+    assert np.abs(flat[0] - upright[0].transpose(0, 1, 3, 2)).max() <= MAP["float32"]
+    assert np.linalg.norm(flat[1] - upright[1].transpose(0, 1, 3, 2)) <= GRADIENT["float32"] * np.linalg.norm(flat[1])
+
+
+def bfloat16(values):
+    """Bits of the bfloat16 nearest to float32 values, and the values that they stand for."""
+    bits = values.astype(np.float32).view(np.uint32)
+    bits = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return bits, (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@pytest.mark.parametrize("kernel", ["march", "windows"])
+def test_half_precision_images_are_computed_in_float32(kernel, monkeypatch):
+    x, y = pair((1, 2, 43, 71), "float16")
+    plan = Plan(x.shape, "float32", Gaussian().weights, Gaussian().weights, C1, C2)
+    expected = reference.ssim(x, y)
+    options = {"ssim_map": True, "gradients": 2, "mean": launch.Mean()}
+    if kernel == "windows":
+        sums, ssim_map, grad_x, grad_y = slow_twin(x, y, plan, monkeypatch, **options)
+    else:
+        sums, ssim_map, grad_x, grad_y = compute(EmulatedDevice(), x, y, plan=plan, **options)
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE["float32"] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= 2**-11  # half an ulp at 1
+    ones = np.ones(expected.shape)
+    for gradient, by in ((grad_x, (x, y)), (grad_y, (y, x))):
+        exact = reference.ssim_gradient(*by, ones)
+        assert gradient.dtype == np.float16
+        np.testing.assert_allclose(gradient, exact, rtol=2**-11 + 1e-5, atol=1e-5 * np.abs(exact).max())
+
+
+def test_bfloat16_and_a_uint8_target():
+    clean, other = pair((1, 1, 43, 71), "float32")
+    bits, x = bfloat16(clean)
+    target = np.round(other * 255).astype(np.uint8)
+    c = (C1 * 255**2, C2 * 255**2)
+    plan = Plan(x.shape, "float32", Gaussian().weights, Gaussian().weights, C1, C2)
+    device = EmulatedDevice()
+    out = device.output(bits.shape, np.uint16)
+    first, second = device.buffer(bits), device.buffer(bfloat16(other)[0])
+    device.names = {id(buffer): "bfloat16" for buffer in (out, first, second)}
+    launch.march(device, plan, first, second, grad_x=out)
+    exact = reference.ssim_gradient(x, bfloat16(other)[1], np.ones((1, 1, 33, 61)))
+    gradient = (out.array.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_allclose(gradient, exact, rtol=2**-8 + 1e-5, atol=1e-5 * np.abs(exact).max())
+
+    prediction = clean * np.float32(255)
+    (grad_x,) = compute(EmulatedDevice(), prediction, target, Gaussian(), gradients=1, c=c)
+    exact = reference.ssim_gradient(prediction, target, np.ones((1, 1, 33, 61)), data_range=255)
+    assert_gradient_close(grad_x, exact)
+
+
 def test_wide_blocks(monkeypatch):
     monkeypatch.setattr(geometry, "THREADS", (64, 96, 128))
     x, y = pair((1, 1, 40, 400), "float32")
@@ -216,13 +412,19 @@ def test_sanitizers_find_nothing(tmp_path):
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from device import EmulatedDevice
-from test_kernels import Gaussian, compute, launch, pair, geometry
+from test_kernels import Gaussian, PaddedPlan, compute, geometry, launch, pair
 
 geometry.THREADS = (32,)
 x, y = pair((1, 2, 43, 71), "float32")
 compute(EmulatedDevice(2, sanitize=True), x, y, Gaussian(), ssim_map=True)
 compute(EmulatedDevice(2, sanitize=True), x, y, Gaussian(), gradients=2, upstream=x[..., 10:, 10:])
 compute(EmulatedDevice(2, sanitize=True), x, y, Gaussian(), gradients=1, mean=launch.Mean())
+taps = Gaussian().weights
+plan = PaddedPlan(x.shape, "float32", taps, taps, 1e-4, 9e-4, padding="reflect")
+compute(EmulatedDevice(2, sanitize=True), x, y, plan=plan, gradients=2, upstream=y)
+geometry.march.cache_clear()
+geometry.THREADS = ()
+compute(EmulatedDevice(2, sanitize=True), x, y, plan=plan, gradients=2, upstream=y)
 """
     done = run_sanitized(program, tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
