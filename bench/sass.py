@@ -2,8 +2,8 @@
 
 For the loop that goes down the rows: instructions, floating-point instructions and words of shared memory for every
 pixel of every channel (px·ch), with the columns at a strip's edges that are computed twice, but not the rows at a
-segment's ends; and three bounds in ps/px·ch on two GPUs: of issuing, of shared memory, of DRAM. The code that moves the
-local pivot runs every PIVOT_ROWS rows and counts accordingly.
+segment's ends; and three bounds in ps/px·ch on two GPUs: of issuing, of shared memory, of DRAM. Ranges: the code that
+moves the local pivot runs every PIVOT_ROWS rows at most, where brightness is steep, and never where it is flat.
 """
 
 from __future__ import annotations
@@ -60,9 +60,11 @@ class Compiled:
 class Cost:
     """Per px·ch."""
 
-    instructions: float
+    instructions: float  # without moving pivots
     arithmetic: float
     words: float  # of shared memory
+    moving: float  # instructions that moving pivots adds, at most
+    moving_arithmetic: float
 
 
 def compile_instance(instance: Instance, architecture: str) -> Compiled:
@@ -161,46 +163,56 @@ def _words(operation: str) -> int:
 def cost(instance: Instance, compiled: Compiled) -> Cost:
     """Count the loop of a march."""
     counts: Counter[str] = Counter()
-    for block, rare in march_loop(*disassemble(compiled.cubin)):
-        share = 1 / instance["PIVOT_ROWS"] if rare else 1.0
-        for line in block:
-            operation = _operation(line)
-            counts["instructions"] += share  # type: ignore[assignment]  # a Counter takes any numbers
-            counts["words"] += share * _words(operation)  # type: ignore[assignment]
-            if operation.split(".")[0] in ARITHMETIC:
-                counts["arithmetic"] += share  # type: ignore[assignment]
+    for block, moves in march_loop(*disassemble(compiled.cubin)):
+        operations = [_operation(line) for line in block]
+        kind = "moving " if moves else ""
+        counts[f"{kind}instructions"] += len(operations)
+        counts[f"{kind}arithmetic"] += sum(operation.split(".")[0] in ARITHMETIC for operation in operations)
+        counts["words"] += sum(map(_words, operations))
     computed = instance["THREADS"] * instance["COLUMNS"]
     owned = computed - (instance["TAPS_X"] - 1 if instance["GRADIENTS"] else 0)
     scale = computed / owned / instance["COLUMNS"]
-    return Cost(counts["instructions"] * scale, counts["arithmetic"] * scale, counts["words"] * scale)
+    rarely = scale / instance["PIVOT_ROWS"]
+    return Cost(
+        counts["instructions"] * scale,
+        counts["arithmetic"] * scale,
+        counts["words"] * scale,
+        counts["moving instructions"] * rarely,
+        counts["moving arithmetic"] * rarely,
+    )
 
 
 def warps(instance: Instance, compiled: Compiled, gpu: Gpu) -> int:
     """Warps that a multiprocessor holds."""
-    per_block = instance["THREADS"] // 32
+    per_block: int = instance["THREADS"] // 32
     by_registers = 65536 // (-(-compiled.registers // 8) * 8 * 32) // per_block
     by_shared = gpu.shared // (compiled.shared + 1024)
-    return min(by_registers * per_block, by_shared * per_block, gpu.warps // per_block * per_block)
+    return per_block * min(by_registers, by_shared, gpu.warps // per_block)
 
 
 def moved(instance: Instance) -> int:
     """Bytes of DRAM per px·ch: both images read, what is wanted written, and the upstream gradient read."""
     x, y = _BYTES[instance["X"]], _BYTES[instance["Y"]]
-    written = (x if instance["GRADIENTS"] else 0) + (y if instance["GRADIENTS"] == 2 else 0)
-    return x + y + written + x * (instance["MAP"] + instance["UPSTREAM"])
+    gradients: int = instance["GRADIENTS"]
+    others: int = instance["MAP"] + instance["UPSTREAM"]
+    return x + y + x * (gradients > 0) + y * (gradients == 2) + x * others
 
 
-def bounds(instance: Instance, counted: Cost, gpu: Gpu) -> dict[str, float]:
-    """Least ps/px·ch that issuing, shared memory and DRAM allow."""
-    cycles = gpu.multiprocessors * gpu.clock
-    issue = counted.instructions / 128
-    if instance["T"] == "double":
-        issue = max(issue, counted.arithmetic / gpu.doubles)
-    return {
-        "issue": 1e12 * issue / cycles,
-        "shared": 1e12 * counted.words / 32 / cycles,
-        "DRAM": 1e12 * moved(instance) / gpu.dram,
-    }
+def bounds(instance: Instance, counted: Cost, gpu: Gpu) -> dict[str, tuple[float, float]]:
+    """Least ps/px·ch that issuing, shared memory and DRAM allow: without and with moving pivots."""
+    to_ps = 1e12 / (gpu.multiprocessors * gpu.clock)
+    doubles = (
+        gpu.doubles if instance["T"] == "double" else 128
+    )  # an instruction and cycle can be issued for 128 threads
+    issue = [
+        max(
+            (counted.instructions + most * counted.moving) / 128,
+            (counted.arithmetic + most * counted.moving_arithmetic) / doubles,
+        )
+        for most in (0, 1)
+    ]
+    shared, dram = counted.words / 32 * to_ps, 1e12 * moved(instance) / gpu.dram
+    return {"issue": (issue[0] * to_ps, issue[1] * to_ps), "shared": (shared, shared), "DRAM": (dram, dram)}
 
 
 def report(architecture: str = "sm_90") -> str:
@@ -215,12 +227,20 @@ def report(architecture: str = "sm_90") -> str:
         compiled = compile_instance(instance, architecture)
         counted = cost(instance, compiled)
         cells = [name, str(compiled.registers)]
-        cells += [f"{number:.1f}" for number in (counted.instructions, counted.arithmetic, counted.words)]
+        cells += [
+            _range(counted.instructions, counted.instructions + counted.moving),
+            _range(counted.arithmetic, counted.arithmetic + counted.moving_arithmetic),
+            f"{counted.words:.1f}",
+        ]
         for gpu in GPUS:
             cells.append(str(warps(instance, compiled, gpu)))
-            cells += [f"{number:.1f}" for number in bounds(instance, counted, gpu).values()]
+            cells += [_range(*bound) for bound in bounds(instance, counted, gpu).values()]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _range(least: float, most: float) -> str:
+    return f"{least:.1f}" if least == most else f"{least:.1f} to {most:.1f}"
 
 
 def main(architecture: str = "sm_90") -> None:

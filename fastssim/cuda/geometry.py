@@ -6,7 +6,7 @@ How a plane is cut depends on the plan alone, never on the device, so that sums 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ REDUCE_THREADS = 256
 BLOCKS = 600  # wanted on a GPU: fewer leave large ones without work, more compute more rows twice
 MOST_ROWS = 256  # of a block: the local mean that is taken off stays local
 LEAST_ROWS = 16
-REGISTERS = 176  # of 255 may hold partial sums
+REGISTERS = {"float32": 160, "float64": 144}  # of 255 may hold partial sums; beyond, some compiler spills
 SHARED_BYTES = 48 * 1024
 
 
@@ -50,13 +50,17 @@ class Launch:
     template: bytes
 
     def argument(self, fields: dict[str, Any]) -> np.ndarray:
-        """Return the kernel's structure, a NumPy array of one element, with those of `fields` set that it has."""
-        argument = np.frombuffer(bytearray(self.template), self.instance.argument)
-        names = self.instance.argument.names or ()
+        """Return the kernel's structure, a NumPy array of one element, with those of `fields` set that it has.
+
+        Called at every launch: a NumPy field would take ten times as long as `struct`.
+        """
+        argument = bytearray(self.template)
+        places = self.instance.places
         for name, given in fields.items():
-            if name in names:
-                argument[name] = given
-        return argument
+            if name in places:
+                number, offset = places[name]
+                number.pack_into(argument, offset, given)
+        return np.frombuffer(argument, self.instance.argument)
 
 
 @lru_cache(maxsize=1024)
@@ -65,10 +69,10 @@ def march(plan: Plan, task: Task) -> Launch | None:
     n, c, height, width = plan.shape
     taps_y, taps_x = len(plan.taps_y), len(plan.taps_x)
     padding, pad_y, pad_x = paddings(plan)
-    wide = _columns(task, taps_y, plan.dtype)
+    wide = _columns(task, taps_y, plan.dtype) if min(taps_y, taps_x) >= 3 else 0
     halo = taps_x - 1 if task.gradients else 0
     possible = [count for count in THREADS if wide and count * wide - halo >= 2 * taps_x]
-    if min(taps_y, taps_x) < 3 or not possible or (padding != "valid" and (height <= pad_y or width <= pad_x)):
+    if not possible or (padding != "valid" and (height <= pad_y or width <= pad_x)):
         return None
     first_y = first_x = 0
     _, _, rows, columns = plan.map_shape
@@ -84,7 +88,7 @@ def march(plan: Plan, task: Task) -> Launch | None:
         "march",
         **_options(plan, task, threads),
         COLUMNS=wide,
-        PIVOT_ROWS=8 if taps_y > 7 else max(1, taps_y // 3),
+        PIVOT_ROWS=4 if taps_y > 7 else max(1, taps_y // 3),
     )
     if _shared_bytes(made) > SHARED_BYTES:
         return None
@@ -125,8 +129,12 @@ def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, int, int, int]
 
 def _launch(made: Instance, grid: int, block: int, fields: dict[str, Any]) -> Launch:
     """Write the fields that the kernel has into its structure."""
-    empty = Launch(made, grid, block, bytes(made.argument.itemsize))
-    return replace(empty, template=empty.argument(fields).tobytes())
+    argument = np.zeros(1, made.argument)
+    names = made.argument.names or ()
+    for name, given in fields.items():
+        if name in names:
+            argument[name] = given
+    return Launch(made, grid, block, argument.tobytes())
 
 
 def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
@@ -177,7 +185,8 @@ def _columns(task: Task, taps_y: int, dtype: str) -> int:
     """Columns that one thread computes: as many as its registers hold partial sums for; 0 if not one."""
     maps = 4 + (task.gradients + 2 if task.gradients else 0)
     words = maps * (taps_y - 1) * (2 if dtype == "float64" else 1)
-    return 2 if 2 * words <= REGISTERS and dtype == "float32" else 1 if words <= REGISTERS else 0
+    most = 2 if dtype == "float32" else 1
+    return min(most, REGISTERS[dtype] // words)
 
 
 def _shared_bytes(made: Instance) -> int:
@@ -187,7 +196,7 @@ def _shared_bytes(made: Instance) -> int:
     images = max(1, made["GRADIENTS"])
     ring = (made["TAPS_Y"] + 2 if made["GRADIENTS"] else 2) * (row + made["TAPS_X"] - 1) * 2
     back = (2 * row * (2 + images) + row * images) if made["GRADIENTS"] else 0
-    return number * (ring + back + 32) + 8 * 32
+    return int(number * (ring + back + 32) + 8 * 32)
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -53,6 +54,12 @@ class Instance:
     def argument(self) -> np.dtype[Any]:
         """The structure `Problem` of the kernel, laid out as in C."""
         return np.dtype(_ARGUMENTS[self.kernel](self), align=True)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[struct.Struct, int]]:
+        """How to write each number of the structure, and where."""
+        fields = self.argument.fields or {}
+        return {name: (struct.Struct(kind.char), place[0]) for name, (kind, *place) in fields.items() if not kind.shape}
 
 
 def instance(kernel: str, **options: int | str) -> Instance:

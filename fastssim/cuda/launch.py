@@ -6,6 +6,7 @@ a CUDA graph once a first call has compiled the kernels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastssim.cuda import geometry
@@ -63,7 +64,16 @@ def march(
     grad_y: Any = None,
     mean: Mean | None = None,
 ) -> Any:
-    """Launch what is asked for on a device; return the sums where `mean` says which."""
+    """Launch what is asked for on a device; return the sums where `mean` says which.
+
+    Raises
+    ------
+    NotImplementedError
+        If the plan has a mask, or takes integer pixels as fractions.
+    """
+    for option, instead in (("masked", "mask"), ("fractions", "integer pixels as fractions of their range")):
+        if getattr(plan, option, False):
+            raise NotImplementedError(f"the CUDA kernels have no {instead} yet: compute on the CPU, call x.cpu() first")
     task = Task(
         device.dtype(x),
         device.dtype(y),
@@ -71,6 +81,10 @@ def march(
         upstream=upstream is not None,
         ssim_map=ssim_map is not None,
     )
+    if task.gradients == 2 and not geometry.march(plan, task) and geometry.march(plan, replace(task, gradients=1)):
+        # Not enough registers for both: one after the other, for SSIM is symmetric.
+        march(device, plan, y, x, scale=scale, upstream=upstream, grad_x=grad_y)
+        return march(device, plan, x, y, scale=scale, upstream=upstream, ssim_map=ssim_map, grad_x=grad_x, mean=mean)
     fields: dict[str, Any] = {}
     kept = []  # copies must outlive the launches
     for name, image in (("x", x), ("y", y), ("upstream", upstream)):

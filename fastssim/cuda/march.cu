@@ -15,7 +15,8 @@
 // are under way meanwhile.
 //
 // Two kinds of pivot keep e - m^2 from cancelling. px, py: the mean of 8 x 8 pixels of the block. The local one, for each
-// thread: the mean of the row just filtered, taken every PIVOT_ROWS rows; partial sums pass from one to the next by
+// thread: looked at every PIVOT_ROWS rows, and taken to the mean of the row just filtered where that lies further from it
+// than the row's own spread and C2 can hide (mean^2 > 3 (variance + C2), about). Partial sums pass from one to the next by
 // m' = m + t W, e' = e + t (m + m'), W the sum of the taps that have gone in.
 //
 // Where padding repeats pixels, positions outside the image are owned like others, by the block of the pixels that they
@@ -386,24 +387,29 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
             }
         }
 
-        if (step % PIVOT_ROWS == PIVOT_ROWS - 1 || step == 0) {
+        if (step % PIVOT_ROWS == PIVOT_ROWS - 1) {
             total += sum;
             sum = 0;
-            const T by[2] = {finite(row[0][0]) ? row[0][0] : T(0), finite(row[2][0]) ? row[2][0] : T(0)};
+            const T s = row[0][0], d = row[2][0];  // this row's means; neither is finite where a pixel is not
+            const bool steep_s = s * s > T(0.75) * row[1][0] + problem.constants.c2;
+            const bool steep_d = d * d > T(0.75) * row[3][0] + problem.constants.c2;
+            if (steep_s || steep_d) {
+                const T by[2] = {s, d};
 #pragma unroll
-            for (int plane_of = 0; plane_of < 2; ++plane_of)
+                for (int which = 0; which < 2; ++which)
 #pragma unroll
-                for (int u = 0; u < HALO_Y; ++u)
+                    for (int u = 0; u < HALO_Y; ++u)
 #pragma unroll
-                    for (int c = 0; c < COLUMNS; ++c) {
-                        T& m = down[2 * plane_of][u][c];
-                        const T moved = multiply_add(-by[plane_of], problem.gone_in[u], m);
-                        T& e = down[2 * plane_of + 1][u][c];
-                        e = multiply_add(-by[plane_of], m + moved, e);
-                        m = moved;
-                    }
-            local_s += by[0];
-            local_d += by[1];
+                        for (int c = 0; c < COLUMNS; ++c) {
+                            T& m = down[2 * which][u][c];
+                            const T moved = multiply_add(-by[which], problem.gone_in[u], m);
+                            T& e = down[2 * which + 1][u][c];
+                            e = multiply_add(-by[which], m + moved, e);
+                            m = moved;
+                        }
+                local_s += s;
+                local_d += d;
+            }
         }
 
         slot = slot == (RING - 1) * STEP ? 0 : slot + STEP;

@@ -1,4 +1,4 @@
-"""The instances that users meet first: compiled for all architectures in the tests, read by ``python -m bench sass``."""
+"""The instances that users meet first: the tests compile them for all architectures, ``bench sass`` reads them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def instances() -> dict[str, Instance]:
     seven = replace(_PLAN, taps_y=_SEVEN, taps_x=_SEVEN)
     cases = {f"float32, 11 taps, {name}": (_PLAN, replace(_TASK, **options)) for name, options in _TASKS.items()}
     cases["float64, 11 taps, value"] = (wide, Task("float64", "float64"))
-    cases["float64, 11 taps, value and both gradients"] = (wide, Task("float64", "float64", gradients=2))
+    cases["float64, 11 taps, value and gradient"] = (wide, Task("float64", "float64", gradients=1))
+    cases["float64, 11 taps, gradient of a map"] = (wide, Task("float64", "float64", gradients=1, upstream=True))
     cases["float32, 7 taps, value and gradient"] = (seven, replace(_TASK, gradients=1))
     for dtype in ("float16", "bfloat16"):
         cases[f"{dtype}, 11 taps, value and gradient"] = (_PLAN, Task(dtype, dtype, gradients=1))
