@@ -121,11 +121,12 @@ def disassemble(cubin: bytes) -> tuple[list[str], dict[str, int]]:
     return code, labels
 
 
-def march_loop(code: list[str], labels: dict[str, int]) -> list[tuple[list[str], bool]]:
-    """Return the basic blocks of the longest loop, each with whether it only moves pivots.
+def march_loop(code: list[str], labels: dict[str, int]) -> list[tuple[list[str], str]]:
+    """Return the basic blocks of the longest loop, each with its kind.
 
-    That one is long, does nothing but arithmetic, and is entered only by not jumping over it: no block that every row
-    runs is like it.
+    The block of kind "move" moves the pivots: it is long, does nothing but arithmetic, and is entered only by not
+    jumping over it; no block that every row runs is like it. The one before it, entered in the same way, is of kind
+    "look": it tells whether to, every PIVOT_ROWS rows. All others are of kind "row".
     """
     jumps = {i: labels[m.group(1)] for i, line in enumerate(code) if (m := re.search(r"BRA.*`\((\.L_\w+)\)", line))}
     start, end = max(((to, at) for at, to in jumps.items() if to < at), key=lambda loop: loop[1] - loop[0])
@@ -133,12 +134,14 @@ def march_loop(code: list[str], labels: dict[str, int]) -> list[tuple[list[str],
     edges.update(at + 1 for at in jumps if start <= at <= end)
     edges.update(at for at in labels.values() if start <= at <= end)
     places = sorted(edges)
-    blocks = []
+    blocks: list[tuple[list[str], str]] = []
     for begin, behind in itertools.pairwise(places):
         block = code[begin:behind]
-        skipped = begin not in jumps.values() and len(block) > LEAST_PIVOT_CODE
-        blocks.append((block, skipped and not any(_touches_memory(line) for line in block)))
-    return blocks
+        skipped = begin not in jumps.values() and not any(_touches_memory(line) for line in block)
+        kind = "row" if not skipped else "look" if len(block) < LEAST_PIVOT_CODE else "move"
+        blocks.append((block, kind))
+    moves = [kind for _, kind in blocks].index("move")
+    return [(block, kind if i in (moves - 1, moves) else "row") for i, (block, kind) in enumerate(blocks)]
 
 
 def _operation(line: str) -> str:
@@ -163,22 +166,21 @@ def _words(operation: str) -> int:
 def cost(instance: Instance, compiled: Compiled) -> Cost:
     """Count the loop of a march."""
     counts: Counter[str] = Counter()
-    for block, moves in march_loop(*disassemble(compiled.cubin)):
+    for block, kind in march_loop(*disassemble(compiled.cubin)):
         operations = [_operation(line) for line in block]
-        kind = "moving " if moves else ""
-        counts[f"{kind}instructions"] += len(operations)
-        counts[f"{kind}arithmetic"] += sum(operation.split(".")[0] in ARITHMETIC for operation in operations)
+        counts[kind] += len(operations)
+        counts[f"{kind} arithmetic"] += sum(operation.split(".")[0] in ARITHMETIC for operation in operations)
         counts["words"] += sum(map(_words, operations))
     computed = instance["THREADS"] * instance["COLUMNS"]
     owned = computed - (instance["TAPS_X"] - 1 if instance["GRADIENTS"] else 0)
     scale = computed / owned / instance["COLUMNS"]
     rarely = scale / instance["PIVOT_ROWS"]
     return Cost(
-        counts["instructions"] * scale,
-        counts["arithmetic"] * scale,
+        counts["row"] * scale + counts["look"] * rarely,
+        counts["row arithmetic"] * scale + counts["look arithmetic"] * rarely,
         counts["words"] * scale,
-        counts["moving instructions"] * rarely,
-        counts["moving arithmetic"] * rarely,
+        counts["move"] * rarely,
+        counts["move arithmetic"] * rarely,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _FOLDER = Path(__file__).parent
 _COMMON = ("common.cuh", "formula.cuh")
@@ -58,7 +58,7 @@ class Instance:
     @cached_property
     def places(self) -> dict[str, tuple[struct.Struct, int]]:
         """How to write each number of the structure, and where."""
-        fields = self.argument.fields or {}
+        fields: Mapping[str, Any] = self.argument.fields or {}
         return {name: (struct.Struct(kind.char), place[0]) for name, (kind, *place) in fields.items() if not kind.shape}
 
 
