@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench import results, ssim
+from bench import results, sass, ssim
 from bench.peers import PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,10 +26,15 @@ def main(words: list[str] | None = None) -> None:
     measure.add_argument("--rounds", type=int, default=15, help="samples of each measurement")
     measure.add_argument("--threads", type=int, help="as torch.set_num_threads; by default what torch chose")
     measure.add_argument("--out", type=Path, help="folder for ssim.json; by default the table is printed only")
+    machine_code = commands.add_parser("sass", help="what the CUDA kernels cost, from their machine code; needs no GPU")
+    machine_code.add_argument("--arch", default="sm_90", help="architecture; by default sm_90, the H100")
     commands.add_parser("docs", help="write docs/benchmarks.md from bench/results/*.json")
     given = parser.parse_args(words)
     if given.command == "docs":
         _write_page()
+        return
+    if given.command == "sass":
+        sass.main(given.arch)
         return
     peers = [name.strip() for name in given.peers.split(",")]
     unknown = sorted(set(peers) - set(NAMES))

@@ -1,0 +1,251 @@
+"""What the CUDA kernels cost, read from their machine code: no GPU is needed.
+
+For the loop that goes down the rows: instructions, floating-point instructions and words of shared memory for every
+pixel of every channel (px·ch), with the columns at a strip's edges that are computed twice, but not the rows at a
+segment's ends; and three bounds in ps/px·ch on two GPUs: of issuing, of shared memory, of DRAM. Ranges: the code that
+moves the local pivot runs every PIVOT_ROWS rows at most, where brightness is steep, and never where it is flat.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastssim.cuda.shipped import instances
+
+if TYPE_CHECKING:
+    from fastssim.cuda.instances import Instance
+
+ARITHMETIC = ("FFMA", "FADD", "FMUL", "DFMA", "DADD", "DMUL")
+LEAST_PIVOT_CODE = 20  # instructions that move the pivots, at least
+_BYTES = {"float": 4, "double": 8, "Half": 2, "BFloat": 2, "unsigned char": 1}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Published limits of a GPU."""
+
+    name: str
+    multiprocessors: int
+    clock: float  # Hz, sustained
+    dram: float  # bytes a second
+    shared: int  # bytes of shared memory of a multiprocessor
+    warps: int  # of a multiprocessor, at most
+    doubles: int  # float64 instructions of a multiprocessor and cycle
+
+
+GPUS = (
+    Gpu("H100", 132, 1.755e9, 3.35e12, 228 * 1024, 64, 64),
+    Gpu("RTX 4090", 128, 2.52e9, 1.008e12, 100 * 1024, 48, 2),
+)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Machine code of one instance for one architecture."""
+
+    cubin: bytes
+    registers: int
+    shared: int  # bytes
+    spilled: int  # bytes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Per px·ch."""
+
+    instructions: float  # without moving pivots
+    arithmetic: float
+    words: float  # of shared memory
+    moving: float  # instructions that moving pivots adds, at most
+    moving_arithmetic: float
+
+
+def compile_instance(instance: Instance, architecture: str) -> Compiled:
+    """Compile as CuPy does, without a GPU or driver.
+
+    Raises
+    ------
+    RuntimeError
+        With the compiler's messages.
+    """
+    from cuda.bindings import nvrtc  # noqa: PLC0415  # an extra
+
+    _, program = nvrtc.nvrtcCreateProgram(instance.text.encode(), b"fastssim.cu", 0, [], [])
+    options = [b"-std=c++17", b"-ftz=true", b"--ptxas-options=-v", f"-arch={architecture}".encode()]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = bytearray(size)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    text = log.decode()
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise RuntimeError(f"{instance.name} for {architecture}:\n{text}")
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    cubin = bytearray(size)
+    nvrtc.nvrtcGetCUBIN(program, cubin)
+    nvrtc.nvrtcDestroyProgram(program)
+
+    def number(pattern: str) -> int:
+        found = re.search(pattern, text)
+        return int(found.group(1)) if found else 0
+
+    return Compiled(
+        bytes(cubin), number(r"Used (\d+) registers"), number(r"(\d+) bytes smem"), number(r"(\d+) bytes spill stores")
+    )
+
+
+def disassemble(cubin: bytes) -> tuple[list[str], dict[str, int]]:
+    """Return the instructions, and where each label stands."""
+    from cuda.pathfinder import find_nvidia_binary_utility  # noqa: PLC0415  # an extra
+
+    program = find_nvidia_binary_utility("nvdisasm")
+    if program is None:
+        raise RuntimeError("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        done = subprocess.run([program, "-c", path], capture_output=True, text=True, check=True)  # noqa: S603  # found above
+    code: list[str] = []
+    labels: dict[str, int] = {}
+    for line in done.stdout.splitlines():
+        if label := re.match(r"(\.L_\w+):", line):
+            labels[label.group(1)] = len(code)
+        elif instruction := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;", line):
+            code.append(instruction.group(1))
+    return code, labels
+
+
+def march_loop(code: list[str], labels: dict[str, int]) -> list[tuple[list[str], str]]:
+    """Return the basic blocks of the longest loop, each with its kind.
+
+    The block of kind "move" moves the pivots: it is long, does nothing but arithmetic, and is entered only by not
+    jumping over it; no block that every row runs is like it. The one before it, entered in the same way, is of kind
+    "look": it tells whether to, every PIVOT_ROWS rows. All others are of kind "row".
+    """
+    jumps = {i: labels[m.group(1)] for i, line in enumerate(code) if (m := re.search(r"BRA.*`\((\.L_\w+)\)", line))}
+    start, end = max(((to, at) for at, to in jumps.items() if to < at), key=lambda loop: loop[1] - loop[0])
+    edges = {start, end + 1}
+    edges.update(at + 1 for at in jumps if start <= at <= end)
+    edges.update(at for at in labels.values() if start <= at <= end)
+    places = sorted(edges)
+    blocks: list[tuple[list[str], str]] = []
+    for begin, behind in itertools.pairwise(places):
+        block = code[begin:behind]
+        skipped = begin not in jumps.values() and not any(_touches_memory(line) for line in block)
+        kind = "row" if not skipped else "look" if len(block) < LEAST_PIVOT_CODE else "move"
+        blocks.append((block, kind))
+    moves = [kind for _, kind in blocks].index("move")
+    return [(block, kind if i in (moves - 1, moves) else "row") for i, (block, kind) in enumerate(blocks)]
+
+
+def _operation(line: str) -> str:
+    """Name of an instruction, without its predicate."""
+    return re.sub(r"^@!?U?P\w+ ", "", line).split()[0]
+
+
+def _touches_memory(line: str) -> bool:
+    return _operation(line).split(".")[0] in ("LDS", "STS", "LDG", "STG", "MUFU", "BAR")
+
+
+def _words(operation: str) -> int:
+    """Words of shared memory that a thread moves in one instruction."""
+    name, *suffixes = operation.split(".")
+    if name == "SHFL":
+        return 1
+    if name not in ("LDS", "STS"):
+        return 0
+    return 4 if "128" in suffixes else 2 if "64" in suffixes else 1
+
+
+def cost(instance: Instance, compiled: Compiled) -> Cost:
+    """Count the loop of a march."""
+    counts: Counter[str] = Counter()
+    for block, kind in march_loop(*disassemble(compiled.cubin)):
+        operations = [_operation(line) for line in block]
+        counts[kind] += len(operations)
+        counts[f"{kind} arithmetic"] += sum(operation.split(".")[0] in ARITHMETIC for operation in operations)
+        counts["words"] += sum(map(_words, operations))
+    computed = instance["THREADS"] * instance["COLUMNS"]
+    owned = computed - (instance["TAPS_X"] - 1 if instance["GRADIENTS"] else 0)
+    scale = computed / owned / instance["COLUMNS"]
+    rarely = scale / instance["PIVOT_ROWS"]
+    return Cost(
+        counts["row"] * scale + counts["look"] * rarely,
+        counts["row arithmetic"] * scale + counts["look arithmetic"] * rarely,
+        counts["words"] * scale,
+        counts["move"] * rarely,
+        counts["move arithmetic"] * rarely,
+    )
+
+
+def warps(instance: Instance, compiled: Compiled, gpu: Gpu) -> int:
+    """Warps that a multiprocessor holds."""
+    per_block: int = instance["THREADS"] // 32
+    by_registers = 65536 // (-(-compiled.registers // 8) * 8 * 32) // per_block
+    by_shared = gpu.shared // (compiled.shared + 1024)
+    return per_block * min(by_registers, by_shared, gpu.warps // per_block)
+
+
+def moved(instance: Instance) -> int:
+    """Bytes of DRAM per px·ch: both images read, what is wanted written, and the upstream gradient read."""
+    x, y = _BYTES[instance["X"]], _BYTES[instance["Y"]]
+    gradients: int = instance["GRADIENTS"]
+    others: int = instance["MAP"] + instance["UPSTREAM"]
+    return x + y + x * (gradients > 0) + y * (gradients == 2) + x * others
+
+
+def bounds(instance: Instance, counted: Cost, gpu: Gpu) -> dict[str, tuple[float, float]]:
+    """Least ps/px·ch that issuing, shared memory and DRAM allow: without and with moving pivots."""
+    to_ps = 1e12 / (gpu.multiprocessors * gpu.clock)
+    doubles = (
+        gpu.doubles if instance["T"] == "double" else 128
+    )  # an instruction and cycle can be issued for 128 threads
+    issue = [
+        max(
+            (counted.instructions + most * counted.moving) / 128,
+            (counted.arithmetic + most * counted.moving_arithmetic) / doubles,
+        )
+        for most in (0, 1)
+    ]
+    shared, dram = counted.words / 32 * to_ps, 1e12 * moved(instance) / gpu.dram
+    return {"issue": (issue[0] * to_ps, issue[1] * to_ps), "shared": (shared, shared), "DRAM": (dram, dram)}
+
+
+def report(architecture: str = "sm_90") -> str:
+    """Return a Markdown table of all marches that ship."""
+    heads = ["kernel", "registers", "instructions", "arithmetic", "words"]
+    for gpu in GPUS:
+        heads += [f"{gpu.name}: warps", "issue", "shared", "DRAM"]
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for name, instance in instances().items():
+        if instance.kernel != "march":
+            continue
+        compiled = compile_instance(instance, architecture)
+        counted = cost(instance, compiled)
+        cells = [name, str(compiled.registers)]
+        cells += [
+            _range(counted.instructions, counted.instructions + counted.moving),
+            _range(counted.arithmetic, counted.arithmetic + counted.moving_arithmetic),
+            f"{counted.words:.1f}",
+        ]
+        for gpu in GPUS:
+            cells.append(str(warps(instance, compiled, gpu)))
+            cells += [_range(*bound) for bound in bounds(instance, counted, gpu).values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _range(least: float, most: float) -> str:
+    return f"{least:.1f}" if least == most else f"{least:.1f} to {most:.1f}"
+
+
+def main(architecture: str = "sm_90") -> None:
+    """Print the table."""
+    print(f"{__doc__}\nMachine code for {architecture}; instructions, words and ps per px·ch.\n")
+    print(report(architecture))

@@ -1,0 +1,166 @@
+// What every kernel here uses. The text needs no header: NVRTC compiles it as it stands, and so does g++ behind
+// tests/emulator/emulator.h. Options come as macros; see fastssim/cuda/instances.py.
+
+#ifndef SHARED
+#define SHARED(type, name, count) __shared__ type name[count]
+#define GRID_CONSTANT __grid_constant__
+#endif
+
+// ------------------------------------------------------------------------------------------------------------ numbers
+
+// N numbers that move between registers and memory as one word.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Vector {
+    T v[N];
+};
+
+__device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+
+template <typename T>
+__device__ __forceinline__ bool finite(T a) {
+    return a - a == T(0);  // NaN and infinity minus themselves are NaN
+}
+
+// 1 / a for a > 0, to the last bit but rarely. The hardware's estimate and one step of Newton: the compiler's own
+// division branches out for numbers that never come here.
+__device__ __forceinline__ float reciprocal(float a) {
+#ifdef __CUDA_ARCH__
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(a));
+#else
+    const float r = 1.0f / a;
+#endif
+    return fmaf(fmaf(-a, r, 1.0f), r, r);
+}
+__device__ __forceinline__ double reciprocal(double a) { return 1.0 / a; }
+
+// a / b, given r = 1 / b; exactly 1 where a == b.
+template <typename T>
+__device__ __forceinline__ T divide(T a, T b, T r) {
+    const T q = a * r;
+    return multiply_add(multiply_add(-q, b, a), r, q);
+}
+
+// ------------------------------------------------------------------------------------------------- numbers in memory
+
+struct Half {  // IEEE binary16
+    unsigned short bits;
+};
+struct BFloat {  // the upper half of a float
+    unsigned short bits;
+};
+
+template <typename T>
+__device__ __forceinline__ T from_memory(float a) {
+    return T(a);
+}
+template <typename T>
+__device__ __forceinline__ T from_memory(double a) {
+    return T(a);
+}
+template <typename T>
+__device__ __forceinline__ T from_memory(unsigned char a) {
+    return T(a);
+}
+template <typename T>
+__device__ __forceinline__ T from_memory(Half a) {
+    float result;
+#ifdef __CUDA_ARCH__
+    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(a.bits));
+#else
+    _Float16 half;
+    memcpy(&half, &a, 2);
+    result = half;
+#endif
+    return T(result);
+}
+template <typename T>
+__device__ __forceinline__ T from_memory(BFloat a) {
+    const unsigned bits = unsigned(a.bits) << 16;
+    float result;
+    memcpy(&result, &bits, 4);
+    return T(result);
+}
+
+template <typename M>
+struct ToMemory {  // a computed number, rounded to the nearest of memory type M
+    template <typename T>
+    static __device__ __forceinline__ M from(T a) {
+        return M(a);
+    }
+};
+template <>
+struct ToMemory<Half> {
+    static __device__ __forceinline__ Half from(float a) {
+        Half result;
+#ifdef __CUDA_ARCH__
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(a));
+#else
+        const _Float16 half = static_cast<_Float16>(a);
+        memcpy(&result, &half, 2);
+#endif
+        return result;
+    }
+};
+template <>
+struct ToMemory<BFloat> {
+    static __device__ __forceinline__ BFloat from(float a) {
+        unsigned bits;
+        memcpy(&bits, &a, 4);
+        const bool nan = !(a == a);
+        const unsigned rounded = bits + 0x7fffu + ((bits >> 16) & 1u);  // to nearest, ties to even
+        return {static_cast<unsigned short>(nan ? 0x7fffu : rounded >> 16)};
+    }
+};
+
+// --------------------------------------------------------------------------------------------------------- geometry
+
+// Where span `i` of `count` nearly equal spans of begin .. begin + length - 1 begins.
+__device__ __forceinline__ int edge(int begin, int length, int i, int count) {
+    return begin + static_cast<int>(static_cast<long long>(length) * i / count);
+}
+
+enum Padding { VALID, ZEROS, REFLECT, SYMMETRIC, REPLICATE };
+
+// The pixel that position `i` of an axis of n pixels shows, -1 where it shows none; the axis begins at pixel 0, and the
+// padding is no longer than the axis allows.
+template <int MODE>
+__device__ __forceinline__ int pixel_at(int i, int n) {
+    if (MODE == REFLECT) return i < 0 ? -i : i >= n ? 2 * n - 2 - i : i;
+    if (MODE == SYMMETRIC) return i < 0 ? -1 - i : i >= n ? 2 * n - 1 - i : i;
+    if (MODE == REPLICATE) return i < 0 ? 0 : i >= n ? n - 1 : i;
+    return i < 0 || i >= n ? -1 : i;
+}
+
+// The same for any padding: a short axis is gone along there and back, as often as it takes.
+template <int MODE>
+__device__ __forceinline__ int any_pixel_at(int i, int n) {
+    if (MODE != REFLECT && MODE != SYMMETRIC) return pixel_at<MODE>(i, n);
+    const int period = MODE == SYMMETRIC ? 2 * n : max(2 * (n - 1), 1);  // reflected, the pixels at the ends show once
+    const int k = (i % period + period) % period;
+    return min(k, period - (MODE == SYMMETRIC ? 1 : 0) - k) % n;
+}
+
+// The index of 0 .. n - 1 that is nearest to i.
+__device__ __forceinline__ int nearest(int i, int n) { return max(0, min(i, n - 1)); }
+
+// `bytes` times i behind a pointer: one multiplication for the whole address.
+template <typename M>
+__device__ __forceinline__ const M* along(const M* start, int i, int bytes) {
+    return reinterpret_cast<const M*>(reinterpret_cast<const char*>(start) + static_cast<long long>(i) * bytes);
+}
+
+// -------------------------------------------------------------------------------------------------------------- sums
+
+// Sum over a block's threads, to all of them, always in the same order; `scratch` [32].
+template <int THREADS, typename T>
+__device__ __forceinline__ T block_sum(T value, T* scratch) {
+    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+    __syncthreads();  // an earlier sum in `scratch` has been read
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
+    __syncthreads();
+    T sum = scratch[0];
+    for (int warp = 1; warp < THREADS / 32; ++warp) sum += scratch[warp];
+    return sum;
+}

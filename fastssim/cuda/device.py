@@ -1,0 +1,164 @@
+"""Where kernels run: on the GPU of a torch tensor or of a CuPy array, compiled by NVRTC and launched by CuPy."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+
+    from fastssim.cuda.geometry import Launch
+    from fastssim.cuda.instances import Instance
+
+_OPTIONS = ("-std=c++17",)
+_INSTALL = 'pip install "fastssim[cuda13]" for a driver of CUDA 13, "fastssim[cuda12]" for one of CUDA 12'
+
+
+class CudaUnavailableError(RuntimeError):
+    """What the CUDA backend lacks on this machine, and how to get it."""
+
+
+class Device(Protocol):
+    """What the launcher needs to know of arrays, and how it starts kernels."""
+
+    def dtype(self, array: Any) -> str:
+        """Name of the dtype, as NumPy has it."""
+
+    def itemsize(self, array: Any) -> int:
+        """Bytes of one element."""
+
+    def strides(self, array: Any) -> tuple[int, ...]:
+        """Strides in elements."""
+
+    def pointer(self, array: Any) -> int:
+        """Address of the first element."""
+
+    def contiguous(self, array: Any) -> Any:
+        """Return the array, or a contiguous copy."""
+
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str) -> Any:
+        """Memory for an array where `like` lies."""
+
+    def run(self, like: Any, launch: Launch, argument: np.ndarray) -> None:
+        """Start a kernel on the current stream of the GPU where `like` lies."""
+
+
+class TorchDevice:
+    """The GPU of a torch tensor, torch's current stream, torch's memory."""
+
+    def dtype(self, array: Any) -> str:
+        """Name of the dtype."""
+        return str(array.dtype).removeprefix("torch.")
+
+    def itemsize(self, array: Any) -> int:
+        """Bytes of one element."""
+        return int(array.element_size())
+
+    def strides(self, array: Any) -> tuple[int, ...]:
+        """Strides in elements."""
+        return tuple(array.stride())
+
+    def pointer(self, array: Any) -> int:
+        """Address of the first element."""
+        return int(array.data_ptr())
+
+    def contiguous(self, array: Any) -> Any:
+        """Return the tensor, or a contiguous copy."""
+        return array.contiguous()
+
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str) -> Any:
+        """Memory from torch's allocator, which knows the stream and the graph that captures it."""
+        import torch  # noqa: PLC0415  # CuPy alone is enough where no tensor comes
+
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+
+    def run(self, like: Any, launch: Launch, argument: np.ndarray) -> None:
+        """Start a kernel on torch's stream, asked for at every launch: a kept one would miss a graph's capture."""
+        import torch  # noqa: PLC0415
+
+        cupy = load_cupy()
+        with torch.cuda.device(like.device):
+            stream = cupy.cuda.Stream.from_external(torch.cuda.current_stream())
+            _start(launch, argument, stream)
+
+
+class CupyDevice:
+    """The GPU of a CuPy array, CuPy's current stream, CuPy's memory."""
+
+    def dtype(self, array: Any) -> str:
+        """Name of the dtype."""
+        return str(array.dtype)
+
+    def itemsize(self, array: Any) -> int:
+        """Bytes of one element."""
+        return int(array.itemsize)
+
+    def strides(self, array: Any) -> tuple[int, ...]:
+        """Strides in elements."""
+        return tuple(step // array.itemsize for step in array.strides)
+
+    def pointer(self, array: Any) -> int:
+        """Address of the first element."""
+        return int(array.data.ptr)
+
+    def contiguous(self, array: Any) -> Any:
+        """Return the array, or a contiguous copy."""
+        return load_cupy().ascontiguousarray(array)
+
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str) -> Any:
+        """Memory from CuPy's pool."""
+        with like.device:
+            return load_cupy().empty(shape, dtype)
+
+    def run(self, like: Any, launch: Launch, argument: np.ndarray) -> None:
+        """Start a kernel on CuPy's current stream."""
+        device: AbstractContextManager[Any] = like.device
+        with device:
+            _start(launch, argument, load_cupy().cuda.get_current_stream())
+
+
+def device_of(array: Any) -> Device:
+    """Return the way to handle an array: torch's or CuPy's."""
+    return CupyDevice() if type(array).__module__.split(".")[0] == "cupy" else TorchDevice()
+
+
+@cache
+def load_cupy() -> Any:
+    """Import CuPy and make sure that it finds a GPU.
+
+    Raises
+    ------
+    CudaUnavailableError
+        What is missing, and how to install it.
+    """
+    try:
+        import cupy  # noqa: PLC0415  # an optional extra, large, only for the GPU
+    except ImportError as error:
+        raise CudaUnavailableError(f"the CUDA backend needs CuPy, which is not installed: {_INSTALL}") from error
+    if not cupy.cuda.is_available():
+        raise CudaUnavailableError(
+            f"CuPy {cupy.__version__} finds no GPU: install NVIDIA's driver (nvidia-smi shows it), and the CuPy of its"
+            f" version ({_INSTALL}); or compute on the CPU: call x.cpu() first"
+        )
+    return cupy
+
+
+@cache
+def _kernel(instance: Instance) -> Any:
+    """Return the kernel; CuPy compiles it at its first launch on each kind of GPU, and keeps the result on disk."""
+    return load_cupy().RawKernel(instance.text, instance.kernel, options=_OPTIONS)
+
+
+def _start(launch: Launch, argument: np.ndarray, stream: Any) -> None:
+    """Launch on the current device, on a stream of CuPy's."""
+    kernel = _kernel(launch.instance)
+    try:
+        kernel.kernel  # noqa: B018  # compiles, where it is not yet compiled for this device
+    except Exception as error:
+        raise CudaUnavailableError(
+            f"NVRTC, CUDA's compiler, failed on {launch.instance.name}: where it is not found, {_INSTALL}"
+        ) from error
+    kernel((launch.grid,), (launch.block,), (argument,), stream=stream)

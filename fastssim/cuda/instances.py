@@ -1,0 +1,157 @@
+"""One instance of a kernel: its text with its options written in front, and the structure that it takes."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_FOLDER = Path(__file__).parent
+_COMMON = ("common.cuh", "formula.cuh")
+TYPES = {  # of memory; float64 is computed in float64, all others in float32
+    "float64": "double",
+    "float32": "float",
+    "float16": "Half",
+    "bfloat16": "BFloat",
+    "uint8": "unsigned char",
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A kernel and its compile-time options.
+
+    Options are C++ constants: an int or bool stands for itself, a string is the name of a type or an enumerator.
+    """
+
+    kernel: str  # the name of the function and of its file
+    options: tuple[tuple[str, int | str], ...]
+
+    def __getitem__(self, name: str) -> Any:
+        """Value of an option."""
+        return dict(self.options)[name]
+
+    @property
+    def name(self) -> str:
+        """A short name for tables and messages."""
+        return " ".join([self.kernel, *(f"{key}={value}" for key, value in self.options)])
+
+    @cached_property
+    def text(self) -> str:
+        """The whole CUDA text; it includes nothing."""
+        parts = [_text(name) for name in _COMMON]
+        parts.append("".join(_definition(key, value) for key, value in self.options))
+        return "".join([*parts, _text(f"{self.kernel}.cu")])
+
+    @cached_property
+    def argument(self) -> np.dtype[Any]:
+        """The structure `Problem` of the kernel, laid out as in C."""
+        return np.dtype(_ARGUMENTS[self.kernel](self), align=True)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[struct.Struct, int]]:
+        """How to write each number of the structure, and where."""
+        fields: Mapping[str, Any] = self.argument.fields or {}
+        return {name: (struct.Struct(kind.char), place[0]) for name, (kind, *place) in fields.items() if not kind.shape}
+
+
+def instance(kernel: str, **options: int | str) -> Instance:
+    """Make an instance; equal options give equal instances."""
+    return Instance(kernel, tuple(options.items()))
+
+
+@cache
+def _text(name: str) -> str:
+    """Text of one file, with its name for the compiler's messages."""
+    return f'#line 1 "fastssim/cuda/{name}"\n' + (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _definition(key: str, value: int | str) -> str:
+    """Write an option as C++."""
+    if key in ("T", "X", "Y", "OUT"):
+        return f"using {key} = {value};\n"
+    if isinstance(value, bool):
+        return f"constexpr bool {key} = {'true' if value else 'false'};\n"
+    return f"constexpr int {key} = {value};\n"
+
+
+def _pointers(*names: str) -> list[tuple[Any, ...]]:
+    return [(name, np.uintp) for name in names]
+
+
+def _integers(*names: str) -> list[tuple[Any, ...]]:
+    return [(name, np.int32) for name in names]
+
+
+def _steps(*images: str) -> list[tuple[Any, ...]]:
+    """Fields: steps between images and channels in elements, between rows and columns in bytes."""
+    wide = [(f"{step}_{image}", np.int64) for step in ("image", "channel") for image in images]
+    return [*wide, *_integers(*(f"{step}_{image}" for step in ("row", "column") for image in images))]
+
+
+def _taps(of: Instance) -> list[tuple[Any, ...]]:
+    return [(f"taps_{axis}", _numpy(of["T"]), (of[f"TAPS_{axis.upper()}"],)) for axis in "yx"]
+
+
+def _constants(number: str) -> list[tuple[Any, ...]]:
+    return [(name, number) for name in ("c1", "c2", "spread", "twice_spread")]
+
+
+def _march(of: Instance) -> list[tuple[Any, ...]]:
+    number = _numpy(of["T"])
+    return [
+        *_pointers("x", "y", "upstream", "ssim_map", "grad_x", "grad_y", "sums"),
+        *_steps("x", "y", "upstream"),
+        *_integers("channels", "height", "width", "windows_y", "windows_x"),
+        *_integers("first_y", "rows", "first_x", "columns", "segments", "strips"),
+        *_constants(number),
+        ("scale", number),
+        *_taps(of),
+        ("gone_in", number, (of["TAPS_Y"],)),
+    ]
+
+
+def _windows(of: Instance) -> list[tuple[Any, ...]]:
+    number = _numpy(of["T"])
+    return [
+        *_pointers("x", "y", "upstream", "ssim_map", "maps", "sums"),
+        *_steps("x", "y", "upstream"),
+        ("windows", np.int64),
+        *_integers("channels", "height", "width", "windows_y", "windows_x", "parts"),
+        *_constants(number),
+        *_taps(of),
+    ]
+
+
+def _pixels(of: Instance) -> list[tuple[Any, ...]]:
+    return [
+        *_pointers("x", "y", "maps", "grad_x", "grad_y"),
+        *_steps("x", "y"),
+        ("windows", np.int64),
+        *_integers("channels", "height", "width", "windows_y", "windows_x", "parts"),
+        ("scale", _numpy(of["T"])),
+        *_taps(of),
+    ]
+
+
+def _reduce(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
+    return [*_pointers("sums", "out"), ("parts", np.int64), ("scale", np.float64)]
+
+
+def _numpy(number: str) -> str:
+    return {"float": "float32", "double": "float64"}[number]
+
+
+_ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {
+    "march": _march,
+    "windows": _windows,
+    "pixels": _pixels,
+    "reduce": _reduce,
+}

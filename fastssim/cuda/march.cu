@@ -1,0 +1,422 @@
+// SSIM of every window, its sum, its map, and the gradient, in one march down a strip of columns.
+//
+// A block owns a strip of columns and a segment of rows of one plane: pixels where a gradient is wanted, windows
+// elsewhere. It reads every pixel row of its strip once and keeps nothing in global memory but what was asked for:
+//
+//     row of pixels -> s, d into a ring of rows in shared memory, about the block's pivots px, py
+//     across:       each thread filters s, s^2, d, d^2 for its COLUMNS windows, about its own local pivot
+//     down:         a transposed FIR: HALO_Y partial sums for each map and column shift through registers; the oldest
+//                   leaves as a finished moment:  z[u] = z[u - 1] + w[u] row,  moment = z[HALO_Y - 1] + w[HALO_Y] row
+//     formula:      SSIM and its derivatives 2 q_s, -2 q_d, p_s + p_d (p_s - p_d), see formula.cuh
+//     down, back:   the same FIR mirrored: a gradient row leaves with the last window row that covers it
+//     across, back: through one row in shared memory, then combined with s and d from the ring, and written
+//
+// One barrier a row: the way across, back, of row r - 1 is done beside the way across of row r, and the next row's pixels
+// are under way meanwhile.
+//
+// Two kinds of pivot keep e - m^2 from cancelling. px, py: the mean of 8 x 8 pixels of the block. The local one, for each
+// thread: looked at every PIVOT_ROWS rows, and taken to the mean of the row just filtered where that lies further from it
+// than the row's own spread and C2 can hide (mean^2 > 3 (variance + C2), about). Partial sums pass from one to the next by
+// m' = m + t W, e' = e + t (m + m'), W the sum of the taps that have gone in.
+//
+// Where padding repeats pixels, positions outside the image are owned like others, by the block of the pixels that they
+// repeat: their gradients are added to those pixels', across through a row in shared memory, down by adding to what this
+// same thread has written.
+//
+// Positions: row and column of the padded image; pixel = position - PAD; window (i, j) covers positions i .. i + HALO_Y,
+// j .. j + HALO_X and belongs to position (i + PAD_Y, j + PAD_X), its middle pixel, or its first under VALID.
+
+constexpr int HALO_Y = TAPS_Y - 1, HALO_X = TAPS_X - 1;
+constexpr int PAD_Y = PADDING == VALID ? 0 : TAPS_Y / 2, PAD_X = PADDING == VALID ? 0 : TAPS_X / 2;
+constexpr bool FOLDED = PADDING == REFLECT || PADDING == SYMMETRIC || PADDING == REPLICATE;
+constexpr bool GRADIENT = GRADIENTS > 0;
+constexpr int WINDOWS = THREADS * COLUMNS;             // window columns of a block
+constexpr int PITCH = WINDOWS + HALO_X;                // pixel columns of a block
+constexpr int STEP = PITCH / COLUMNS;                  // from one row of the ring to the next, in Pairs
+constexpr int RING = GRADIENT ? HALO_Y + 3 : 2;        // pixel rows kept
+constexpr int LOADS = (PITCH + THREADS - 1) / THREADS;  // pixels that a thread fetches in a row
+constexpr int IMAGES = GRADIENTS == 2 ? 2 : 1;         // whose gradients are wanted
+constexpr int MAPS = 2 + IMAGES;                       // maps on the way back
+
+struct Problem {
+    const X* x;            // [N, C, H, W]
+    const Y* y;            // [N, C, H, W]
+    const X* upstream;     // [N, C, H', W'], where UPSTREAM
+    X* ssim_map;           // [N, C, H', W'] contiguous, where MAP
+    X* grad_x;             // [N, C, H, W] contiguous, where GRADIENT
+    Y* grad_y;             // [N, C, H, W] contiguous, where GRADIENTS == 2
+    double* sums;          // [N C, segments, strips]
+    long long image_x, image_y, image_upstream;        // from one image to the next, in elements
+    long long channel_x, channel_y, channel_upstream;  // from one channel to the next, in elements
+    int row_x, row_y, row_upstream;                    // from one row to the next, in bytes
+    int column_x, column_y, column_upstream;           // from one column to the next, in bytes
+    int channels, height, width;           // C, H, W
+    int windows_y, windows_x;              // H', W'
+    int first_y, rows, first_x, columns;   // the positions (windows, without a gradient) that blocks share out
+    int segments, strips;
+    Constants<T> constants;
+    T scale;                               // of the gradient
+    T taps_y[TAPS_Y], taps_x[TAPS_X];      // each summing to 1
+    T gone_in[TAPS_Y];                     // taps_y[0] + .. + taps_y[u]
+};
+
+using Pair = Vector<T, 2>;             // s, d of a pixel
+using Pairs = Vector<T, 2 * COLUMNS>;  // the same of adjacent pixels; q2_s, r2_d of adjacent windows
+using Backs = Vector<T, IMAGES * COLUMNS>;
+
+// The mean of up to 8 x 8 finite pixels spread over rows y0 .. y1 - 1, columns x0 .. x1 - 1 of a plane; 0 without any.
+template <typename M>
+__device__ __forceinline__ T mean_of_samples(
+    const M* plane, int row, int column, int y0, int y1, int x0, int x1, T* scratch) {
+    T total = 0, count = 0;
+    for (int i = threadIdx.x; i < 64; i += THREADS) {
+        const int y = y0 + (y1 - y0) * (i / 8) / 8, x = x0 + (x1 - x0) * (i % 8) / 8;
+        const T value = from_memory<T>(*along(along(plane, y, row), x, column));
+        if (finite(value)) total += value, count += 1;
+    }
+    total = block_sum<THREADS>(total, scratch);
+    count = block_sum<THREADS>(count, scratch);
+    return count > 0 ? total / count : T(0);
+}
+
+// Whether an earlier position's gradient has been written to pixel row `row`, which position `p` shows.
+__device__ __forceinline__ bool row_was_written(int p, int row, int height) {
+    if (p >= PAD_Y + height) return true;
+    if (PADDING == REPLICATE) return p > 0 && row == 0;
+    if (p < PAD_Y) return false;
+    return PADDING == REFLECT ? row >= 1 && row <= PAD_Y : row < PAD_Y;
+}
+
+// Add to the gradients of this thread's pixels those of the positions outside that repeat them; `row` [IMAGES][WINDOWS].
+__device__ __forceinline__ void fold_columns(T (&to)[IMAGES][COLUMNS], T* row, int x0, int x1, int width) {
+    const int t = threadIdx.x;
+#pragma unroll
+    for (int g = 0; g < IMAGES; ++g)
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c) row[g * WINDOWS + COLUMNS * t + c] = to[g][c];
+    __syncthreads();
+    for (int k = 0; k < 2 * PAD_X; ++k) {  // every position outside, from the left to the right
+        const int position = k < PAD_X ? k : width + k;
+        if (position < x0 || position >= x1) continue;
+        const int target = pixel_at<PADDING>(position - PAD_X, width) + PAD_X - x0;
+#pragma unroll
+        for (int g = 0; g < IMAGES; ++g)
+#pragma unroll
+            for (int c = 0; c < COLUMNS; ++c)
+                if (COLUMNS * t + c == target) to[g][c] += row[g * WINDOWS + position - x0];
+    }
+}
+
+template <typename M>
+__device__ __forceinline__ void write(M* place, T value, bool add) {
+    *place = ToMemory<M>::from(add ? from_memory<T>(*place) + value : value);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT Problem problem) {
+    SHARED(Pairs, ring_memory, RING * STEP);
+    SHARED(Pairs, variances_memory, GRADIENT ? 2 * THREADS : 1);
+    SHARED(Backs, means_memory, GRADIENT ? 2 * THREADS : 1);
+    SHARED(T, folded, GRADIENT && FOLDED ? IMAGES * WINDOWS : 1);
+    SHARED(T, scratch, 32);
+    SHARED(double, wide_scratch, 32);
+    Pair* const ring = reinterpret_cast<Pair*>(ring_memory);
+
+    const int t = threadIdx.x;
+    const int strip = blockIdx.x % problem.strips;
+    const int segment = blockIdx.x / problem.strips % problem.segments;
+    const long long plane = blockIdx.x / problem.strips / problem.segments;
+    const long long n = plane / problem.channels, channel = plane % problem.channels;
+    const X* const x = problem.x + n * problem.image_x + channel * problem.channel_x;
+    const Y* const y = problem.y + n * problem.image_y + channel * problem.channel_y;
+    const X* const upstream =
+        UPSTREAM ? problem.upstream + n * problem.image_upstream + channel * problem.channel_upstream : nullptr;
+
+    // The block owns positions y0 .. y1 - 1, x0 .. x1 - 1, and computes windows first .. last - 1 from column `left` on.
+    const int y0 = edge(problem.first_y, problem.rows, segment, problem.segments);
+    const int y1 = edge(problem.first_y, problem.rows, segment + 1, problem.segments);
+    const int x0 = edge(problem.first_x, problem.columns, strip, problem.strips);
+    const int x1 = edge(problem.first_x, problem.columns, strip + 1, problem.strips);
+    const int first = GRADIENT ? max(0, y0 - HALO_Y) : y0;
+    const int last = min(y1, problem.windows_y);
+    const int left = GRADIENT ? x0 - HALO_X : x0;
+    const int steps = y1 - first + HALO_Y;  // rows of pixels; those behind the image's end count as zeros
+
+    bool valid[COLUMNS], counted[COLUMNS];  // of this thread's windows
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) {
+        const int j = left + COLUMNS * t + c;
+        valid[c] = j >= 0 && j < problem.windows_x && j < x1;
+        counted[c] = valid[c] && (!GRADIENT || (j + PAD_X >= x0 && j + PAD_X < x1));
+    }
+    int column[LOADS];      // pixel columns that this thread fetches; where there is none, the nearest
+    bool in_column[LOADS];  // whether there is one
+#pragma unroll
+    for (int load = 0; load < LOADS; ++load) {
+        const int k = min(left + t + load * THREADS, x1 + HALO_X - 1);  // fetch nothing that no window needs
+        const int pixel = pixel_at<PADDING>(k - PAD_X, problem.width);
+        column[load] = nearest(pixel, problem.width);
+        in_column[load] = pixel == column[load];
+    }
+
+    T px, py;
+    {
+        const int top = max(0, first - PAD_Y), bottom = min(problem.height, last + HALO_Y - PAD_Y);
+        const int from = max(0, left - PAD_X), to = min(problem.width, x1 + HALO_X - PAD_X);
+        px = mean_of_samples(x, problem.row_x, problem.column_x, min(top, bottom - 1), bottom, min(from, to - 1), to, scratch);
+        py = mean_of_samples(y, problem.row_y, problem.column_y, min(top, bottom - 1), bottom, min(from, to - 1), to, scratch);
+    }
+    const T pivot_m = px + py, pivot_q = px - py;
+
+    X fetched_x[LOADS];
+    Y fetched_y[LOADS];
+    bool in_row = false;
+    const auto fetch = [&](int step) {
+        const int pixel = pixel_at<PADDING>(first + step - PAD_Y, problem.height);
+        const int row = nearest(pixel, problem.height);
+        in_row = pixel == row;
+        const X* const x_row = along(x, row, problem.row_x);
+        const Y* const y_row = along(y, row, problem.row_y);
+#pragma unroll
+        for (int load = 0; load < LOADS; ++load) {
+            fetched_x[load] = *along(x_row, column[load], problem.column_x);
+            fetched_y[load] = *along(y_row, column[load], problem.column_y);
+        }
+    };
+    const auto keep = [&](int slot) {
+#pragma unroll
+        for (int load = 0; load < LOADS; ++load) {
+            const int k = t + load * THREADS;
+            if ((load + 1) * THREADS > PITCH && k >= PITCH) continue;
+            T x_value = from_memory<T>(fetched_x[load]), y_value = from_memory<T>(fetched_y[load]);
+            if (PADDING == ZEROS && !(in_row && in_column[load])) x_value = y_value = 0;
+            x_value -= px;
+            y_value -= py;
+            ring[slot * COLUMNS + k] = {x_value + y_value, x_value - y_value};
+        }
+    };
+
+    T down[4][HALO_Y][COLUMNS];    // partial sums of m_s, e_s, m_d, e_d
+    T back[MAPS][HALO_Y][COLUMNS];  // partial sums of the derivatives
+#pragma unroll
+    for (int u = 0; u < HALO_Y; ++u)
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c) {
+#pragma unroll
+            for (int map = 0; map < 4; ++map) down[map][u][c] = 0;
+            if constexpr (GRADIENT) {
+#pragma unroll
+                for (int map = 0; map < MAPS; ++map) back[map][u][c] = 0;
+            }
+        }
+    T local_s = 0, local_d = 0;  // this thread's pivot of s and of d, beside the block's
+    T sum = 0;                   // of SSIM since the pivot was moved
+    double total = 0;
+
+    fetch(0);
+    keep(0);
+    int slot = 0;    // where row `step` lies in the ring, in Pairs
+    int buffer = 0;  // which of the two rows on their way back this step writes
+    X* to_x = nullptr;  // where this thread's next gradients go
+    Y* to_y = nullptr;
+    if constexpr (GRADIENT) {
+        const long long place = (plane * problem.height + y0 - PAD_Y) * problem.width + x0 - PAD_X + COLUMNS * t;
+        to_x = problem.grad_x + place;
+        if (GRADIENTS == 2) to_y = problem.grad_y + place;
+    }
+    for (int step = 0;; ++step) {
+        __syncthreads();
+        fetch(step + 1);
+        const int i = first + step - HALO_Y;  // the window row that this pixel row finishes
+
+        // Across, back: the gradient of row i - 1.
+        if constexpr (GRADIENT) {
+            const int p = i - 1;
+            T to[IMAGES][COLUMNS] = {};  // the gradients
+            if (p >= y0 && COLUMNS * t < x1 - x0) {
+                T q2_s[COLUMNS] = {}, r2_d[COLUMNS] = {};
+                const int before = THREADS - buffer + t;
+#pragma unroll
+                for (int k = 0; k < (HALO_X + COLUMNS) / COLUMNS; ++k) {
+                    const Pairs variances = variances_memory[before + k];
+                    const Backs means = means_memory[before + k];
+#pragma unroll
+                    for (int from = 0; from < COLUMNS; ++from)
+#pragma unroll
+                        for (int c = 0; c < COLUMNS; ++c) {
+                            const int u = HALO_X - (COLUMNS * k + from - c);
+                            if (u < 0 || u > HALO_X) continue;
+                            q2_s[c] = multiply_add(problem.taps_x[u], variances.v[2 * from], q2_s[c]);
+                            r2_d[c] = multiply_add(problem.taps_x[u], variances.v[2 * from + 1], r2_d[c]);
+#pragma unroll
+                            for (int g = 0; g < IMAGES; ++g)
+                                to[g][c] = multiply_add(problem.taps_x[u], means.v[IMAGES * from + g], to[g][c]);
+                        }
+                }
+                const int kept = slot + (slot < (RING - 2) * STEP ? 2 : 2 - RING) * STEP;  // row step - 1 - HALO_Y
+                const Pairs pixels = ring_memory[kept + t + HALO_X / COLUMNS];
+#pragma unroll
+                for (int c = 0; c < COLUMNS; ++c) {
+                    const T by_s = pixels.v[2 * c] * q2_s[c], d = pixels.v[2 * c + 1];
+                    to[0][c] = problem.scale * (to[0][c] + multiply_add(-d, r2_d[c], by_s));
+                    if (IMAGES == 2) to[1][c] = problem.scale * (to[1][c] + multiply_add(d, r2_d[c], by_s));
+                }
+                if constexpr (!FOLDED) {
+#pragma unroll
+                    for (int c = 0; c < COLUMNS; ++c) {
+                        if (COLUMNS * t + c >= x1 - x0) continue;
+                        to_x[c] = ToMemory<X>::from(to[0][c]);
+                        if constexpr (IMAGES == 2) to_y[c] = ToMemory<Y>::from(to[1][c]);
+                    }
+                    to_x += problem.width;
+                    to_y += problem.width;
+                }
+            }
+            if constexpr (FOLDED) {
+                if (p >= y0) {
+                    if (x0 == 0 || x1 == problem.columns) {
+                        fold_columns(to, folded, x0, x1, problem.width);
+                    }
+                    const int row = pixel_at<PADDING>(p - PAD_Y, problem.height);
+                    const long long place = (plane * problem.height + row) * problem.width;
+                    const bool add = row_was_written(p, row, problem.height);
+#pragma unroll
+                    for (int c = 0; c < COLUMNS; ++c) {
+                        const int local = COLUMNS * t + c, pixel = x0 + local - PAD_X;
+                        if (local >= x1 - x0 || pixel < 0 || pixel >= problem.width) continue;
+                        write<X>(problem.grad_x + place + pixel, to[0][c], add);
+                        if constexpr (IMAGES == 2) write<Y>(problem.grad_y + place + pixel, to[1][c], add);
+                    }
+                }
+            }
+            if (step == steps) break;
+        } else {
+            if (step == steps) break;
+        }
+
+        T weight[COLUMNS];  // of this row's windows
+        if constexpr (UPSTREAM) {
+            const X* const upstream_row = along(upstream, nearest(i, problem.windows_y), problem.row_upstream);
+#pragma unroll
+            for (int c = 0; c < COLUMNS; ++c) {
+                const int j = nearest(left + COLUMNS * t + c, problem.windows_x);
+                weight[c] = from_memory<T>(*along(upstream_row, j, problem.column_upstream));
+            }
+        }
+
+        // Across: the four maps of this row, about the local pivot.
+        T row[4][COLUMNS] = {};
+#pragma unroll
+        for (int k = 0; k < (HALO_X + COLUMNS) / COLUMNS; ++k) {
+            const Pairs pixels = ring_memory[slot + t + k];
+#pragma unroll
+            for (int from = 0; from < COLUMNS; ++from) {
+                const T s = pixels.v[2 * from] - local_s, d = pixels.v[2 * from + 1] - local_d;
+                const T s2 = s * s, d2 = d * d;
+#pragma unroll
+                for (int c = 0; c < COLUMNS; ++c) {
+                    const int u = COLUMNS * k + from - c;
+                    if (u < 0 || u > HALO_X) continue;
+                    row[0][c] = multiply_add(problem.taps_x[u], s, row[0][c]);
+                    row[1][c] = multiply_add(problem.taps_x[u], s2, row[1][c]);
+                    row[2][c] = multiply_add(problem.taps_x[u], d, row[2][c]);
+                    row[3][c] = multiply_add(problem.taps_x[u], d2, row[3][c]);
+                }
+            }
+        }
+
+        // Down: the oldest partial sums are done, the others move on.
+        T done[4][COLUMNS];
+#pragma unroll
+        for (int map = 0; map < 4; ++map)
+#pragma unroll
+            for (int c = 0; c < COLUMNS; ++c) {
+                T* const z = &down[map][0][c];
+                done[map][c] = multiply_add(problem.taps_y[HALO_Y], row[map][c], z[(HALO_Y - 1) * COLUMNS]);
+#pragma unroll
+                for (int u = HALO_Y - 1; u > 0; --u)
+                    z[u * COLUMNS] = multiply_add(problem.taps_y[u], row[map][c], z[(u - 1) * COLUMNS]);
+                z[0] = problem.taps_y[0] * row[map][c];
+            }
+
+        // The formula, and its derivatives on their way back.
+        if (i >= first) {
+            const bool inside = i < last, own = inside && (!GRADIENT || (i + PAD_Y >= y0 && i + PAD_Y < y1));
+            T derivatives[MAPS][COLUMNS];
+#pragma unroll
+            for (int c = 0; c < COLUMNS; ++c) {
+                const T m_s = done[0][c], m_d = done[2][c];
+                const T v_s = multiply_add(-m_s, m_s, done[1][c]), v_d = multiply_add(-m_d, m_d, done[3][c]);
+                const T from_s = m_s + local_s, from_d = m_d + local_d;
+                const Window<T, UNBIASED> window(v_s, v_d, from_s + pivot_m, from_d + pivot_q, problem.constants);
+                const T ssim = window.ssim();
+                if (own && counted[c]) sum += ssim;
+                if constexpr (MAP) {
+                    const int j = left + COLUMNS * t + c;
+                    if (own && counted[c])  // a neighbour block computes the same window about another pivot
+                        problem.ssim_map[(plane * problem.windows_y + i) * problem.windows_x + j] =
+                            ToMemory<X>::from(ssim);
+                }
+                if constexpr (GRADIENT) {
+                    const Derivatives<T> f(window, problem.constants);
+                    T p_s = multiply_add(-from_s, f.q2_s, f.f_ms), p_d = multiply_add(from_d, f.r2_d, f.f_md);
+                    const T all[4] = {f.q2_s, f.r2_d, p_s + p_d, p_s - p_d};
+#pragma unroll
+                    for (int map = 0; map < MAPS; ++map)
+                        derivatives[map][c] = inside && valid[c] ? (UPSTREAM ? weight[c] * all[map] : all[map]) : T(0);
+                }
+            }
+            if constexpr (GRADIENT) {
+                Pairs variances;
+                Backs means;
+#pragma unroll
+                for (int map = 0; map < MAPS; ++map)
+#pragma unroll
+                    for (int c = 0; c < COLUMNS; ++c) {
+                        const T given = derivatives[map][c];
+                        T* const z = &back[map][0][c];
+                        const T finished = multiply_add(problem.taps_y[0], given, z[0]);
+#pragma unroll
+                        for (int u = 0; u < HALO_Y - 1; ++u)
+                            z[u * COLUMNS] = multiply_add(problem.taps_y[u + 1], given, z[(u + 1) * COLUMNS]);
+                        z[(HALO_Y - 1) * COLUMNS] = problem.taps_y[HALO_Y] * given;
+                        if (map < 2) variances.v[2 * c + map] = finished;
+                        else means.v[IMAGES * c + map - 2] = finished;
+                    }
+                variances_memory[buffer + t] = variances;
+                means_memory[buffer + t] = means;
+            }
+        }
+
+        if (step % PIVOT_ROWS == PIVOT_ROWS - 1) {
+            total += sum;
+            sum = 0;
+            const T s = row[0][0], d = row[2][0];  // this row's means; neither is finite where a pixel is not
+            const bool steep_s = s * s > T(0.75) * row[1][0] + problem.constants.c2;
+            const bool steep_d = d * d > T(0.75) * row[3][0] + problem.constants.c2;
+            if (steep_s || steep_d) {
+                const T by[2] = {s, d};
+#pragma unroll
+                for (int which = 0; which < 2; ++which)
+#pragma unroll
+                    for (int u = 0; u < HALO_Y; ++u)
+#pragma unroll
+                        for (int c = 0; c < COLUMNS; ++c) {
+                            T& m = down[2 * which][u][c];
+                            const T moved = multiply_add(-by[which], problem.gone_in[u], m);
+                            T& e = down[2 * which + 1][u][c];
+                            e = multiply_add(-by[which], m + moved, e);
+                            m = moved;
+                        }
+                local_s += s;
+                local_d += d;
+            }
+        }
+
+        slot = slot == (RING - 1) * STEP ? 0 : slot + STEP;
+        keep(slot);
+        buffer = THREADS - buffer;
+    }
+
+    total = block_sum<THREADS>(total + sum, wide_scratch);
+    if (t == 0) problem.sums[blockIdx.x] = total;
+}

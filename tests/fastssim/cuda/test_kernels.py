@@ -1,0 +1,441 @@
+"""Every kernel on the CPU, by the emulator, against the float64 reference; the bounds are those of the CPU backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from device import EmulatedDevice
+from emulate import run_sanitized, same_in_every_order
+from skimage.metrics import structural_similarity
+
+from fastssim import Gaussian, Uniform, reference
+from fastssim.cuda import geometry, launch
+from fastssim.plan import Plan
+
+VALUE = {"float32": 1e-6, "float64": 1e-13}
+GRADIENT = {"float32": 2e-6, "float64": 1e-12}  # relative L2
+MAP = {"float32": 4e-6, "float64": 1e-11}
+SMALL_WINDOW_MAP = 3e-5  # float32, three pixels: little variance beside the mean
+C1, C2 = 0.01**2, 0.03**2
+
+
+NUMPY_PADDING = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge"}
+
+
+@dataclass(frozen=True)
+class PaddedPlan(Plan):
+    """A plan with padding and an unbiased covariance."""
+
+    padding: str = "valid"
+    unbiased: float = 1.0
+
+    @property
+    def map_shape(self):
+        return super().map_shape if self.padding == "valid" else self.shape
+
+
+@pytest.fixture(autouse=True)
+def narrow_blocks(monkeypatch):
+    """Blocks of one warp and short segments, so that small images have many of both."""
+    monkeypatch.setattr(geometry, "THREADS", (32,))
+    geometry.march.cache_clear()
+    yield
+    geometry.march.cache_clear()
+
+
+def pair(shape, dtype, seed=0):
+    """Two related images in [0, 1]: waves steeper than the window is wide, with noise."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.ogrid[: shape[-2], : shape[-1]]
+    clean = 0.5 + 0.4 * np.sin(rows / 5 + rng.random()) * np.cos(columns / 7 + rng.random())
+    x = np.clip(clean + rng.normal(0, 0.05, shape), 0, 1)
+    return x.astype(dtype), np.clip(x + rng.normal(0, 0.1, shape), 0, 1).astype(dtype)
+
+
+def compute(
+    device,
+    x,
+    y,
+    window=None,
+    *,
+    gradients=0,
+    upstream=None,
+    ssim_map=False,
+    scale=1.0,
+    mean=None,
+    c=(C1, C2),
+    plan=None,
+):
+    """Run the launcher on a device; return what was asked for, as arrays."""
+    plan = plan or Plan(x.shape, str(x.dtype), window.weights, window.weights, *c)
+    out = {}
+    if ssim_map:
+        out["ssim_map"] = device.output(plan.map_shape, x.dtype)
+    for name in ("grad_x", "grad_y")[:gradients]:
+        out[name] = device.output(x.shape, x.dtype)
+    sums = launch.march(
+        device,
+        plan,
+        device.buffer(x),
+        device.buffer(y),
+        scale=scale,
+        upstream=None if upstream is None else device.buffer(upstream),
+        mean=mean,
+        **out,
+    )
+    return [buffer.array for buffer in ([sums] if mean else []) + list(out.values())]
+
+
+def assert_gradient_close(gradient, expected):
+    difference = np.linalg.norm(gradient - expected) / np.linalg.norm(expected)
+    assert difference <= GRADIENT[str(gradient.dtype)]
+    assert np.abs(gradient - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("window", "dtype", "shape"),
+    [
+        (Gaussian(), "float32", (2, 2, 43, 71)),
+        (Gaussian(), "float32", (1, 1, 11, 11)),
+        (Gaussian(), "float32", (1, 3, 12, 13)),
+        (Gaussian(), "float32", (1, 1, 301, 11)),
+        (Gaussian(), "float32", (2, 1, 11, 301)),
+        (Gaussian(), "float64", (1, 2, 43, 71)),
+        (Gaussian(), "float64", (1, 1, 13, 11)),
+        (Uniform(7), "float32", (1, 2, 37, 61)),
+        (Gaussian(3, 0.5), "float32", (1, 1, 40, 67)),
+        (Gaussian(17, 3.0), "float32", (1, 1, 53, 49)),
+    ],
+    ids=str,
+)
+def test_value_map_and_gradients_equal_the_reference(window, dtype, shape):
+    x, y = pair(shape, dtype)
+    expected = reference.ssim(x, y, window=window)
+    ones = np.ones(expected.shape)
+    by_x = reference.ssim_gradient(x, y, ones, window=window)
+    by_y = reference.ssim_gradient(y, x, ones, window=window)
+    windows = expected[0, 0].size
+
+    (sums,) = compute(EmulatedDevice(), x, y, window, mean=launch.Mean())
+    assert sums.shape == shape[:2]
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE[dtype] * windows
+
+    (ssim_map,) = compute(EmulatedDevice(), x, y, window, ssim_map=True)
+    bound = SMALL_WINDOW_MAP if window.size < 7 and dtype == "float32" else MAP[dtype]
+    assert np.abs(ssim_map - expected).max() <= bound
+
+    sums, grad_x = compute(EmulatedDevice(), x, y, window, gradients=1, scale=0.5, mean=launch.Mean())
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE[dtype] * windows
+    assert_gradient_close(grad_x, 0.5 * by_x)
+
+    grad_x, grad_y = compute(EmulatedDevice(), x, y, window, gradients=2)
+    assert_gradient_close(grad_x, by_x)
+    assert_gradient_close(grad_y, by_y)
+
+    upstream = np.random.default_rng(1).random(expected.shape).astype(dtype)
+    (grad_x,) = compute(EmulatedDevice(), x, y, window, gradients=1, upstream=upstream)
+    assert_gradient_close(grad_x, reference.ssim_gradient(x, y, upstream, window=window))
+
+
+def test_every_order_of_threads_and_blocks_gives_the_same_bits():
+    x, y = pair((1, 2, 43, 71), "float32")
+    upstream = np.random.default_rng(1).random((1, 2, 33, 61)).astype(np.float32)
+    for options in (
+        {"mean": launch.Mean("all")},
+        {"ssim_map": True},
+        {"gradients": 2, "mean": launch.Mean("image")},
+        {"gradients": 1, "upstream": upstream},
+    ):
+        same_in_every_order(lambda order, given=options: compute(EmulatedDevice(order), x, y, Gaussian(), **given))
+
+
+def test_sums_are_brought_together_as_asked():
+    x, y = pair((3, 2, 30, 40), "float32")
+    expected = reference.ssim(x, y)
+    for over, axes in (("plane", (2, 3)), ("image", (1, 2, 3)), ("all", (0, 1, 2, 3))):
+        count = expected.mean(axes).size / expected.size
+        mean = launch.Mean(over, count, "float32")
+        (result,) = compute(EmulatedDevice(), x, y, Gaussian(), mean=mean)
+        assert result.dtype == np.float32
+        assert result.shape == expected.mean(axes).shape
+        assert np.abs(result - expected.mean(axes)).max() <= VALUE["float32"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_equal_images_are_exactly_one_with_a_gradient_of_exactly_zero(dtype):
+    x, _ = pair((1, 2, 43, 71), dtype)
+    assert (compute(EmulatedDevice(), x, x, Gaussian(), ssim_map=True)[0] == 1).all()
+    sums, grad_x, grad_y = compute(EmulatedDevice(), x, x, Gaussian(), gradients=2, mean=launch.Mean())
+    assert (sums == 33 * 61).all()
+    assert (grad_x == 0).all()
+    assert (grad_y == 0).all()
+
+
+@pytest.mark.parametrize(("level", "spread"), [(0.98, 0.002), (0.02, 0.002), (0.5, 1e-4)])
+def test_flat_patches_keep_their_precision(level, spread):
+    rng = np.random.default_rng(0)
+    x, y = (level + spread * rng.standard_normal((2, 1, 1, 64, 80))).astype(np.float32)
+    assert np.abs(compute(EmulatedDevice(), x, y, Gaussian(), ssim_map=True)[0] - reference.ssim(x, y)).max() <= 2e-6
+
+
+@pytest.mark.parametrize("data_range", [255.0, 65535.0, 1e-3])
+def test_data_range_scales_the_constants(data_range):
+    x, y = (image * np.float32(data_range) for image in pair((1, 1, 43, 71), "float32"))
+    c = ((0.01 * data_range) ** 2, (0.03 * data_range) ** 2)
+    (ssim_map,) = compute(EmulatedDevice(), x, y, Gaussian(), ssim_map=True, c=c)
+    assert np.abs(ssim_map - reference.ssim(x, y, data_range=data_range)).max() <= MAP["float32"]
+    (grad_x,) = compute(EmulatedDevice(), x, y, Gaussian(), gradients=1, c=c)
+    expected = reference.ssim_gradient(x, y, np.ones(ssim_map.shape), data_range=data_range)
+    assert_gradient_close(grad_x, expected)
+
+
+def test_any_strides_give_the_same_bits():
+    x, y = pair((2, 3, 30, 61), "float32")
+    plain = compute(EmulatedDevice(), x, y, Gaussian(), gradients=2, mean=launch.Mean())
+    lasting = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    flipped = np.ascontiguousarray(y[..., ::-1, ::-1])[..., ::-1, ::-1]
+    for other_x, other_y in ((lasting, y), (x, flipped), (x[:, :, ::1], np.asfortranarray(y))):
+        results = compute(EmulatedDevice(), other_x, other_y, Gaussian(), gradients=2, mean=launch.Mean())
+        assert all((a == b).all() for a, b in zip(plain, results, strict=True))
+
+
+def test_an_expanded_image_and_an_expanded_upstream():
+    x, y = pair((2, 2, 30, 40), "float32")
+    one = np.broadcast_to(y[:1], y.shape)
+    upstream = np.broadcast_to(np.float32(0.25), (2, 2, 20, 30))
+    (grad_x,) = compute(EmulatedDevice(), x, one, Gaussian(), gradients=1, upstream=upstream)
+    assert_gradient_close(grad_x, reference.ssim_gradient(x, one, upstream))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_pixel_spoils_only_the_windows_that_touch_it(bad):
+    x, y = pair((1, 1, 60, 100), "float32")
+    (clean,) = compute(EmulatedDevice(), x, y, Gaussian(), ssim_map=True)
+    (clean_gradient,) = compute(EmulatedDevice(), x, y, Gaussian(), gradients=1)
+    for row, column in ((30, 50), (0, 0)):
+        spoilt_x = x.copy()
+        spoilt_x[0, 0, row, column] = bad
+        (spoilt,) = compute(EmulatedDevice(), spoilt_x, y, Gaussian(), ssim_map=True)
+        touched = np.zeros(spoilt.shape, bool)
+        touched[0, 0, max(0, row - 10) : row + 1, max(0, column - 10) : column + 1] = True
+        assert not np.isfinite(spoilt[touched]).any()
+        np.testing.assert_allclose(spoilt[~touched], clean[~touched], rtol=0, atol=MAP["float32"])
+        (gradient,) = compute(EmulatedDevice(), spoilt_x, y, Gaussian(), gradients=1)
+        reached = np.zeros(x.shape, bool)
+        reached[0, 0, max(0, row - 10) : row + 11, max(0, column - 10) : column + 11] = True
+        assert not np.isfinite(gradient[reached]).all()
+        np.testing.assert_allclose(gradient[~reached], clean_gradient[~reached], rtol=0, atol=1e-4)
+
+
+def padded_reference(x, y, plan, upstream):
+    """SSIM map and gradient by x under padding: of the images padded beforehand, and brought back by the adjoint."""
+    pads = (len(plan.taps_y) // 2, len(plan.taps_x) // 2)
+    width = ((0, 0), (0, 0), (pads[0], pads[0]), (pads[1], pads[1]))
+    a, b = (np.pad(image.astype(np.float64), width, mode=NUMPY_PADDING[plan.padding]) for image in (x, y))
+    window = next(w for w in (Gaussian(), Uniform(7)) if w.weights == plan.taps_y)
+    expected = reference.ssim(a, b, window=window)
+    outside = reference.ssim_gradient(a, b, upstream, window=window)
+    gradient = np.zeros(x.shape)
+    places = np.pad(np.arange(x[0, 0].size).reshape(x.shape[2:]), width[2:], constant_values=-1)
+    if plan.padding != "zeros":
+        places = np.pad(np.arange(x[0, 0].size).reshape(x.shape[2:]), width[2:], mode=NUMPY_PADDING[plan.padding])
+    shown = places >= 0
+    for n, channel in np.ndindex(x.shape[:2]):
+        np.add.at(gradient[n, channel].reshape(-1), places[shown], outside[n, channel][shown])
+    return expected, gradient
+
+
+@pytest.mark.parametrize("padding", list(NUMPY_PADDING))
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [("march", (1, 2, 43, 71)), ("march", (1, 1, 12, 14)), ("windows", (2, 1, 3, 4)), ("windows", (1, 1, 1, 1))],
+    ids=str,
+)
+def test_padding(padding, kernel, shape):
+    # One pixel among zeros: its gradient is a small difference of large numbers, 6e-6 off in float32.
+    dtype = "float64" if padding == "zeros" and shape == (1, 1, 1, 1) else "float32"
+    x, y = pair(shape, dtype)
+    taps = Gaussian().weights
+    plan = PaddedPlan(shape, dtype, taps, taps, C1, C2, padding=padding)
+    upstream = np.random.default_rng(1).random(shape).astype(dtype)
+    expected, by_x = padded_reference(x, y, plan, upstream)
+    _, by_y = padded_reference(y, x, plan, upstream)
+    device = EmulatedDevice()
+    sums, ssim_map, grad_x, grad_y = compute(
+        device, x, y, plan=plan, upstream=upstream, ssim_map=True, gradients=2, mean=launch.Mean()
+    )
+    assert device.launches[0][2].instance.kernel == kernel
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE[dtype] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= MAP[dtype]
+    assert_gradient_close(grad_x, by_x)
+    assert_gradient_close(grad_y, by_y)
+
+
+def test_padded_gradients_are_the_same_in_every_order():
+    x, y = pair((1, 2, 43, 71), "float32")
+    taps = Gaussian().weights
+    plan = PaddedPlan(x.shape, "float32", taps, taps, C1, C2, padding="reflect")
+    options = {"plan": plan, "gradients": 2, "upstream": y, "ssim_map": True, "mean": launch.Mean("all")}
+    same_in_every_order(lambda order: compute(EmulatedDevice(order), x, y, **options))
+
+
+def slow_twin(x, y, plan, monkeypatch, **options):
+    """Compute by the definition, window by window."""
+    monkeypatch.setattr(geometry, "THREADS", ())
+    geometry.march.cache_clear()
+    device = EmulatedDevice()
+    results = compute(device, x, y, plan=plan, **options)
+    assert device.launches[0][2].instance.kernel == "windows"
+    return results
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_slow_twin_equals_the_reference(dtype, monkeypatch):
+    x, y = pair((1, 2, 23, 31), dtype)
+    window = Gaussian()
+    expected = reference.ssim(x, y)
+    upstream = np.random.default_rng(1).random(expected.shape).astype(dtype)
+    plan = Plan(x.shape, dtype, window.weights, window.weights, C1, C2)
+    sums, ssim_map, grad_x, grad_y = slow_twin(
+        x, y, plan, monkeypatch, ssim_map=True, gradients=2, upstream=upstream, mean=launch.Mean()
+    )
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE[dtype] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= MAP[dtype]
+    assert_gradient_close(grad_x, reference.ssim_gradient(x, y, upstream))
+    assert_gradient_close(grad_y, reference.ssim_gradient(y, x, upstream))
+
+
+def test_both_gradients_take_two_marches_where_registers_are_short():
+    x, y = pair((1, 2, 43, 71), "float64")
+    device = EmulatedDevice()
+    sums, *gradients = compute(device, x, y, Gaussian(), gradients=2, mean=launch.Mean())
+    assert [made.instance.kernel for *_, made in device.launches] == ["march", "march", "reduce"]
+    ones = np.ones((1, 2, 33, 61))
+    assert np.abs(sums - reference.ssim(x, y).sum((2, 3))).max() <= VALUE["float64"] * ones[0, 0].size
+    for gradient, by in zip(gradients, ((x, y), (y, x)), strict=True):
+        assert_gradient_close(gradient, reference.ssim_gradient(*by, ones))
+
+
+@pytest.mark.parametrize("window", [Uniform(1), Gaussian(33, 6.0)], ids=str)
+def test_windows_that_the_march_does_not_take(window):
+    x, y = pair((1, 1, 37, 35), "float32")
+    expected = reference.ssim(x, y, window=window)
+    device = EmulatedDevice()
+    (grad_x,) = compute(device, x, y, window, gradients=1)
+    assert device.launches[0][2].instance.kernel == "windows"
+    assert_gradient_close(grad_x, reference.ssim_gradient(x, y, np.ones(expected.shape), window=window))
+
+
+def test_an_unbiased_covariance(monkeypatch):
+    x, y = pair((1, 1, 30, 45), "float64")
+    window = Uniform(7)
+    plan = PaddedPlan(x.shape, "float64", window.weights, window.weights, C1, C2, unbiased=49 / 48)
+    ours = compute(EmulatedDevice(), x, y, plan=plan, ssim_map=True, gradients=2)
+    expected = structural_similarity(x[0, 0], y[0, 0], win_size=7, data_range=1, use_sample_covariance=True, full=True)[
+        1
+    ]
+    assert np.abs(ours[0][0, 0] - expected[3:-3, 3:-3]).max() <= MAP["float64"]
+    twin = slow_twin(x, y, plan, monkeypatch, ssim_map=True, gradients=2)
+    for a, b in zip(ours, twin, strict=True):
+        assert np.abs(a - b).max() <= 1e-11 * np.abs(b).max()
+    moved = [x.copy(), x.copy()]
+    for image, step in zip(moved, (1e-6, -1e-6), strict=True):
+        image[0, 0, 14, 20] += step
+    up, down = (compute(EmulatedDevice(), image, y, plan=plan, mean=launch.Mean("all"))[0] for image in moved)
+    assert ours[1][0, 0, 14, 20] == pytest.approx((up - down) / 2e-6, rel=1e-6)
+
+
+def test_a_window_of_another_height_than_width():
+    x, y = pair((1, 1, 33, 47), "float32")
+    plan = Plan(x.shape, "float32", Gaussian(5, 1.0).weights, Gaussian().weights, C1, C2)
+    turned = Plan((1, 1, 47, 33), "float32", Gaussian().weights, Gaussian(5, 1.0).weights, C1, C2)
+    flat = compute(EmulatedDevice(), x, y, plan=plan, ssim_map=True, gradients=1)
+    upright = compute(
+        EmulatedDevice(), x.transpose(0, 1, 3, 2), y.transpose(0, 1, 3, 2), plan=turned, ssim_map=True, gradients=1
+    )
+    assert np.abs(flat[0] - upright[0].transpose(0, 1, 3, 2)).max() <= MAP["float32"]
+    assert np.linalg.norm(flat[1] - upright[1].transpose(0, 1, 3, 2)) <= GRADIENT["float32"] * np.linalg.norm(flat[1])
+
+
+def bfloat16(values):
+    """Bits of the bfloat16 nearest to float32 values, and the values that they stand for."""
+    bits = values.astype(np.float32).view(np.uint32)
+    bits = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return bits, (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@pytest.mark.parametrize("kernel", ["march", "windows"])
+def test_half_precision_images_are_computed_in_float32(kernel, monkeypatch):
+    x, y = pair((1, 2, 43, 71), "float16")
+    plan = Plan(x.shape, "float32", Gaussian().weights, Gaussian().weights, C1, C2)
+    expected = reference.ssim(x, y)
+    options = {"ssim_map": True, "gradients": 2, "mean": launch.Mean()}
+    if kernel == "windows":
+        sums, ssim_map, grad_x, grad_y = slow_twin(x, y, plan, monkeypatch, **options)
+    else:
+        sums, ssim_map, grad_x, grad_y = compute(EmulatedDevice(), x, y, plan=plan, **options)
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE["float32"] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= 2**-11  # half an ulp at 1
+    ones = np.ones(expected.shape)
+    for gradient, by in ((grad_x, (x, y)), (grad_y, (y, x))):
+        exact = reference.ssim_gradient(*by, ones)
+        assert gradient.dtype == np.float16
+        np.testing.assert_allclose(gradient, exact, rtol=2**-11 + 1e-5, atol=1e-5 * np.abs(exact).max())
+
+
+def test_bfloat16_and_a_uint8_target():
+    clean, other = pair((1, 1, 43, 71), "float32")
+    bits, x = bfloat16(clean)
+    target = np.round(other * 255).astype(np.uint8)
+    c = (C1 * 255**2, C2 * 255**2)
+    plan = Plan(x.shape, "float32", Gaussian().weights, Gaussian().weights, C1, C2)
+    device = EmulatedDevice()
+    out = device.output(bits.shape, np.uint16)
+    first, second = device.buffer(bits), device.buffer(bfloat16(other)[0])
+    device.names = {id(buffer): "bfloat16" for buffer in (out, first, second)}
+    launch.march(device, plan, first, second, grad_x=out)
+    exact = reference.ssim_gradient(x, bfloat16(other)[1], np.ones((1, 1, 33, 61)))
+    gradient = (out.array.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_allclose(gradient, exact, rtol=2**-8 + 1e-5, atol=1e-5 * np.abs(exact).max())
+
+    prediction = clean * np.float32(255)
+    (grad_x,) = compute(EmulatedDevice(), prediction, target, Gaussian(), gradients=1, c=c)
+    exact = reference.ssim_gradient(prediction, target, np.ones((1, 1, 33, 61)), data_range=255)
+    assert_gradient_close(grad_x, exact)
+
+
+def test_wide_blocks(monkeypatch):
+    monkeypatch.setattr(geometry, "THREADS", (64, 96, 128))
+    x, y = pair((1, 1, 40, 400), "float32")
+    device = EmulatedDevice()
+    sums, grad_x = compute(device, x, y, Gaussian(), gradients=1, mean=launch.Mean())
+    assert device.launches[0][2].block > 32
+    expected = reference.ssim(x, y)
+    assert np.abs(sums - expected.sum()) <= VALUE["float32"] * expected.size
+    assert_gradient_close(grad_x, reference.ssim_gradient(x, y, np.ones(expected.shape)))
+
+
+def test_sanitizers_find_nothing(tmp_path):
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from device import EmulatedDevice
+from test_kernels import Gaussian, PaddedPlan, compute, geometry, launch, pair
+
+geometry.THREADS = (32,)
+x, y = pair((1, 2, 43, 71), "float32")
+compute(EmulatedDevice(2, sanitize=True), x, y, Gaussian(), ssim_map=True)
+compute(EmulatedDevice(2, sanitize=True), x, y, Gaussian(), gradients=2, upstream=x[..., 10:, 10:])
+compute(EmulatedDevice(2, sanitize=True), x, y, Gaussian(), gradients=1, mean=launch.Mean())
+taps = Gaussian().weights
+plan = PaddedPlan(x.shape, "float32", taps, taps, 1e-4, 9e-4, padding="reflect")
+compute(EmulatedDevice(2, sanitize=True), x, y, plan=plan, gradients=2, upstream=y)
+geometry.march.cache_clear()
+geometry.THREADS = ()
+compute(EmulatedDevice(2, sanitize=True), x, y, plan=plan, gradients=2, upstream=y)
+"""
+    done = run_sanitized(program, tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]

@@ -1,0 +1,142 @@
+"""What the launcher says and does without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from fastssim import Gaussian
+from fastssim.cuda import device, geometry, launch
+from fastssim.cuda.geometry import Task
+from fastssim.plan import Plan
+
+TAPS = Gaussian().weights
+PLAN = Plan((2, 3, 64, 80), "float32", TAPS, TAPS, 1e-4, 9e-4)
+
+
+@pytest.fixture(autouse=True)
+def forget_cupy():
+    for kept in (device.load_cupy, device._kernel):
+        kept.cache_clear()
+    yield
+    for kept in (device.load_cupy, device._kernel):
+        kept.cache_clear()
+
+
+class FakeArray:
+    """As much of a CuPy array as the launcher looks at."""
+
+    __module__ = "cupy"
+
+    def __init__(self, shape, dtype):
+        self.host = np.empty(shape, dtype)
+        self.dtype, self.shape, self.strides = self.host.dtype, self.host.shape, self.host.strides
+        self.itemsize = self.host.itemsize
+        self.data = SimpleNamespace(ptr=self.host.ctypes.data)
+        self.device = nullcontext()
+
+
+def fake_cupy(launched, *, available=True, broken=False):
+    """Return a module that notes what is launched."""
+
+    class RawKernel:
+        def __init__(self, text, name, options):
+            self.text, self.name, self.options = text, name, options
+
+        @property
+        def kernel(self):
+            if broken:
+                raise OSError("libnvrtc.so not found")
+            return self
+
+        def __call__(self, grid, block, arguments, stream):
+            launched.append((self.name, grid, block, arguments, stream))
+
+    cuda = SimpleNamespace(is_available=lambda: available, get_current_stream=lambda: "stream")
+    return SimpleNamespace(cuda=cuda, RawKernel=RawKernel, empty=FakeArray, __version__="14.2.0")
+
+
+def test_without_cupy_the_message_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    x = torch.rand(PLAN.shape)
+    with pytest.raises(
+        device.CudaUnavailableError, match=r'CuPy, which is not installed: pip install "fastssim\[cuda13\]'
+    ):
+        launch.value(PLAN, x, x)
+
+
+def test_without_a_gpu_the_message_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy([], available=False))
+    x = FakeArray(PLAN.shape, "float32")
+    with pytest.raises(device.CudaUnavailableError, match="finds no GPU: install NVIDIA's driver"):
+        launch.value(PLAN, x, x)
+
+
+def test_without_nvrtc_the_message_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy([], broken=True))
+    x = FakeArray(PLAN.shape, "float32")
+    with pytest.raises(device.CudaUnavailableError, match="NVRTC, CUDA's compiler, failed on march"):
+        launch.value(PLAN, x, x)
+
+
+def test_a_value_with_its_gradient_takes_two_launches_on_the_current_stream(monkeypatch):
+    launched = []
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(launched))
+    x, y, gradient = (FakeArray(PLAN.shape, "float32") for _ in range(3))
+    sums = launch.value_and_gradient(PLAN, x, y, 0.5, gradient, None)
+    assert sums.shape == (2, 3)
+    assert [(name, stream) for name, *_, stream in launched] == [("march", "stream"), ("reduce", "stream")]
+    (argument,) = launched[0][3]
+    assert argument["x"][0] == x.data.ptr
+    assert argument["grad_x"][0] == gradient.data.ptr
+    assert argument["grad_y"][0] == 0
+    assert argument["scale"][0] == 0.5
+    assert launched[0][1] == (geometry.march(PLAN, Task("float32", "float32", gradients=1)).grid,)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("masked", "no mask yet"), ("fractions", "no integer pixels as fractions")]
+)
+def test_what_is_not_computed_is_refused(option, words):
+    x = torch.rand(PLAN.shape)
+    with pytest.raises(NotImplementedError, match=words):
+        launch.value(SimpleNamespace(**{option: True}), x, x)
+
+
+def test_steps_too_long_for_the_kernel_are_copied_away():
+    far = SimpleNamespace(copied=False)
+    strides = {False: (1, 1, 1, 2**30), True: (1, 1, 1, 1)}
+    handler = SimpleNamespace(
+        strides=lambda image: strides[image.copied],
+        itemsize=lambda _: 4,
+        contiguous=lambda _: SimpleNamespace(copied=True),
+    )
+    image, steps = geometry.described(handler, far)
+    assert image.copied
+    assert steps == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 11, 11), (16, 1, 128, 128), (8, 3, 1080, 1920), (1, 1, 5000, 12)])
+@pytest.mark.parametrize("gradients", [0, 1, 2])
+def test_every_block_has_work_and_large_images_have_many(shape, gradients):
+    plan = Plan(shape, "float32", TAPS, TAPS, 1e-4, 9e-4)
+    made = geometry.march(plan, Task("float32", "float32", gradients=gradients))
+    fields = np.frombuffer(made.template, made.instance.argument)[0]
+    assert made.grid == shape[0] * shape[1] * fields["segments"] * fields["strips"]
+    assert fields["rows"] >= fields["segments"]
+    assert fields["columns"] >= fields["strips"]
+    owned = made.block * made.instance["COLUMNS"] - (10 if gradients else 0)
+    assert -(-fields["columns"] // fields["strips"]) <= owned
+    if np.prod(shape) > 1e6:
+        assert made.grid >= geometry.BLOCKS
+
+
+def test_the_python_side_knows_the_shared_memory_of_the_march():
+    for gradients in (0, 1, 2):
+        made = geometry.march(PLAN, Task("float32", "float32", gradients=gradients)).instance
+        assert geometry._shared_bytes(made) <= geometry.SHARED_BYTES
