@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.calls import Calls
 from bench.cases import hard_cases
+from bench.conventions import Convention
 from bench.measure import attempt, chosen
 
 if TYPE_CHECKING:
@@ -29,12 +31,13 @@ def run(
 ) -> dict[str, Any]:
     """Compare the named peers; as `bench.ssim.run`, without times."""
     rows = []
-    for case in hard_cases():
-        announce(case.name)
-        with Calls({"x": case.x, "y": case.y}) as calls:
+    with Calls() as calls:
+        for case in hard_cases():
+            announce(case.name)
+            calls.inputs(x=case.x, y=case.y)
             for peer in chosen(TABLES[0], peers):
                 row = {"case": case.name, "kind": "against float64", "peer": peer.name, "version": peer.version}
-                found = attempt(lambda peer=peer, case=case, calls=calls: _errors(calls, peer, case))
+                found = attempt(partial(_errors, calls, peer, case))
                 rows.append(row | {"convention": peer.convention.words} | _reason(found))
     return {"rows": rows}
 
@@ -48,7 +51,7 @@ def _errors(calls: Calls, peer: Peer, case: HardCase) -> dict[str, float]:
     x, y = case.x.numpy(), case.y.numpy()
     value = float(calls.make(peer, TABLES[0], "bench.tasks:forward", data_range=case.data_range)())
     errors = {"value_error": abs(value - peer.convention.value(x, y, case.data_range))}
-    if peer.gradient:
+    if peer.gradient and isinstance(peer.convention, Convention):
         gradient = calls.make(peer, TABLES[0], "bench.tasks:gradient", data_range=case.data_range)()
         expected = peer.convention.gradient(x, y, case.data_range)
         difference = np.asarray(gradient, np.float64) - expected

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
 
 class Calls:
-    """Makes calls on a set of inputs; ends the processes and drops the files it made when it is left.
+    """Makes calls on sets of inputs; ends the processes and drops the files it made when it is left.
 
     Parameters
     ----------
-    arrays : mapping of str to torch.Tensor
-        The inputs, by the names of a task's arguments.
     device : {"cpu", "cuda"}
         Where they are put.
 
@@ -33,23 +31,32 @@ class Calls:
     --------
     >>> from bench.peers import SSIM
     >>> x = torch.rand(1, 1, 32, 32)
-    >>> with Calls({"x": x, "y": x}) as calls:
+    >>> with Calls() as calls:
+    ...     calls.inputs(x=x, y=x)
     ...     float(calls.make(SSIM[0], "bench.peers:SSIM", "bench.tasks:forward")())
     1.0
     """
 
-    def __init__(self, arrays: Mapping[str, torch.Tensor], device: str = "cpu") -> None:
-        self._arrays = arrays
+    def __init__(self, device: str = "cpu") -> None:
         self._device = device
         self._open = ExitStack()
+        self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        self._workers: dict[str, Worker] = {}
+        self._arrays: Mapping[str, torch.Tensor] = {}
         self._files: dict[str, str] = {}
-        self._folder: Path | None = None
 
     def __enter__(self) -> Calls:  # noqa: PYI034  # Self is newer than Python 3.10
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    def inputs(self, **arrays: torch.Tensor) -> None:
+        """Take other inputs, by the names of a task's arguments; calls on the former ones are gone."""
+        self._arrays = arrays
+        self._files = {}
+        for worker in self._workers.values():
+            worker.ask("forget")
 
     def make(self, peer: Peer, table: str, task: str, **options: Any) -> Callable[[], Any]:
         """Return a call of a task.
@@ -78,7 +85,13 @@ class Calls:
             return OnDevice(call) if self._device == "cuda" else call
         if self._device != "cpu":
             raise ImportError(f"{peer.name} has an environment of its own, whose torch is for the CPU")
-        return self.remote(self.worker(peer), peer, table, task, **options)
+        return self.remote(self.kept(peer), peer, table, task, **options)
+
+    def kept(self, peer: Peer) -> Worker:
+        """Return the peer's process, started at its first use."""
+        if peer.name not in self._workers:
+            self._workers[peer.name] = self.worker(peer)
+        return self._workers[peer.name]
 
     def worker(self, peer: Peer, variables: Mapping[str, str] | None = None) -> Worker:
         """Start a process for a peer."""
@@ -86,11 +99,12 @@ class Calls:
 
     def remote(self, worker: Worker, peer: Peer, table: str, task: str, **options: Any) -> RemoteCall:
         """Return a call of a task in a worker."""
-        self.prepare(worker, peer, table, task, **options)
-        assert self._folder is not None  # noqa: S101  # the arrays are in it
-        return RemoteCall(worker, self._folder)
+        number = self.prepare(worker, peer, table, task, **options)["number"]
+        return RemoteCall(worker, number, self._folder)
 
-    def prepare(self, worker: Worker, peer: Peer, table: str, task: str, **options: Any) -> dict[str, Any]:
+    def prepare(
+        self, worker: Worker, peer: Peer, table: str, task: str, threads: int | None = None, **options: Any
+    ) -> dict[str, Any]:
         """Have a task prepared in a worker; return what it says, see `bench.worker.Bench.prepare`."""
         return worker.ask(
             "prepare",
@@ -98,14 +112,13 @@ class Calls:
             task=task,
             arrays=self._saved(),
             options=options,
-            threads=torch.get_num_threads(),
+            threads=threads or torch.get_num_threads(),
         )
 
     def _saved(self) -> dict[str, str]:
         """Write the inputs once."""
-        if self._folder is None:
-            self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            for name, array in self._arrays.items():
+        for name, array in self._arrays.items():
+            if name not in self._files:
                 path = self._folder / f"{name}.npy"
                 np.save(path, array.numpy(), allow_pickle=False)
                 self._files[name] = str(path)

@@ -51,7 +51,8 @@ class Convention:
             return by_padded
         down, across = (np.pad(np.arange(length), window // 2, mode="reflect") for length in shape[2:])
         gradient = np.zeros(shape)
-        np.add.at(gradient, np.s_[:, :, down[:, None], across], by_padded)
+        places: Any = np.s_[:, :, down[:, None], across]
+        np.add.at(gradient, places, by_padded)
         return gradient
 
     def options(self, data_range: float, window: int) -> dict[str, Any]:
@@ -66,13 +67,13 @@ class Convention:
 
     def images(self, image: Any, data_range: float, window: int) -> Images:
         """Return what this convention compares in place of an image."""
-        image = np.asarray(image, np.float64)
+        pixels: Images = np.asarray(image, np.float64)
         if self.matlab:
-            image = decimated(eight_bit(image, data_range).astype(np.float64))
+            pixels = decimated(eight_bit(pixels, data_range).astype(np.float64))
         if self.reflect:
             border = (window // 2, window // 2)
-            image = np.pad(image, ((0, 0), (0, 0), border, border), mode="reflect")
-        return image
+            pixels = np.pad(pixels, ((0, 0), (0, 0), border, border), mode="reflect")
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,13 @@ def _means(x: Images, y: Images, **options: Any) -> NDArray[np.float64]:
     """Mean SSIM of every plane, (N, C); a strip of rows at a time, since the reference holds every window's pixels."""
     reach = options["window"].size - 1
     height, width = x.shape[2] - reach, x.shape[3] - reach
-    total = np.zeros(x.shape[:2])
+    total: NDArray[np.float64] = np.zeros(x.shape[:2])
     for top in range(0, height, STRIP):
         rows = np.s_[top : min(top + STRIP, height) + reach]
         for plane in np.ndindex(total.shape):
             total[plane] += reference.ssim(x[plane][rows], y[plane][rows], **options).sum()
-    return total / (height * width)
+    means: NDArray[np.float64] = total / (height * width)
+    return means
 
 
 def _halved(image: Images) -> Images:

@@ -34,7 +34,8 @@ class OnDevice:
             self._call()
             after.record()
         torch.cuda.synchronize()
-        return sum(before.elapsed_time(after) for before, after in events) / repeats / 1e3
+        milliseconds: float = sum(before.elapsed_time(after) for before, after in events)
+        return milliseconds / repeats / 1e3
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:

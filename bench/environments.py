@@ -36,7 +36,9 @@ def python(name: str) -> Path:
     """
     if _stamp(name).exists() and _stamp(name).read_text(encoding="utf-8").split() == list(ENVIRONMENTS[name]):
         return _interpreter(name)
-    raise ImportError(f"{' '.join(ENVIRONMENTS[name])} wants an environment of its own: python -m bench peers --install")
+    raise ImportError(
+        f"{' '.join(ENVIRONMENTS[name])} wants an environment of its own: python -m bench peers --install"
+    )
 
 
 def versions(name: str) -> Mapping[str, str]:

@@ -83,8 +83,9 @@ def ratio(samples: list[float], to: list[float]) -> float:
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
     """Return the seconds of one call, averaged over `repeats`."""
-    if isinstance(function, Timed):
-        return function.seconds(repeats)
+    timed: object = function
+    if isinstance(timed, Timed):
+        return timed.seconds(repeats)
     start = time.perf_counter()
     for _ in range(repeats):
         function()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.calls import Calls
@@ -49,11 +50,12 @@ def measure(
     A row with ``absent`` says why there is no time; one without ``times_fastssim`` computes something else.
     """
     rows = []
-    for case in cases:
-        announce(case.name)
-        x, y = images(case)
-        checks: dict[tuple[str, int], dict[str, Row]] = {}
-        with Calls({"x": x, "y": y}, device) as calls:
+    with Calls(device) as calls:
+        for case in cases:
+            announce(case.name)
+            x, y = images(case)
+            calls.inputs(x=x, y=y)
+            checks: dict[tuple[str, int], dict[str, Row]] = {}
             for kind in kinds:
                 wanted = chosen(kind.table, names, device)
                 if (kind.table, kind.window) not in checks:
@@ -61,10 +63,7 @@ def measure(
                 able = [peer for peer in wanted if peer.gradient or not kind.task.endswith(":gradient")]
                 labels = {"case": case.name, "kind": kind.name}
                 made = {
-                    peer.name: lambda peer=peer, kind=kind: calls.make(
-                        peer, kind.table, kind.task, window=kind.window
-                    )
-                    for peer in able
+                    peer.name: partial(calls.make, peer, kind.table, kind.task, window=kind.window) for peer in able
                 }
                 for row in timed(labels, able, made, checks[kind.table, kind.window], rounds):
                     if "median_ms" in row:
@@ -86,7 +85,7 @@ def check(calls: Calls, peers: Iterable[Peer], kind: Kind, x: Any, y: Any) -> di
     found: dict[str, Row] = {}
     for peer in peers:
         row: Row = {"convention": peer.convention.words}
-        value = attempt(lambda peer=peer: float(calls.make(peer, kind.table, "bench.tasks:forward", window=kind.window)()))
+        value = attempt(partial(_value, calls, peer, kind))
         if isinstance(value, str):
             row["absent"] = value
         else:
@@ -97,6 +96,10 @@ def check(calls: Calls, peers: Iterable[Peer], kind: Kind, x: Any, y: Any) -> di
             row["comparable"] = row["equal"] and peer.convention.comparable
         found[peer.name] = row
     return found
+
+
+def _value(calls: Calls, peer: Peer, kind: Kind) -> float:
+    return float(calls.make(peer, kind.table, "bench.tasks:forward", window=kind.window)())
 
 
 def timed(
@@ -136,7 +139,7 @@ def timed(
     samples = interleaved(calls, rounds)
     for name, row in rows.items():
         if name in samples:
-            row |= summary(samples[name])
+            row.update(summary(samples[name]))
             if OWN in samples and row.get("comparable", True):
                 row["times_fastssim"] = ratio(samples[name], to=samples[OWN])
     return list(rows.values())

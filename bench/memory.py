@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.calls import Calls
@@ -35,22 +36,22 @@ def run(
     case = max(selected(quick=quick), key=lambda case: case.pixels)
     x, y = images(case)
     rows = []
-    with Calls({"x": x, "y": y}) as calls:
+    with Calls() as calls:
+        calls.inputs(x=x, y=y)
         for peer in chosen(TABLES[0], peers):
             announce(peer.name)
             for kind, task in KINDS.items():
                 if peer.gradient or task != KINDS["forward + gradient"]:
                     row = {"case": case.name, "kind": kind, "peer": peer.name, "version": peer.version}
-                    found = attempt(lambda peer=peer, task=task: _peak(calls, peer, task, case))
+                    found = attempt(partial(_peak, calls, peer, task, case))
                     rows.append(row | ({"absent": found} if isinstance(found, str) else found))
     return {"rows": rows}
 
 
 def _peak(calls: Calls, peer: Peer, task: str, case: Case) -> Row:
     with calls.worker(peer) as worker:
-        calls.prepare(worker, peer, TABLES[0], task)
-        first = worker.ask("memory")
-        second = worker.ask("memory")
+        number = calls.prepare(worker, peer, TABLES[0], task)["number"]
+        first, second = (worker.ask("memory", number=number) for _ in range(2))
     return {
         "peak_mib": second["peak"] / MIB,
         "bytes_per_pixel": second["peak"] / case.pixels,

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 TABLES = ("bench.peers:MS_SSIM",)
 SMALLEST = 176  # pixels: eleven at the fifth scale
 #  every scale has a quarter of the pixels of the one before; the images are read and the gradient is written once
-KINDS = tuple(
-    Kind(kind.name, kind.task, TABLES[0], fma=kind.fma * 4 / 3, moved=kind.moved) for kind in ONE_SCALE[:2]
-)
+KINDS = tuple(Kind(kind.name, kind.task, TABLES[0], fma=kind.fma * 4 / 3, moved=kind.moved) for kind in ONE_SCALE[:2])
 
 
 def run(

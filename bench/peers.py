@@ -61,9 +61,7 @@ def _fastssim(*, uniform: bool = False) -> Score:
     if uniform:
         convention = UNIFORM
         return lambda x, y, data_range, window: fastssim.ssim(x, y, **convention.options(data_range, window))
-    return lambda x, y, data_range, window: fastssim.ssim(
-        x, y, data_range=data_range, window=fastssim.Gaussian(window)
-    )
+    return lambda x, y, data_range, window: fastssim.ssim(x, y, data_range=data_range, window=fastssim.Gaussian(window))
 
 
 def _frame_analytics(name: str = "ssim") -> Score:
@@ -78,7 +76,8 @@ def _pytorch_msssim(name: str = "ssim") -> Score:
 
 def _compiled() -> Score:
     score = import_module("pytorch_msssim").ssim
-    compiled = torch.compile(score, fullgraph=False)
+    torch.compiler.reset()  # every task and size is compiled for itself: no fallback after too many
+    compiled: Any = torch.compile(score, dynamic=False)
     return lambda x, y, data_range, window: compiled(x, y, data_range=data_range, win_size=window)
 
 

@@ -96,13 +96,12 @@ def run(
 ) -> dict[str, Any]:
     """Time the named peers; as `bench.ssim.run`."""
     rows: list[Row] = []
-    for case in CASES:
-        if quick and not case.quick:
-            continue
-        announce(case.name)
-        x, _ = images(case)
-        expected: dict[Convention, NDArray[np.float64]] = {}
-        with Calls({"x": x}) as calls:
+    with Calls() as calls:
+        for case in [case for case in CASES if case.quick or not quick]:
+            announce(case.name)
+            x, _ = images(case)
+            calls.inputs(x=x)
+            expected: dict[Convention, NDArray[np.float64]] = {}
             wanted = chosen(TABLES[0], peers)
             make = {peer.name: partial(calls.make, peer, TABLES[0], "bench.segment:reconstruct") for peer in wanted}
             known = {peer.name: _checked(make[peer.name], peer, x, expected) for peer in wanted}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.calls import Calls
@@ -35,11 +36,12 @@ def run(
     times = 1 if quick else min(rounds, 5)
     x, y = images(CASE)
     rows = []
-    with Calls({"x": x, "y": y}) as calls:
+    with Calls() as calls:
+        calls.inputs(x=x, y=y)
         for peer in chosen(TABLES[0], peers):
             announce(peer.name)
             row = {"case": CASE.name, "kind": "fresh process", "peer": peer.name, "version": peer.version}
-            found = attempt(lambda peer=peer: _times(calls, peer, times))
+            found = attempt(partial(_times, calls, peer, times))
             rows.append(row | ({"absent": found} if isinstance(found, str) else found))
     return {"rows": rows}
 
@@ -57,6 +59,6 @@ def _start(calls: Calls, peer: Peer, variables: dict[str, str]) -> Row:
     """Return the times of one process."""
     task = "bench.tasks:gradient" if peer.gradient else "bench.tasks:forward"
     with calls.worker(peer, variables) as worker:
-        loaded = calls.prepare(worker, peer, TABLES[0], task)["load_seconds"]
-        first, second = (worker.ask("seconds", repeats=1)["seconds"] for _ in range(2))
-    return {"import_ms": 1e3 * loaded, "first_call_ms": 1e3 * first, "second_call_ms": 1e3 * second}
+        prepared = calls.prepare(worker, peer, TABLES[0], task)
+        first, second = (worker.ask("seconds", number=prepared["number"], repeats=1)["seconds"] for _ in range(2))
+    return {"import_ms": 1e3 * prepared["load_seconds"], "first_call_ms": 1e3 * first, "second_call_ms": 1e3 * second}

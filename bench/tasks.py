@@ -7,13 +7,15 @@ the images by name as tensors, and options.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ae.models import Autoencoder
-from bench.peers import Peer
+
+if TYPE_CHECKING:
+    from bench.peers import Peer
 
 Call = Callable[[], Any]
 BLOBS = 1000  # Gaussians of the fit
@@ -56,7 +58,7 @@ def train_step(peer: Peer, x: torch.Tensor) -> Call:
         loss = 1 - score(model(batch).contiguous(), x, 1.0, 11)
         loss.backward()
         optimiser.step()
-        return float(loss)
+        return float(loss.item())
 
     return call
 
@@ -86,6 +88,6 @@ def fit_step(peer: Peer, x: torch.Tensor) -> Call:
         loss = 0.8 * nn.functional.l1_loss(drawn, x) + 0.2 * (1 - score(drawn, x, 1.0, 11))
         loss.backward()
         optimiser.step()
-        return float(loss)
+        return float(loss.item())
 
     return call

@@ -48,7 +48,8 @@ def run(
     for kind, task, case in JOBS:
         announce(kind)
         x, _ = images(case)
-        with Calls({"x": x}) as calls:
+        with Calls() as calls:
+            calls.inputs(x=x)
             able = [(table, peer) for table in TABLES for peer in chosen(table, peers) if peer.gradient]
             make = {peer.name: partial(calls.make, peer, table, task) for table, peer in able}
             measured = timed({"case": case.name, "kind": kind}, [peer for _, peer in able], make, {}, rounds)
@@ -60,6 +61,6 @@ def run(
 
 def _peak(calls: Calls, peer: Peer, table: str, task: str) -> float:
     with calls.worker(peer) as worker:
-        calls.prepare(worker, peer, table, task)
-        worker.ask("call", out="")
-        return float(worker.ask("memory")["peak"]) / MIB
+        number = calls.prepare(worker, peer, table, task)["number"]
+        worker.ask("call", number=number, out="")
+        return float(worker.ask("memory", number=number)["peak"]) / MIB

@@ -74,7 +74,7 @@ class Worker:
         self.close()
 
     def ask(self, do: str, **words: Any) -> dict[str, Any]:
-        """Have one thing done: ``prepare``, ``call``, ``seconds``, ``memory``; see `serve`.
+        """Have one thing done, by a method of `Bench`.
 
         Raises
         ------
@@ -126,14 +126,15 @@ class Worker:
 class RemoteCall:
     """A task prepared in a worker, to be called and timed there."""
 
-    def __init__(self, worker: Worker, folder: Path) -> None:
+    def __init__(self, worker: Worker, number: int, folder: Path) -> None:
         self._worker = worker
+        self._number = number
         self._folder = folder
 
     def __call__(self) -> float | NDArray[Any]:
         """Do it once; return the number or the array."""
         path = self._folder / "result.npy"
-        answer = self._worker.ask("call", out=str(path))
+        answer = self._worker.ask("call", number=self._number, out=str(path))
         if "number" in answer:
             return float(answer["number"])
         array: NDArray[Any] = np.load(path, allow_pickle=False)
@@ -141,14 +142,14 @@ class RemoteCall:
 
     def seconds(self, repeats: int) -> float:
         """Return the seconds of one call there."""
-        return float(self._worker.ask("seconds", repeats=repeats)["seconds"])
+        return float(self._worker.ask("seconds", number=self._number, repeats=repeats)["seconds"])
 
 
 class Bench:
-    """The worker's side: holds one prepared task."""
+    """The worker's side: holds prepared tasks by their numbers."""
 
     def __init__(self) -> None:
-        self._call: Callable[[], Any] = lambda: None
+        self._calls: list[Callable[[], Any]] = []
 
     def prepare(
         self, peer: str, task: str, arrays: dict[str, str], options: dict[str, Any], threads: int
@@ -160,28 +161,33 @@ class Bench:
         found.score()
         loaded = time.perf_counter() - start
         tensors = {name: torch.from_numpy(np.load(path, allow_pickle=False)) for name, path in arrays.items()}
-        self._call = find(task)(found, **tensors, **options)
-        return {"load_seconds": loaded}
+        self._calls.append(find(task)(found, **tensors, **options))
+        return {"load_seconds": loaded, "number": len(self._calls) - 1}
 
-    def call(self, out: str) -> dict[str, Any]:
+    def forget(self) -> dict[str, Any]:
+        """Drop all prepared tasks and their arrays."""
+        self._calls.clear()
+        return {}
+
+    def call(self, number: int, out: str) -> dict[str, Any]:
         """Do it once; a number is returned, an array is written."""
-        result = self._call()
+        result = self._calls[number]()
         array = np.asarray(result.detach() if isinstance(result, torch.Tensor) else result)
         if array.ndim == 0:
             return {"number": float(array)}
         np.save(out, array, allow_pickle=False)
         return {}
 
-    def seconds(self, repeats: int) -> dict[str, Any]:
+    def seconds(self, number: int, repeats: int) -> dict[str, Any]:
         """Time it."""
-        return {"seconds": seconds(self._call, repeats)}
+        return {"seconds": seconds(self._calls[number], repeats)}
 
-    def memory(self) -> dict[str, Any]:
+    def memory(self, number: int) -> dict[str, Any]:
         """Return how many bytes the process grew by at most while it did it, and how many it kept afterwards."""
         _release()
         before = _resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
-        self._call()
+        self._calls[number]()
         peak = _resident("VmHWM")
         _release()
         return {"before": before, "peak": peak - before, "kept": _resident("VmRSS") - before}
