@@ -10,7 +10,7 @@ import numpy as np
 from bench.calls import Calls
 from bench.cases import hard_cases
 from bench.conventions import Convention
-from bench.measure import attempt, chosen
+from bench.measure import chosen, figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -30,27 +30,24 @@ def run(
     announce: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Compare the named peers; as `bench.ssim.run`, without times."""
-    rows = []
+    rows: list[Row] = []
     with Calls() as calls:
         for case in hard_cases():
             announce(case.name)
             calls.inputs(x=case.x, y=case.y)
-            for peer in chosen(TABLES[0], peers):
-                row = {"case": case.name, "kind": "against float64", "peer": peer.name, "version": peer.version}
-                found = attempt(partial(_errors, calls, peer, case))
-                rows.append(row | {"convention": peer.convention.words} | _reason(found))
+            rows += [
+                figures(case.name, "against float64", peer, partial(_errors, calls, peer, case))
+                for peer in chosen(TABLES[0], peers)
+            ]
     return {"rows": rows}
 
 
-def _reason(found: dict[str, float] | str) -> Row:
-    return {"absent": found} if isinstance(found, str) else dict(found)
-
-
-def _errors(calls: Calls, peer: Peer, case: HardCase) -> dict[str, float]:
+def _errors(calls: Calls, peer: Peer, case: HardCase) -> Row:
     """Return the value's error and the gradient's, as a share of its largest element and of its length."""
     x, y = case.x.numpy(), case.y.numpy()
     value = float(calls.make(peer, TABLES[0], "bench.tasks:forward", data_range=case.data_range)())
-    errors = {"value_error": abs(value - peer.convention.value(x, y, case.data_range))}
+    errors: Row = {"convention": peer.convention.words}
+    errors["value_error"] = abs(value - peer.convention.value(x, y, case.data_range))
     if peer.gradient and isinstance(peer.convention, Convention):
         gradient = calls.make(peer, TABLES[0], "bench.tasks:gradient", data_range=case.data_range)()
         expected = peer.convention.gradient(x, y, case.data_range)

@@ -11,13 +11,14 @@ from bench import ms_ssim, ssim
 from bench.calls import Calls
 from bench.cases import images, selected
 from bench.device import peak_bytes, require_gpu
-from bench.measure import attempt, chosen
+from bench.measure import chosen, figures
 from bench.memory import KINDS, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from bench.measure import Row
+    from bench.peers import Peer
 
 TABLES = (*ssim.TABLES, *ms_ssim.TABLES)
 
@@ -55,11 +56,9 @@ def _memory(peers: Collection[str], *, quick: bool) -> list[Row]:
         for peer in chosen(ssim.TABLES[0], peers, "cuda"):
             for kind, task in KINDS.items():
                 if peer.gradient or task == KINDS["forward"]:
-                    found = attempt(partial(_peak, calls, peer, task))
-                    row = {"case": case.name, "kind": f"memory, {kind}", "peer": peer.name, "version": peer.version}
-                    rows.append(row | ({"absent": found} if isinstance(found, str) else {"peak_mib": found / MIB}))
+                    rows.append(figures(case.name, f"memory, {kind}", peer, partial(_peak, calls, peer, task)))
     return rows
 
 
-def _peak(calls: Calls, peer: Any, task: str) -> int:
-    return peak_bytes(calls.make(peer, ssim.TABLES[0], task))
+def _peak(calls: Calls, peer: Peer, task: str) -> Row:
+    return {"peak_mib": peak_bytes(calls.make(peer, ssim.TABLES[0], task)) / MIB}

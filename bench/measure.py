@@ -145,6 +145,13 @@ def timed(
     return list(rows.values())
 
 
+def figures(case: str, kind: str, peer: Peer, function: Callable[[], Row]) -> Row:
+    """Return a peer's row: its figures, or why there are none."""
+    found = attempt(function)
+    row = {"case": case, "kind": kind, "peer": peer.name, "version": peer.version}
+    return row | ({"absent": found} if isinstance(found, str) else found)
+
+
 def attempt(function: Callable[[], Any]) -> Any:
     """Return what a peer's function returns, or in a line why it failed."""
     try:

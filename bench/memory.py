@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.calls import Calls
 from bench.cases import images, selected
-from bench.measure import attempt, chosen
+from bench.measure import chosen, figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -42,9 +42,7 @@ def run(
             announce(peer.name)
             for kind, task in KINDS.items():
                 if peer.gradient or task != KINDS["forward + gradient"]:
-                    row = {"case": case.name, "kind": kind, "peer": peer.name, "version": peer.version}
-                    found = attempt(partial(_peak, calls, peer, task, case))
-                    rows.append(row | ({"absent": found} if isinstance(found, str) else found))
+                    rows.append(figures(case.name, kind, peer, partial(_peak, calls, peer, task, case)))
     return {"rows": rows}
 
 

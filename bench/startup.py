@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.calls import Calls
 from bench.cases import Case, images
-from bench.measure import attempt, chosen
+from bench.measure import chosen, figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -40,9 +40,7 @@ def run(
         calls.inputs(x=x, y=y)
         for peer in chosen(TABLES[0], peers):
             announce(peer.name)
-            row = {"case": CASE.name, "kind": "fresh process", "peer": peer.name, "version": peer.version}
-            found = attempt(partial(_times, calls, peer, times))
-            rows.append(row | ({"absent": found} if isinstance(found, str) else found))
+            rows.append(figures(CASE.name, "fresh process", peer, partial(_times, calls, peer, times)))
     return {"rows": rows}
 
 

@@ -1,6 +1,6 @@
 """The one table of what can be measured.
 
-A suite is a module with ``run(peers, *, quick, rounds, announce) -> dict`` and its libraries: ``PEERS``, or ``TABLES``
+A suite is a module with ``run(peers, *, quick, rounds, announce) -> dict`` and its libraries, ``PEERS``, or ``TABLES``
 with the names ``module:TABLE`` of others' tables. The dictionary it returns holds ``rows``, each with ``case``,
 ``kind``, ``peer`` and ``version``, and either ``absent`` (why there is no figure) or figures by the names of
 `bench.results.COLUMNS`; a row with ``times_fastssim`` takes part in `bench.compare` and in "where we lose".
@@ -29,14 +29,15 @@ class Suite:
 
     @property
     def written(self) -> bool:
-        """Whether this version has it."""
-        return find_spec(self.module) is not None
+        """Whether this version has it: a module with a `run`."""
+        return find_spec(self.module) is not None and hasattr(import_module(self.module), "run")
 
     @property
     def peers(self) -> list[str]:
-        """Names of its libraries."""
-        tables = getattr(import_module(self.module), "TABLES", (f"{self.module}:PEERS",))
-        return list(dict.fromkeys(peer.name for table in tables for peer in find(table)))
+        """Names of its libraries; none where it measures ours alone."""
+        module = import_module(self.module)
+        tables = [find(table) for table in getattr(module, "TABLES", ())] or [getattr(module, "PEERS", ())]
+        return list(dict.fromkeys(peer.name for table in tables for peer in table))
 
     def run(
         self,
