@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -46,7 +47,8 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     repeats = {}
     for name, function in functions.items():
         function()
-        repeats[name] = max(1, round(ROUND_SECONDS / max(seconds(function, 1), 1e-7)))
+        once = seconds(function, 1)
+        repeats[name] = max(1, round(ROUND_SECONDS / max(once, 1e-7))) if math.isfinite(once) else 1
     samples: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():

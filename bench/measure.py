@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.calls import Calls
 from bench.cases import images
-from bench.harness import interleaved, ratio, summary
+from bench.harness import interleaved, ratio, seconds, summary
 from bench.worker import find
 
 if TYPE_CHECKING:
@@ -136,13 +137,37 @@ def timed(
                 row["absent"] = reason
             else:
                 calls[name] = call
-    samples = interleaved(calls, rounds)
+    failed: dict[str, str] = {}
+    samples = interleaved({name: _Guarded(call, name, failed) for name, call in calls.items()}, rounds)
     for name, row in rows.items():
-        if name in samples:
+        if name in failed:  # a later call: training has changed its input, say
+            row["absent"] = failed[name]
+        elif name in samples:
             row.update(summary(samples[name]))
-            if OWN in samples and row.get("comparable", True):
+            if OWN in samples and OWN not in failed and row.get("comparable", True):
                 row["times_fastssim"] = ratio(samples[name], to=samples[OWN])
     return list(rows.values())
+
+
+class _Guarded:
+    """A call that notes its first failure and then does nothing, so that the others' measurement goes on."""
+
+    def __init__(self, call: Callable[[], Any], name: str, failed: dict[str, str]) -> None:
+        self._call = call
+        self._name = name
+        self._failed = failed
+
+    def __call__(self) -> None:
+        """Do it once."""
+        self.seconds(1)
+
+    def seconds(self, repeats: int) -> float:
+        """Return the seconds of one call."""
+        found = math.nan if self._name in self._failed else attempt(partial(seconds, self._call, repeats))
+        if isinstance(found, str):
+            self._failed[self._name] = found
+            return math.nan
+        return float(found)
 
 
 def figures(case: str, kind: str, peer: Peer, function: Callable[[], Row]) -> Row:

@@ -42,7 +42,7 @@ def draw(content: dict[str, Any], folder: Path) -> list[Path]:
 def _curve(axes: Any, content: dict[str, Any], key: tuple[str, str, str]) -> None:
     """Draw one library's curve, its fitted exponent in the legend."""
     rows = [row for row in content["rows"] if (row["kind"], row["axis"], row["peer"]) == key]
-    measured = [(row["value"], row["median_ms"]) for row in rows if "median_ms" in row]
+    measured = [(row["value"], row["least_ms"]) for row in rows if "least_ms" in row]
     if not measured:
         return
     slope = [fit["exponent"] for fit in content["fits"] if (fit["kind"], fit["axis"], fit["peer"]) == key]

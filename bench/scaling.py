@@ -109,7 +109,7 @@ def _curve(peer: Peer, wanted: list[Point], limit: int) -> list[Row]:
                         if isinstance(found, str):
                             row["absent"] = lost = found
                         else:
-                            row |= {"median_ms": 1e3 * found, "ns_per_pixel": 1e9 * found / point.case.pixels}
+                            row |= {"least_ms": 1e3 * found, "ns_per_pixel": 1e9 * found / point.case.pixels}
                             pixels, last = point.case.pixels, found
                     rows.append(row)
     return rows
@@ -135,15 +135,15 @@ def fits(rows: list[Row]) -> list[Row]:
     Examples
     --------
     >>> row = {"kind": "forward", "axis": "pixels", "peer": "p"}
-    >>> fits([row | {"value": n, "median_ms": 3 * n} for n in (1, 2, 4)])[0]["exponent"]
+    >>> fits([row | {"value": n, "least_ms": 3 * n} for n in (1, 2, 4)])[0]["exponent"]
     1.0
     """
     found = []
     for kind, axis, peer in dict.fromkeys((row["kind"], row["axis"], row["peer"]) for row in rows):
         curve = [
-            (row["value"], row["median_ms"])
+            (row["value"], row["least_ms"])
             for row in rows
-            if (row["kind"], row["axis"], row["peer"]) == (kind, axis, peer) and "median_ms" in row
+            if (row["kind"], row["axis"], row["peer"]) == (kind, axis, peer) and "least_ms" in row
         ]
         if len(curve) >= 3:
             value, time = np.log(np.array(curve, float).T)

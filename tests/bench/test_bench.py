@@ -240,7 +240,7 @@ def test_points_of_scaling():
 
 def test_a_slope_is_fitted():
     row = {"kind": "forward", "axis": "pixels", "peer": "p"}
-    rows = [row | {"value": n, "median_ms": 5 * n**1.5} for n in (1, 4, 64)]
+    rows = [row | {"value": n, "least_ms": 5 * n**1.5} for n in (1, 4, 64)]
     assert scaling.fits(rows) == [row | {"exponent": 1.5, "points": 3}]
     assert scaling.fits(rows[:2]) == []
 
@@ -323,3 +323,18 @@ def test_all_runs_what_it_can(monkeypatch, capsys):
 
 def test_an_error_of_a_peer_is_one_line():
     assert measure.attempt(lambda: 1 / 0) == "ZeroDivisionError: division by zero"
+
+
+def test_a_peer_that_fails_later_does_not_stop_the_others():
+    calls = iter(range(100))
+
+    def fails():
+        if next(calls) > 2:
+            raise AssertionError("out of range")
+
+    wanted = [Peer(name, name, lambda: None) for name in ("fastssim", "fails")]
+    make = {"fastssim": lambda: lambda: None, "fails": lambda: fails}
+    own, other = measure.timed({"case": "c", "kind": "k"}, wanted, make, {}, rounds=3)
+    assert own["times_fastssim"] == 1
+    assert other["absent"] == "AssertionError: out of range"
+    assert "median_ms" not in other

@@ -15,7 +15,6 @@ from bench.worker import Worker, WorkerError
 
 OWN = SSIM[0]
 TABLE = "bench.peers:SSIM"
-KILLED = "test_worker:KILLED"
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +55,14 @@ def test_what_fails_there_is_said_here(worker):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
-def test_a_death_is_named():
+def test_too_little_memory_and_a_death_are_named(tmp_path):
+    large = tmp_path / "large.npy"
+    np.lib.format.open_memmap(large, "w+", np.float32, (1, 1, 1 << 16, 1 << 16))  # 16 GiB, none of it on the disk
+    task = {"task": "bench.tasks:forward", "options": {}, "threads": 1}
     with Worker() as dying:
-        dying.ask("limit", size=1 << 26)
-        with pytest.raises(WorkerError, match=r"MemoryError|RuntimeError|died|ended"):
-            dying.ask("prepare", peer=f"{TABLE}:fastssim", task="numpy:zeros", arrays={}, options={}, threads=1)
+        dying.ask("limit", size=1 << 33)
+        with pytest.raises(WorkerError, match="MemoryError: Unable to allocate 16"):
+            dying.ask("prepare", peer=f"{TABLE}:fastssim", arrays={"x": str(large)}, **task)
         dying._process.kill()
         with pytest.raises(WorkerError, match=r"died of SIGKILL \(out of memory\?\)"):
             dying.ask("forget")
@@ -110,7 +112,7 @@ def test_a_curve_ends_where_a_library_dies(monkeypatch):
     monkeypatch.setattr(scaling, "_least", measured)
     points = [scaling.Point("pixels", 4**k, Case((1, 1, 2**k, 2**k))) for k in range(5, 9)]
     rows = scaling._curve(Peer("p", "p", lambda: None, gradient=False), points, 0)
-    assert [row.get("median_ms") for row in rows] == [1.0, 4.0, None, None]
+    assert [row.get("least_ms") for row in rows] == [1.0, 4.0, None, None]
     assert [row.get("absent") for row in rows] == [None, None, "MemoryError: too much", "MemoryError: too much"]
 
 
