@@ -1,4 +1,4 @@
-"""``python -m bench ssim`` measures; ``python -m bench docs`` writes `docs/benchmarks.md` from `bench/results`."""
+"""Measure (`python -m bench ssim`), compare two results, write `docs/benchmarks.md` from `bench/results`."""
 
 from __future__ import annotations
 
@@ -6,64 +6,144 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from bench import results, sass, ssim
-from bench.peers import PEERS
+from bench import environments, results, sass
+from bench.compare import TOLERANCE, compare, slower, table
+from bench.suites import SUITES, Suite
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = tuple(peer.name for peer in PEERS)
+ROUNDS, QUICK_ROUNDS = 15, 5
 
 
 def main(words: list[str] | None = None) -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.replace("`", ""))
     commands = parser.add_subparsers(dest="command", required=True)
-    measure = commands.add_parser("ssim", help="mean SSIM, forward and with its gradient, on the CPU")
-    measure.add_argument("--peers", default=",".join(NAMES), help=f"libraries, separated by commas: {', '.join(NAMES)}")
-    measure.add_argument("--quick", action="store_true", help="leave out the largest images")
-    measure.add_argument("--rounds", type=int, default=15, help="samples of each measurement")
-    measure.add_argument("--threads", type=int, help="as torch.set_num_threads; by default what torch chose")
-    measure.add_argument("--out", type=Path, help="folder for ssim.json; by default the table is printed only")
+    for name, purpose in {**{name: suite.purpose for name, suite in SUITES.items()}, "all": "all of these"}.items():
+        _add_options(commands.add_parser(name, help=purpose))
     machine_code = commands.add_parser("sass", help="what the CUDA kernels cost, from their machine code; needs no GPU")
     machine_code.add_argument("--arch", default="sm_90", help="architecture; by default sm_90, the H100")
-    commands.add_parser("docs", help="write docs/benchmarks.md from bench/results/*.json")
+    commands.add_parser("docs", help="write docs/benchmarks.md and its plots from bench/results/*.json")
+    peers = commands.add_parser("peers", help="list the libraries that need environments of their own")
+    peers.add_argument("--install", action="store_true", help="make those environments")
+    gate = commands.add_parser("compare", help="status 1 where fastssim became slower, by ratios to other libraries")
+    gate.add_argument("old", type=Path, help="a result, or a folder of results")
+    gate.add_argument("new", type=Path)
+    gate.add_argument("--tolerance", type=float, default=TOLERANCE, help="change of a ratio that is noise")
     given = parser.parse_args(words)
     if given.command == "docs":
         _write_page()
-        return
-    if given.command == "sass":
+    elif given.command == "sass":
         sass.main(given.arch)
-        return
-    peers = [name.strip() for name in given.peers.split(",")]
-    unknown = sorted(set(peers) - set(NAMES))
-    if unknown:
-        parser.error(f"no peer is named {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    if given.rounds < 1:
-        parser.error(f"--rounds is {given.rounds}; give at least 1")
+    elif given.command == "peers":
+        _peers(install=given.install)
+    elif given.command == "compare":
+        _compare(parser, given)
+    else:
+        _measure(parser, given)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Give every suite the same options."""
+    parser.add_argument("--peers", help="libraries, separated by commas; by default all")
+    parser.add_argument("--quick", action="store_true", help="leave out what takes long")
+    parser.add_argument("--full", action="store_true", help="scaling: up to 2^28 pixels")
+    parser.add_argument("--rounds", type=int, help=f"samples of each; by default {ROUNDS}, {QUICK_ROUNDS} with --quick")
+    parser.add_argument("--threads", type=int, help="as torch.set_num_threads; by default what torch chose")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of ssim and ms-ssim")
+    parser.add_argument("--out", type=Path, help="folder for SUITE.json; by default the tables are printed only")
+
+
+def _measure(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Run one suite, or all that there are."""
+    for name in ("rounds", "threads"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} is {value}; give at least 1")
     if given.threads is not None:
-        if given.threads < 1:
-            parser.error(f"--threads is {given.threads}; give at least 1")
         torch.set_num_threads(given.threads)
-    measured = ssim.run(
-        peers, quick=given.quick, rounds=given.rounds, announce=lambda line: print(line, file=sys.stderr)
+    every = given.command == "all"
+    suites = SUITES if every else {given.command: SUITES[given.command]}
+    known = list(dict.fromkeys(peer for suite in suites.values() for peer in suite.peers))
+    peers = known if given.peers is None else [name.strip() for name in given.peers.split(",")]
+    unknown = sorted(set(peers) - set(known))
+    if unknown:
+        parser.error(f"no peer is named {', '.join(unknown)}; there are {', '.join(known)}")
+    for name, suite in suites.items():
+        try:
+            _measure_one(name, suite, peers, given)
+        except RuntimeError as error:  # no GPU
+            if not every:
+                sys.exit(f"{name}: {error}")
+            _say(f"{name}: left out, {error}")
+
+
+def _measure_one(name: str, suite: Suite, peers: list[str], given: argparse.Namespace) -> None:
+    """Run one suite, print its tables and keep its results."""
+    rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
+    measured = suite.run(
+        peers,
+        quick=given.quick,
+        rounds=rounds,
+        announce=lambda line: _say(f"{name}: {line}"),
+        device=given.device,
+        full=given.full,
     )
-    content = {**results.describe(), "suite": "ssim", **measured}
-    print(results.markdown([("this run", content)]))
+    content: dict[str, Any] = {**results.describe(), "suite": name, "quick": given.quick, "rounds": rounds, **measured}
+    print(results.section("this run", content), flush=True)
     if given.out is not None:
-        results.write(given.out / "ssim.json", content)
-        print(f"results: {given.out / 'ssim.json'}", file=sys.stderr)
+        results.write(given.out / f"{name}.json", content)
+        _say(f"{name}: results in {given.out / f'{name}.json'}")
 
 
 def _write_page() -> None:
-    """Write the page of all committed results."""
+    """Write the page of all committed results, and their plots."""
     files = sorted((ROOT / "bench" / "results").glob("*.json"))
     found = [(f"bench/results/{path.name}", json.loads(path.read_text(encoding="utf-8"))) for path in files]
     page = ROOT / "docs" / "benchmarks.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(results.markdown(found), encoding="utf-8")
     print(page)
+    for _, content in found:
+        if results.pictures(content):
+            from bench.plots import draw  # noqa: PLC0415  # matplotlib, where there is something to draw
+
+            print(*draw(content, page.parent), sep="\n")
+
+
+def _peers(*, install: bool) -> None:
+    """Make the environments, or say which are there."""
+    failed = environments.install(environments.ENVIRONMENTS) if install else {}
+    for name, packages in environments.ENVIRONMENTS.items():
+        try:
+            state = str(environments.python(name))
+        except ImportError:
+            state = failed.get(name, "not there; python -m bench peers --install makes it")
+        print(f"{name:10} {' '.join(packages)}: {state}")
+    if failed:
+        sys.exit(1)
+
+
+def _compare(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Compare two results; end with status 1 where fastssim became slower."""
+    if not given.tolerance > 0:
+        parser.error(f"--tolerance is {given.tolerance}; give a share above 0, as {TOLERANCE}")
+    try:
+        changes = compare(given.old, given.new)
+    except ValueError as error:
+        parser.error(str(error))
+    print(table(changes, given.tolerance))
+    lost = [change for change in changes if slower(change, given.tolerance)]
+    if lost:
+        _say(f"fastssim is slower by more than {given.tolerance:.0%} in {len(lost)} of {len(changes)} measurements")
+        sys.exit(1)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

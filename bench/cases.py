@@ -34,6 +34,11 @@ CASES = (
 )
 
 
+def selected(*, quick: bool, smallest: int = 1) -> list[Case]:
+    """Return the cases of a run, those with at least `smallest` pixels down and across."""
+    return [case for case in CASES if (case.quick or not quick) and min(case.shape[2:]) >= smallest]
+
+
 def images(case: Case, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw an image and a worse copy of it, float32 in [0, 1]: smooth structure, fine texture, then noise.
 
@@ -50,3 +55,35 @@ def images(case: Case, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     x = (0.8 * smooth + 0.2 * torch.rand(case.shape, generator=generator)).clamp(0, 1)
     y = (x + 0.1 * torch.randn(case.shape, generator=generator)).clamp(0, 1)
     return x, y
+
+
+@dataclass(frozen=True)
+class HardCase:
+    """A pair of images on which float32 loses digits."""
+
+    name: str
+    x: torch.Tensor  # (1, 1, H, W), float32
+    y: torch.Tensor
+    data_range: float = 1.0
+
+
+def hard_cases(size: int = 96) -> list[HardCase]:
+    """Draw the hard pairs: bright and flat, 16 bits, dark, constant, checkerboard.
+
+    Examples
+    --------
+    >>> [case.name for case in hard_cases()]
+    ['bright flat', '16 bits', 'dark', 'constant', 'checkerboard']
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 1, size, size)
+    noise = [torch.randn(shape, generator=generator) for _ in range(4)]
+    x, y = images(Case(shape))
+    odd = (torch.arange(size)[:, None] + torch.arange(size)).remainder(2).float().expand(shape).contiguous()
+    return [
+        HardCase("bright flat", 0.98 + 0.002 * noise[0], 0.98 + 0.002 * noise[1]),
+        HardCase("16 bits", (x * 65535).round(), (y * 65535).round(), 65535.0),
+        HardCase("dark", 0.002 * noise[2].abs(), 0.002 * noise[3].abs()),
+        HardCase("constant", torch.full(shape, 0.5), torch.full(shape, 0.6)),
+        HardCase("checkerboard", odd, 1 - 0.9 * odd),
+    ]

@@ -1,15 +1,26 @@
-"""Time several functions fairly: interleaved rounds in one process, medians and ratios."""
+"""Time several functions fairly: interleaved rounds, medians, and ratios taken round by round."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ROUND_SECONDS = 0.02  # a sample repeats a short function until it lasts this long
+FEWEST = 3  # samples of a function that takes too long for more
+LONGEST = 6.0  # seconds of one function's samples after which the rest of its rounds is left out
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A function that is timed where it runs: in another process, or on a GPU."""
+
+    def seconds(self, repeats: int) -> float:
+        """Return the seconds of one call, averaged over `repeats`."""
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -25,7 +36,7 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     Returns
     -------
     dict of str to list of float
-        Seconds of one call, `rounds` samples each.
+        Seconds of one call, `rounds` samples each; fewer, but the first three, of a function that takes long.
 
     Examples
     --------
@@ -36,11 +47,14 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     repeats = {}
     for name, function in functions.items():
         function()
-        repeats[name] = max(1, round(ROUND_SECONDS / max(_seconds(function, 1), 1e-7)))
+        once = seconds(function, 1)
+        repeats[name] = max(1, round(ROUND_SECONDS / max(once, 1e-7))) if math.isfinite(once) else 1
     samples: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            samples[name].append(_seconds(function, repeats[name]))
+            taken = samples[name]
+            if len(taken) < FEWEST or sum(taken) * repeats[name] < LONGEST:
+                taken.append(seconds(function, repeats[name]))
     return samples
 
 
@@ -58,8 +72,22 @@ def summary(samples: list[float]) -> dict[str, float]:
     return {"median_ms": 1e3 * median, "lower_ms": 1e3 * lower, "upper_ms": 1e3 * upper}
 
 
-def _seconds(function: Callable[[], object], repeats: int) -> float:
+def ratio(samples: list[float], to: list[float]) -> float:
+    """Median of the ratios of the rounds that both took part in: what slows a whole round down cancels.
+
+    Examples
+    --------
+    >>> ratio([2.0, 20.0, 4.0], to=[1.0, 10.0, 1.0])
+    2.0
+    """
+    return statistics.median(a / b for a, b in zip(samples, to, strict=False))
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
     """Return the seconds of one call, averaged over `repeats`."""
+    timed: object = function
+    if isinstance(timed, Timed):
+        return timed.seconds(repeats)
     start = time.perf_counter()
     for _ in range(repeats):
         function()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from bench.device import OnDevice
 from bench.harness import interleaved
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ STEPS = 32  # multiply-adds in a chain
 REPEATS = 20_000
 ELEMENTS = 1024  # fits the first cache
 COPIED = 1 << 28  # bytes, far more than any cache
+MATRIX = 4096  # rows of the matrices that a GPU multiplies
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Rates of all threads together."""
+    """Rates of all threads together, or of a GPU."""
 
     threads: int
     fma_per_second: float  # float32
@@ -34,21 +36,27 @@ class Roofline:
         return max(fma / self.fma_per_second, moved / self.bytes_per_second)
 
 
-def measure() -> Roofline:
-    """Measure with `torch.get_num_threads()` threads."""
+def measure(device: str = "cpu") -> Roofline:
+    """Measure with `torch.get_num_threads()` threads, or on the GPU."""
     threads = torch.get_num_threads()
-    arrays = [np.full(ELEMENTS, 0.5, np.float32) for _ in range(threads)]
-    source = torch.zeros(COPIED // 4)
+    source = torch.zeros(COPIED // 4, device=device)
     target = torch.empty_like(source)
-    with ThreadPoolExecutor(threads) as pool:
-        samples = interleaved(
-            {
-                "fma": lambda: list(pool.map(_multiply_add, arrays)),
-                "copy": lambda: target.copy_(source),
-            },
-            rounds=5,
-        )
-    done = threads * ELEMENTS * STEPS * REPEATS
+    if device == "cuda":
+        square = torch.zeros(MATRIX, MATRIX, device=device)
+        calls = {"fma": OnDevice(lambda: square @ square), "copy": OnDevice(lambda: target.copy_(source))}
+        samples = interleaved(calls, rounds=5)
+        done = float(MATRIX) ** 3
+    else:
+        arrays = [np.full(ELEMENTS, 0.5, np.float32) for _ in range(threads)]
+        with ThreadPoolExecutor(threads) as pool:
+            samples = interleaved(
+                {
+                    "fma": lambda: list(pool.map(_multiply_add, arrays)),
+                    "copy": lambda: target.copy_(source),
+                },
+                rounds=5,
+            )
+        done = float(threads * ELEMENTS * STEPS * REPEATS)
     return Roofline(threads, done / min(samples["fma"]), 2 * COPIED / min(samples["copy"]))
 
 

@@ -68,7 +68,7 @@ def march(plan: Plan, task: Task) -> Launch | None:
     """Return the march for a plan; nothing where it does not fit, and the definition, window by window, is needed."""
     n, c, height, width = plan.shape
     taps_y, taps_x = len(plan.taps_y), len(plan.taps_x)
-    padding, pad_y, pad_x = paddings(plan)
+    padding, (pad_y, pad_x) = plan.padding, plan.pad
     wide = _columns(task, taps_y, plan.dtype) if min(taps_y, taps_x) >= 3 else 0
     halo = taps_x - 1 if task.gradients else 0
     possible = [count for count in THREADS if wide and count * wide - halo >= 2 * taps_x]
@@ -149,8 +149,8 @@ def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
         "GRADIENTS": task.gradients,
         "UPSTREAM": task.upstream,
         "MAP": task.ssim_map,
-        "PADDING": paddings(plan)[0].upper(),
-        "UNBIASED": getattr(plan, "unbiased", 1.0) != 1,
+        "PADDING": plan.padding.upper(),
+        "UNBIASED": plan.unbiased != 1,
     }
 
 
@@ -158,7 +158,6 @@ def _fields(plan: Plan) -> dict[str, Any]:
     """Fields that the kernels' structures have in common."""
     _, c, height, width = plan.shape
     _, _, windows_y, windows_x = plan.map_shape
-    unbiased = getattr(plan, "unbiased", 1.0)
     return {
         "channels": c,
         "height": height,
@@ -167,18 +166,12 @@ def _fields(plan: Plan) -> dict[str, Any]:
         "windows_x": windows_x,
         "c1": plan.c1,
         "c2": plan.c2,
-        "spread": unbiased / 2,
-        "twice_spread": unbiased,
+        "spread": plan.unbiased / 2,
+        "twice_spread": plan.unbiased,
         "scale": 1,
         "taps_y": rounded(plan.taps_y, plan.dtype),
         "taps_x": rounded(plan.taps_x, plan.dtype),
     }
-
-
-def paddings(plan: Plan) -> tuple[str, int, int]:
-    """Name of a plan's padding, and the rows and columns that it adds on each side."""
-    padding = getattr(plan, "padding", "valid")
-    return padding, *((0, 0) if padding == "valid" else (len(plan.taps_y) // 2, len(plan.taps_x) // 2))
 
 
 def _columns(task: Task, taps_y: int, dtype: str) -> int:

@@ -71,9 +71,11 @@ def march(
     NotImplementedError
         If the plan has a mask, or takes integer pixels as fractions.
     """
-    for option, instead in (("masked", "mask"), ("fractions", "integer pixels as fractions of their range")):
-        if getattr(plan, option, False):
-            raise NotImplementedError(f"the CUDA kernels have no {instead} yet: compute on the CPU, call x.cpu() first")
+    integers = any(device.dtype(image).startswith("uint") for image in (x, y))
+    lacking = {"mask": plan.masked, "integer pixels as fractions of their range": plan.fractions and integers}
+    for option, asked in lacking.items():
+        if asked:
+            raise NotImplementedError(f"the CUDA kernels have no {option} yet: compute on the CPU, call x.cpu() first")
     task = Task(
         device.dtype(x),
         device.dtype(y),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 _SHAPE = (8, 3, 1080, 1920)
-_ELEVEN, _SEVEN = Gaussian().weights, Uniform(7).weights
+_ELEVEN, _SEVEN = Gaussian().weights_y, Uniform(7).weights_y
 _PLAN = Plan(_SHAPE, "float32", _ELEVEN, _ELEVEN, 1e-4, 9e-4)
 _TASK = Task("float32", "float32")
 _TASKS: dict[str, dict[str, Any]] = {

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch.nn import functional as F
 
 from fastssim.functional import ssim_loss
 from fastssim.tiles.bands import Bands
@@ -42,13 +40,13 @@ def ssim_residual(
     tiles : ndarray or torch.Tensor, (T, C, h, w)
         All tiles of the grid in row-major order, float32 or float64, as a model reconstructed them.
     image : ndarray, torch.Tensor, or anything that slices, (C, H, W)
-        Of the tiles' dtype.
+        Of any dtype that `fastssim.ssim` takes; integers are read as it reads them.
     grid : TileGrid
         Where the tiles lie.
     window, reduction
         How tiles are blended, as for `blend`.
     ssim_window : Window
-        Of SSIM; its half must be smaller than a tile.
+        Of SSIM.
     **options
         Any other keyword of `fastssim.ssim` but ``reduction`` and ``padding``.
 
@@ -60,10 +58,11 @@ def ssim_residual(
     Raises
     ------
     TypeError, ValueError
-        If tiles and image are not the grid's or not of one dtype, or as `blend` and `fastssim.ssim`.
+        If tiles and image are not the grid's, or as `blend` and `fastssim.ssim`.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from fastssim.tiles import TileGrid, extract
     >>> grid = TileGrid((100, 90), tile=64, stride=32)
     >>> image = np.random.default_rng(0).random((1, 100, 90), np.float32)
@@ -78,28 +77,22 @@ def ssim_residual(
         raise NotImplementedError(
             "tiles require a gradient, which ssim_residual does not carry through: call .detach()"
         )
-    border = ssim_window.size // 2
-    if border >= min(height, width):
-        raise ValueError(
-            f"the window of SSIM is {ssim_window.size} pixels wide, too large to be mirrored in tiles of"
-            f" {height} x {width}"
-        )
-    array = tiles.numpy() if isinstance(tiles, torch.Tensor) else tiles
     bands = Bands(image, grid)
     blender = Blender(grid, channels=shape[1], dtype=tiles.dtype, window=window, reduction=reduction)
     out = tuple(empty((shape[1], *grid.size), dtype) for dtype in blender.dtypes)
+    target = out if len(out) > 1 else out[0]
     across = grid.shape[1]
     for row in range(grid.shape[0]):
         band = bands.read(row, 1)
         for first in range(row * across, (row + 1) * across, _TOGETHER):
             end = min(first + _TOGETHER, (row + 1) * across)
-            original = bands.cut(band, row, first, end)
-            x, y = (
-                F.pad(torch.from_numpy(np.ascontiguousarray(pixels)), [border] * 4, mode="reflect")
-                for pixels in (array[first:end], original)
+            y: Any = bands.cut(band, row, first, end)
+            if isinstance(tiles, torch.Tensor):
+                y = torch.from_numpy(y)
+            residual: Any = ssim_loss(
+                tiles[first:end], y, window=ssim_window, padding="reflect", reduction="none", **options
             )
-            residual = ssim_loss(x, y, window=ssim_window, reduction="none", **options)
             blender.push(
-                residual if isinstance(tiles, torch.Tensor) else residual.numpy(), out if len(out) > 1 else out[0]
+                residual.to(tiles.dtype) if isinstance(tiles, torch.Tensor) else residual.astype(tiles.dtype), target
             )
-    return out if len(out) > 1 else out[0]
+    return target

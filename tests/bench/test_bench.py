@@ -2,21 +2,26 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+import fastssim
 from bench import __main__ as command
-from bench import harness, results, roofline, ssim
+from bench import accuracy, cases, harness, measure, peers, results, roofline, scaling, segment, ssim
+from bench.calls import Calls
 from bench.cases import CASES, Case, images
-from bench.peers import PEERS, Peer, forward, gradient
+from bench.conventions import PER_CHANNEL, REFLECT, UNIFORM, VALID, decimated
+from bench.peers import MS_SSIM, SSIM, UNIFORM_SSIM, Peer
+from bench.suites import SUITES, Suite
+from fastssim import reference
 
-ROOFLINE = roofline.Roofline(threads=1, fma_per_second=1e11, bytes_per_second=1e10)
+BY_NAME = {peer.name: peer for peer in SSIM}
+LIMITS = roofline.Roofline(threads=1, fma_per_second=1e11, bytes_per_second=1e10)
 
 
-@pytest.fixture
-def one_small_case(monkeypatch):
-    monkeypatch.setattr(ssim, "CASES", (Case((2, 1, 48, 40)), Case((1, 1, 64, 64), quick=False)))
-    monkeypatch.setattr(roofline, "measure", lambda: ROOFLINE)
+def quiet(_):
+    pass
 
 
 def test_the_cases_are_those_of_the_documentation():
@@ -25,16 +30,78 @@ def test_the_cases_are_those_of_the_documentation():
     assert x.dtype == torch.float32
     assert 0 <= x.min() < y.max() <= 1
     assert torch.equal(x, images(CASES[0])[0])  # every library and every run gets the same
+    assert [case.name for case in cases.selected(quick=True, smallest=176)] == ["1x1x1024x1024", "4x3x512x512"]
 
 
-@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_every_peer_computes_the_same_value_and_gradient(peer):
-    pytest.importorskip(peer.package.replace("-", "_"))
-    x, y = (image.double() for image in images(Case((2, 3, 40, 56))))
-    own = PEERS[0].score()
-    assert abs(forward(peer.score(), x, y) - forward(own, x, y)) < 1e-6
-    expected = gradient(own, x, y)
-    assert (gradient(peer.score(), x, y) - expected).abs().max() < 1e-5 * expected.abs().max()
+OTHER = ("multi-scale", "blazediff-ssim")  # no convention known that gives its value: the table marks it
+INSTALLED = [
+    pytest.param(
+        peer,
+        table,
+        id=f"{table}-{peer.name}",
+        marks=[] if (table, peer.name) != OTHER else [pytest.mark.xfail(reason="computes something else")],
+    )
+    for table, found in (("gaussian", SSIM), ("uniform", UNIFORM_SSIM), ("multi-scale", MS_SSIM))
+    for peer in found
+    if peer.environment is None and "cpu" in peer.devices and "compiled" not in peer.name
+]
+
+
+@pytest.mark.parametrize(("peer", "table"), INSTALLED)
+def test_every_peer_computes_its_convention(peer, table):
+    try:
+        score = peer.score()
+    except ImportError as error:
+        pytest.skip(str(error))
+    window = 7 if table == "uniform" else 11
+    x, y = images(Case((2, 1, 192, 176)) if table == "multi-scale" else Case((2, 3, 40, 56)))
+    value = float(score(peer.prepare(x, 1.0), peer.prepare(y, 1.0), 1.0, window))
+    assert abs(value - peer.convention.value(x.numpy(), y.numpy(), 1.0, window)) < 5e-6
+    if peer.gradient and table == "gaussian":
+        x, y = x.double().requires_grad_(), y.double()
+        score(x, y, 1.0, window).backward()
+        expected = peer.convention.gradient(x.detach().numpy(), y.numpy(), 1.0, window)
+        assert np.abs(x.grad.numpy() - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_conventions_are_built_of_the_reference():
+    x, y = (image.double().numpy() for image in images(Case((1, 2, 90, 40))))
+    assert VALID.value(x, y) == pytest.approx(reference.ssim(x, y).mean(), rel=1e-13)  # more rows than a strip
+    border = ((0, 0), (0, 0), (5, 5), (5, 5))
+    mirrored = reference.ssim(np.pad(x, border, mode="reflect"), np.pad(y, border, mode="reflect"))
+    assert REFLECT.value(x, y) == pytest.approx(mirrored.mean(), rel=1e-13)
+    patches = [np.lib.stride_tricks.sliding_window_view(image, (7, 7), (2, 3)) for image in (x, y)]
+    mean_x, mean_y = (patch.mean((-2, -1)) for patch in patches)
+    sample = [patch.var((-2, -1), ddof=1) for patch in patches]
+    cross = (patches[0] * patches[1]).mean((-2, -1)) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+    index = luminance * (2 * cross * 49 / 48 + 9e-4) / (sum(sample) + 9e-4)
+    assert UNIFORM.value(x, y, window=7) == pytest.approx(index.mean(), rel=1e-10)
+
+
+def test_the_mirrored_gradient_is_the_slope():
+    x, y = (image.double().numpy() for image in images(Case((1, 1, 14, 13))))
+    gradient = REFLECT.gradient(x, y)
+    step = np.zeros_like(x)
+    for place in ((0, 0, 0, 0), (0, 0, 1, 12), (0, 0, 7, 6)):
+        step[:] = 0
+        step[place] = 1e-5
+        slope = (REFLECT.value(x + step, y) - REFLECT.value(x - step, y)) / 2e-5
+        assert gradient[place] == pytest.approx(slope, rel=1e-6, abs=1e-9)
+
+
+def test_the_multi_scale_definition():
+    x, y = (image.double() for image in images(Case((1, 2, 176, 192))))
+    msssim = pytest.importorskip("pytorch_msssim")
+    expected = msssim.ms_ssim(x, y, data_range=1.0).item()
+    assert PER_CHANNEL.value(x.numpy(), y.numpy()) == pytest.approx(expected, abs=1e-6)  # its taps are float32
+
+
+def test_decimation_takes_the_mean_of_the_pixels_about_every_second_one():
+    image = np.arange(512.0 * 512).reshape(1, 1, 512, 512)
+    half = decimated(image)
+    assert half.shape == (1, 1, 256, 256)
+    assert half[0, 0, 3, 4] == image[0, 0, 5:7, 7:9].mean()
 
 
 def test_rounds_are_interleaved():
@@ -44,13 +111,30 @@ def test_rounds_are_interleaved():
     assert squeezed[-4:] == ["a", "b", "a", "b"]
 
 
+def test_what_takes_long_has_fewer_samples():
+    class Slow:
+        def __call__(self):
+            return None
+
+        def seconds(self, repeats):
+            return 4.0 * repeats
+
+    samples = harness.interleaved({"slow": Slow(), "quick": lambda: None}, rounds=6)
+    assert len(samples["slow"]) == 3
+    assert len(samples["quick"]) == 6
+
+
 def test_summary_of_one_sample():
     assert harness.summary([0.004]) == {"median_ms": 4.0, "lower_ms": 4.0, "upper_ms": 4.0}
 
 
+def test_a_ratio_is_taken_round_by_round():
+    assert harness.ratio([2.0, 30.0, 3.0], to=[1.0, 10.0, 1.0, 99.0]) == 3.0
+
+
 def test_the_roofline_takes_what_binds():
-    assert ROOFLINE.seconds(fma=1e11, moved=1) == 1
-    assert ROOFLINE.seconds(fma=1, moved=1e10) == 1
+    assert LIMITS.seconds(fma=1e11, moved=1) == 1
+    assert LIMITS.seconds(fma=1, moved=1e10) == 1
 
 
 def test_the_roofline_is_measured(monkeypatch):
@@ -62,63 +146,185 @@ def test_the_roofline_is_measured(monkeypatch):
     assert 1e8 < limits.bytes_per_second < 1e13
 
 
-@pytest.mark.usefixtures("one_small_case")
+@pytest.mark.usefixtures("small")
 def test_command_writes_results_and_table(tmp_path, capsys):
     command.main(["ssim", "--quick", "--rounds", "2", "--peers", "fastssim", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     content = json.loads((tmp_path / "ssim.json").read_text())
     assert [path.name for path in tmp_path.iterdir()] == ["ssim.json"]
     assert {row["case"] for row in content["rows"]} == {"2x1x48x40"}
-    assert [row["kind"] for row in content["rows"]] == ["forward", "forward + gradient"]
-    for row in content["rows"]:
+    assert [row["kind"] for row in content["rows"]] == [kind.name for kind in ssim.KINDS]
+    for row, kind in zip(content["rows"], ssim.KINDS, strict=True):
         assert row["equal"]
         assert row["times_fastssim"] == 1
-        least = 48 * 40 * 2 * (88 if row["kind"] == "forward" else 154) / 1e11
+        least = LIMITS.seconds(48 * 40 * 2 * kind.fma, 48 * 40 * 2 * kind.moved)
         assert row["roofline_share"] == pytest.approx(1e3 * least / row["median_ms"])
     assert "| 2x1x48x40 | fastssim" in printed
     assert "In none of the above." in printed
 
 
-@pytest.mark.usefixtures("one_small_case")
+@pytest.mark.usefixtures("small")
 def test_a_peer_that_computes_something_else_or_is_absent_is_marked(monkeypatch):
     def absent():
         raise ImportError("No module named 'nowhere'")
 
+    def fails():
+        return lambda *_: 1 / 0
+
     others = (
-        Peer("half", "nothing-of-that-name", lambda: lambda x, y: (x * y).mean() / 2, "valid"),
-        Peer("absent", "nothing-of-that-name", absent, "valid"),
+        Peer("half", "nothing-of-that-name", lambda: lambda x, y, *_: (x * y).mean() / 2),
+        Peer("absent", "nothing-of-that-name", absent),
+        Peer("fails", "nothing-of-that-name", fails),
+        Peer("elsewhere", "nothing-of-that-name", absent, devices=("cuda",)),
     )
-    monkeypatch.setattr(ssim, "PEERS", (PEERS[0], *others))
-    content = {**results.describe(), "suite": "ssim", **ssim.run(["fastssim", "half", "absent"], quick=True, rounds=1)}
-    by_peer = {row["peer"]: row for row in content["rows"]}
+    monkeypatch.setattr(peers, "SSIM", (SSIM[0], *others))
+    measured = ssim.run([peer.name for peer in peers.SSIM], quick=True, rounds=1)
+    content = {**results.describe(), "suite": "ssim", **measured}
+    by_peer = {row["peer"]: row for row in content["rows"] if row["kind"] == "forward"}
+    assert by_peer.keys() == {"fastssim", "half", "absent", "fails"}
     assert not by_peer["half"]["equal"]
+    assert "median_ms" in by_peer["half"]
+    assert "times_fastssim" not in by_peer["half"]  # not timed as equal
     assert "median_ms" not in by_peer["absent"]
     page = results.markdown([("a run", content)])
     assert "differs by" in page
     assert "not measured: No module named 'nowhere'" in page
+    assert "not measured: ZeroDivisionError: division by zero" in page
 
 
 def test_losses_are_named():
-    row = {"case": "c", "kind": "forward", "peer": "other", "times_fastssim": 0.5}
-    assert "- c, forward: other takes 0.50 of our time" in results._losses([row])
+    rows = [
+        {"case": "c", "kind": "forward", "peer": "fastssim", "times_fastssim": 1.0, "peak_mib": 8.0},
+        {"case": "c", "kind": "forward", "peer": "other", "times_fastssim": 0.5, "peak_mib": 4.0},
+        {"case": "c", "kind": "forward", "peer": "third", "times_fastssim": 2.0, "peak_mib": 9.0},
+    ]
+    lines = [line for line in results._losses(rows).splitlines() if line.startswith("-")]
+    assert lines == [
+        "- c, forward: other takes 0.50 of our time",
+        "- c, forward: other has 4.0, ours 8.0 (peak, MiB)",
+    ]
+
+
+def test_accuracy_compares_value_and_gradient():
+    rows = accuracy.run(["fastssim", "pytorch-msssim"], quick=True, rounds=1)["rows"]
+    assert len(rows) == 10
+    for row in rows:
+        assert row["value_error"] < (1e-6 if row["peer"] == "fastssim" else 1e-3), row
+        assert row["gradient_error"] < (1e-5 if row["peer"] == "fastssim" else 0.1), row
+
+
+@pytest.mark.parametrize("task", ["train_step", "fit_step"])
+def test_a_training_step_lowers_the_loss(task):
+    x, _ = images(Case((1, 1, 128, 128)))
+    with Calls() as calls:
+        calls.inputs(x=x)
+        step = calls.make(BY_NAME["fastssim"], "bench.peers:SSIM", f"bench.tasks:{task}")
+        losses = [step() for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+
+def test_segmenting_is_checked_by_a_slow_twin(monkeypatch):
+    monkeypatch.setattr(segment, "CASES", (Case((1, 1, 192, 160)),))
+    monkeypatch.setattr(segment, "STRIDE", 48)
+    (row,) = segment.run(["fastssim"], quick=True, rounds=1)["rows"]
+    assert row["equal"]
+    assert row["megapixels_per_second"] == pytest.approx(192 * 160 / row["median_ms"] / 1e3)
+
+
+def test_points_of_scaling():
+    wanted = list(scaling.points(quick=False, full=False))
+    assert [point.value for point in wanted if point.axis == "pixels"] == [1 << power for power in range(14, 27, 2)]
+    assert all(point.case.pixels == point.value for point in wanted if point.axis == "pixels")
+    assert max(point.value for point in scaling.points(quick=False, full=True)) == 1 << 28
+
+
+def test_a_slope_is_fitted():
+    row = {"kind": "forward", "axis": "pixels", "peer": "p"}
+    rows = [row | {"value": n, "least_ms": 5 * n**1.5} for n in (1, 4, 64)]
+    assert scaling.fits(rows) == [row | {"exponent": 1.5, "points": 3}]
+    assert scaling.fits(rows[:2]) == []
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_suite_names_its_libraries(name):
+    assert "fastssim" in SUITES[name].peers
+
+
+def test_a_plugged_in_suite_is_run_like_the_others(monkeypatch, capsys):
+    class Plugged:
+        PEERS = (Peer("fastssim", "fastssim", lambda: fastssim.ssim),)
+
+        @staticmethod
+        def run(peers, *, quick, rounds, announce):
+            announce("begins")
+            row = {"case": "c", "kind": "k", "peer": "fastssim", "version": "1", "instructions": rounds, "quick": quick}
+            return {"rows": [row] if peers == ["fastssim"] else []}
+
+    monkeypatch.setitem(__import__("sys").modules, "bench.plugged", Plugged)
+    monkeypatch.setitem(SUITES, "ssim", Suite("bench.plugged", "something"))
+    command.main(["ssim", "--rounds", "3"])
+    said = capsys.readouterr()
+    assert "| case | library | instructions | quick |" in said.out
+    assert "| c | fastssim 1 | 3 | False |" in said.out
+    assert "ssim: begins" in said.err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--peers", "nobody"], "no peer is named nobody; there are fastssim, frame-analytics, pytorch-msssim"),
-        (["--rounds", "0"], "--rounds is 0; give at least 1"),
-        (["--threads", "0"], "--threads is 0; give at least 1"),
+        (["ssim", "--peers", "nobody"], "no peer is named nobody; there are fastssim, frame-analytics, pytorch-msssim"),
+        (["ssim", "--rounds", "0"], "--rounds is 0; give at least 1"),
+        (["ssim", "--threads", "0"], "--threads is 0; give at least 1"),
+        (["compare", "nowhere.json", "nowhere.json"], "nowhere.json cannot be read"),
+        (["compare", ".", ".", "--tolerance", "0"], "--tolerance is 0.0; give a share above 0"),
     ],
 )
 def test_wrong_words(words, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        command.main(["ssim", *words])
+        command.main(words)
     assert message in capsys.readouterr().err
 
 
-def test_the_page_is_made_of_the_committed_results():
-    root = command.ROOT
-    files = sorted((root / "bench" / "results").glob("*.json"))
-    found = [(f"bench/results/{path.name}", json.loads(path.read_text(encoding="utf-8"))) for path in files]
-    assert (root / "docs" / "benchmarks.md").read_text(encoding="utf-8") == results.markdown(found)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a GPU")
+def test_without_a_gpu_the_command_says_so():
+    with pytest.raises(SystemExit, match=r"gpu: no NVIDIA GPU that torch .* can use; install torch for your driver"):
+        command.main(["gpu"])
+
+
+def test_all_runs_what_it_can(monkeypatch, capsys):
+    def none(*_, **__):
+        raise RuntimeError("no NVIDIA GPU")
+
+    row = {"case": "c", "kind": "k", "peer": "fastssim", "version": "1", "median_ms": 1.0}
+    monkeypatch.setattr(Suite, "run", lambda *_, **__: {"rows": [row]})
+    monkeypatch.setattr("bench.gpu.run", none)
+    real = SUITES["gpu"]
+
+    class Gpu(Suite):
+        def run(self, *_, **__):
+            return none()
+
+    monkeypatch.setitem(SUITES, "gpu", Gpu(real.module, real.purpose))
+    command.main(["all"])
+    said = capsys.readouterr()
+    assert said.out.count("| c | fastssim 1 | 1 |") == len(SUITES) - 1
+    assert "gpu: left out, no NVIDIA GPU" in said.err
+
+
+def test_an_error_of_a_peer_is_one_line():
+    assert measure.attempt(lambda: 1 / 0) == "ZeroDivisionError: division by zero"
+
+
+def test_a_peer_that_fails_later_does_not_stop_the_others():
+    calls = iter(range(100))
+
+    def fails():
+        if next(calls) > 2:
+            raise AssertionError("out of range")
+
+    wanted = [Peer(name, name, lambda: None) for name in ("fastssim", "fails")]
+    make = {"fastssim": lambda: lambda: None, "fails": lambda: fails}
+    own, other = measure.timed({"case": "c", "kind": "k"}, wanted, make, {}, rounds=3)
+    assert own["times_fastssim"] == 1
+    assert other["absent"] == "AssertionError: out of range"
+    assert "median_ms" not in other

@@ -28,7 +28,7 @@ def pair(shape, dtype=torch.float32, device="cuda"):
 
 
 def plan_of(x, window=None):
-    taps = (window or Gaussian()).weights
+    taps = (window or Gaussian()).weights_y
     return Plan(tuple(x.shape), "float64" if x.dtype == torch.float64 else "float32", taps, taps, 1e-4, 9e-4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastssim.cuda import device, geometry, launch
 from fastssim.cuda.geometry import Task
 from fastssim.plan import Plan
 
-TAPS = Gaussian().weights
+TAPS = Gaussian().weights_y
 PLAN = Plan((2, 3, 64, 80), "float32", TAPS, TAPS, 1e-4, 9e-4)
 
 
@@ -102,10 +103,11 @@ def test_a_value_with_its_gradient_takes_two_launches_on_the_current_stream(monk
 @pytest.mark.parametrize(
     ("option", "words"), [("masked", "no mask yet"), ("fractions", "no integer pixels as fractions")]
 )
-def test_what_is_not_computed_is_refused(option, words):
-    x = torch.rand(PLAN.shape)
+def test_what_is_not_computed_is_refused(monkeypatch, option, words):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy([]))
+    x, y = FakeArray(PLAN.shape, "float32"), FakeArray(PLAN.shape, "uint8")
     with pytest.raises(NotImplementedError, match=words):
-        launch.value(SimpleNamespace(**{option: True}), x, x)
+        launch.value(replace(PLAN, **{option: True}), x, y)
 
 
 def test_steps_too_long_for_the_kernel_are_copied_away():

@@ -1,0 +1,187 @@
+"""Check every peer against its own convention, then time those that ran, together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bench.calls import Calls
+from bench.cases import images
+from bench.harness import interleaved, ratio, seconds, summary
+from bench.worker import find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from bench.cases import Case
+    from bench.peers import Peer
+    from bench.roofline import Roofline
+
+Row = dict[str, Any]
+OWN = "fastssim"
+VALUE_TOLERANCE = 5e-5  # from the peer's own convention in float64: beyond it, it computes something else
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One thing that is timed."""
+
+    name: str
+    task: str  # module:function
+    table: str  # module:TABLE of the peers
+    window: int = 11
+    fma: float = 0  # multiply-adds that it needs per pixel and channel
+    moved: float = 0  # bytes that it must move per pixel and channel
+
+
+def measure(
+    kinds: Sequence[Kind],
+    cases: Iterable[Case],
+    names: Collection[str],
+    limits: Roofline,
+    *,
+    rounds: int,
+    announce: Callable[[str], object],
+    device: str = "cpu",
+) -> list[Row]:
+    """Return a row for every case, kind and peer of those named.
+
+    A row with ``absent`` says why there is no time; one without ``times_fastssim`` computes something else.
+    """
+    rows = []
+    with Calls(device) as calls:
+        for case in cases:
+            announce(case.name)
+            x, y = images(case)
+            calls.inputs(x=x, y=y)
+            checks: dict[tuple[str, int], dict[str, Row]] = {}
+            for kind in kinds:
+                wanted = chosen(kind.table, names, device)
+                if (kind.table, kind.window) not in checks:
+                    checks[kind.table, kind.window] = check(calls, wanted, kind, x.numpy(), y.numpy())
+                able = [peer for peer in wanted if peer.gradient or not kind.task.endswith(":gradient")]
+                labels = {"case": case.name, "kind": kind.name}
+                made = {
+                    peer.name: partial(calls.make, peer, kind.table, kind.task, window=kind.window) for peer in able
+                }
+                for row in timed(labels, able, made, checks[kind.table, kind.window], rounds):
+                    if "median_ms" in row:
+                        row["ns_per_pixel"] = 1e6 * row["median_ms"] / case.pixels
+                        least = limits.seconds(case.pixels * kind.fma, case.pixels * kind.moved)
+                        row["roofline_share"] = 1e3 * least / row["median_ms"]
+                    rows.append(row)
+    return rows
+
+
+def chosen(table: str, names: Collection[str], device: str = "cpu") -> list[Peer]:
+    """Return the peers of a table that are named and made for a device."""
+    return [peer for peer in find(table) if peer.name in names and device in peer.devices]
+
+
+def check(calls: Calls, peers: Iterable[Peer], kind: Kind, x: Any, y: Any) -> dict[str, Row]:
+    """Compare every peer's mean with its own convention in float64; return what is known of each, by name."""
+    expected: dict[Any, float] = {}
+    found: dict[str, Row] = {}
+    for peer in peers:
+        row: Row = {"convention": peer.convention.words}
+        value = attempt(partial(_value, calls, peer, kind))
+        if isinstance(value, str):
+            row["absent"] = value
+        else:
+            if peer.convention not in expected:
+                expected[peer.convention] = peer.convention.value(x, y, window=kind.window)
+            row["value_error"] = abs(value - expected[peer.convention])
+            row["equal"] = row["value_error"] <= VALUE_TOLERANCE
+            row["comparable"] = row["equal"] and peer.convention.comparable
+        found[peer.name] = row
+    return found
+
+
+def _value(calls: Calls, peer: Peer, kind: Kind) -> float:
+    return float(calls.make(peer, kind.table, "bench.tasks:forward", window=kind.window)())
+
+
+def timed(
+    labels: Row,
+    peers: Iterable[Peer],
+    make: Mapping[str, Callable[[], Callable[[], Any]]],
+    known: Mapping[str, Row],
+    rounds: int,
+) -> list[Row]:
+    """Time the peers' calls in interleaved rounds.
+
+    Parameters
+    ----------
+    labels : dict
+        ``case`` and ``kind``.
+    peers : iterable of Peer
+        In the order of the rows.
+    make : mapping of str to callable
+        Makes a peer's call; what it raises, or the first call, is the reason why the peer is absent.
+    known : mapping of str to dict
+        What is known of each peer beforehand; no ratio is taken where ``comparable`` is False.
+    rounds : int
+        Samples of each.
+    """
+    rows = {
+        peer.name: {**labels, "peer": peer.name, "version": peer.version, **known.get(peer.name, {})} for peer in peers
+    }
+    calls: dict[str, Callable[[], Any]] = {}
+    for name, row in rows.items():
+        if "absent" not in row:
+            call = attempt(make[name])
+            reason = call if isinstance(call, str) else attempt(call)
+            if isinstance(reason, str):
+                row["absent"] = reason
+            else:
+                calls[name] = call
+    failed: dict[str, str] = {}
+    samples = interleaved({name: _Guarded(call, name, failed) for name, call in calls.items()}, rounds)
+    for name, row in rows.items():
+        if name in failed:  # a later call: training has changed its input, say
+            row["absent"] = failed[name]
+        elif name in samples:
+            row.update(summary(samples[name]))
+            if OWN in samples and OWN not in failed and row.get("comparable", True):
+                row["times_fastssim"] = ratio(samples[name], to=samples[OWN])
+    return list(rows.values())
+
+
+class _Guarded:
+    """A call that notes its first failure and then does nothing, so that the others' measurement goes on."""
+
+    def __init__(self, call: Callable[[], Any], name: str, failed: dict[str, str]) -> None:
+        self._call = call
+        self._name = name
+        self._failed = failed
+
+    def __call__(self) -> None:
+        """Do it once."""
+        self.seconds(1)
+
+    def seconds(self, repeats: int) -> float:
+        """Return the seconds of one call."""
+        found = math.nan if self._name in self._failed else attempt(partial(seconds, self._call, repeats))
+        if isinstance(found, str):
+            self._failed[self._name] = found
+            return math.nan
+        return float(found)
+
+
+def figures(case: str, kind: str, peer: Peer, function: Callable[[], Row]) -> Row:
+    """Return a peer's row: its figures, or why there are none."""
+    found = attempt(function)
+    row = {"case": case, "kind": kind, "peer": peer.name, "version": peer.version}
+    return row | ({"absent": found} if isinstance(found, str) else found)
+
+
+def attempt(function: Callable[[], Any]) -> Any:
+    """Return what a peer's function returns, or in a line why it failed."""
+    try:
+        return function()
+    except ImportError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001  # a peer may raise anything; that is its result
+        return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

@@ -1,0 +1,57 @@
+"""Peak growth of a fresh process for every library: what one call needs beyond its inputs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bench.calls import Calls
+from bench.cases import images, selected
+from bench.measure import chosen, figures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from bench.cases import Case
+    from bench.measure import Row
+    from bench.peers import Peer
+
+TABLES = ("bench.peers:SSIM",)
+KINDS = {"forward": "bench.tasks:forward", "forward + gradient": "bench.tasks:gradient"}
+MIB = 1 << 20
+
+
+def run(
+    peers: Collection[str],
+    *,
+    quick: bool,
+    rounds: int,  # noqa: ARG001  # nothing is timed
+    announce: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure the named peers on the largest case; as `bench.ssim.run`, without times.
+
+    A process loads the library and the images, calls once, so that what is compiled and loaded is there, hands freed
+    memory back, and calls again: the peak of the second call counts, and the result is in it.
+    """
+    case = max(selected(quick=quick), key=lambda case: case.pixels)
+    x, y = images(case)
+    rows = []
+    with Calls() as calls:
+        calls.inputs(x=x, y=y)
+        for peer in chosen(TABLES[0], peers):
+            announce(peer.name)
+            for kind, task in KINDS.items():
+                if peer.gradient or task != KINDS["forward + gradient"]:
+                    rows.append(figures(case.name, kind, peer, partial(_peak, calls, peer, task, case)))
+    return {"rows": rows}
+
+
+def _peak(calls: Calls, peer: Peer, task: str, case: Case) -> Row:
+    with calls.worker(peer) as worker:
+        number = calls.prepare(worker, peer, TABLES[0], task)["number"]
+        first, second = (worker.ask("memory", number=number) for _ in range(2))
+    return {
+        "peak_mib": second["peak"] / MIB,
+        "bytes_per_pixel": second["peak"] / case.pixels,
+        "kept_mib": max(first["kept"], 0) / MIB,
+    }

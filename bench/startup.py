@@ -1,0 +1,62 @@
+"""How long a fresh process takes to its first value: import, first call, and first call ever, with empty caches."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bench.calls import Calls
+from bench.cases import Case, images
+from bench.measure import chosen, figures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from bench.measure import Row
+    from bench.peers import Peer
+
+TABLES = ("bench.peers:SSIM",)
+CASE = Case((4, 3, 64, 64))
+CACHES = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
+
+def run(
+    peers: Collection[str],
+    *,
+    quick: bool,
+    rounds: int,
+    announce: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Start a process for the named peers, a few times each; as `bench.ssim.run`.
+
+    ``import_ms`` counts from a process that has imported torch. The first call takes the gradient where there is one.
+    """
+    times = 1 if quick else min(rounds, 5)
+    x, y = images(CASE)
+    rows = []
+    with Calls() as calls:
+        calls.inputs(x=x, y=y)
+        for peer in chosen(TABLES[0], peers):
+            announce(peer.name)
+            rows.append(figures(CASE.name, "fresh process", peer, partial(_times, calls, peer, times)))
+    return {"rows": rows}
+
+
+def _times(calls: Calls, peer: Peer, times: int) -> Row:
+    _start(calls, peer, {})  # fills the caches
+    warm = [_start(calls, peer, {}) for _ in range(times)]
+    with tempfile.TemporaryDirectory(prefix="bench-") as empty:
+        cold = _start(calls, peer, dict.fromkeys(CACHES, empty))
+    medians = {name: statistics.median(row[name] for row in warm) for name in warm[0]}
+    return {**medians, "cold_call_ms": cold["first_call_ms"]}
+
+
+def _start(calls: Calls, peer: Peer, variables: dict[str, str]) -> Row:
+    """Return the times of one process."""
+    task = "bench.tasks:gradient" if peer.gradient else "bench.tasks:forward"
+    with calls.worker(peer, variables) as worker:
+        prepared = calls.prepare(worker, peer, TABLES[0], task)
+        first, second = (worker.ask("seconds", number=prepared["number"], repeats=1)["seconds"] for _ in range(2))
+    return {"import_ms": 1e3 * prepared["load_seconds"], "first_call_ms": 1e3 * first, "second_call_ms": 1e3 * second}

@@ -1,0 +1,129 @@
+"""The documents hold no figure but those of committed results, and the gate finds a regression."""
+
+import json
+import re
+
+import pytest
+
+from bench import __main__ as command
+from bench import results
+from bench.compare import compare
+from bench.peers import SSIM
+
+pytest.importorskip("matplotlib")
+
+FIGURE = re.compile(r"(\d+(?:\.\d+)?)\s?(?:x\b|times as|ns\b|ms\b|us\b|GB/s|GFMA/s|MP/s|megapixels)")
+NAMES = [peer.name for peer in SSIM]
+
+
+def committed():
+    files = sorted((command.ROOT / "bench" / "results").glob("*.json"))
+    return [(f"bench/results/{path.name}", json.loads(path.read_text(encoding="utf-8"))) for path in files]
+
+
+def figures(text):
+    """Every speed that a text claims: with a unit, or in a table's row that names a library."""
+    found = [match.group(1) for match in FIGURE.finditer(re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+    for line in text.splitlines():
+        if line.startswith("|") and any(name in line for name in NAMES):
+            found += re.findall(r"(?<![\w.=-])\d+\.\d+(?![\w.])", line)
+    return found
+
+
+def test_the_page_is_made_of_the_committed_results():
+    page = command.ROOT / "docs" / "benchmarks.md"
+    assert page.read_text(encoding="utf-8") == results.markdown(committed())
+    for _, content in committed():
+        for name, *_ in results.pictures(content):
+            assert (page.parent / name).exists()
+
+
+def test_every_other_figure_is_one_of_the_page():
+    page = results.markdown(committed())
+    documents = [command.ROOT / "README.md", *(command.ROOT / "docs").glob("*.md")]
+    for document in documents:
+        if document.name != "benchmarks.md":
+            for figure in figures(document.read_text(encoding="utf-8")):
+                assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", page), f"{document.name}: {figure}"
+
+
+def test_figures_are_found_in_prose_and_tables():
+    text = "It takes 1.25 ms, 3x less.\n| case | kornia 0.9.0 | 7.5 |\n```\n9 ms\n```\n80 seconds"
+    assert figures(text) == ["1.25", "3", "7.5"]
+
+
+def test_a_page_of_no_results():
+    assert results.markdown([]) == results.HEADER
+
+
+def scaling_result():
+    row = {"case": "pixels", "kind": "forward", "axis": "pixels", "version": "1"}
+    rows = [row | {"peer": "fastssim", "value": 4**k, "least_ms": float(4**k)} for k in range(4)]
+    rows.append(row | {"peer": "kornia", "value": 1, "least_ms": 2.0})
+    rows.append(row | {"peer": "kornia", "value": 4, "absent": "died of SIGKILL"})
+    fits = [{"kind": "forward", "axis": "pixels", "peer": "fastssim", "exponent": 1.0, "points": 4}]
+    return {**results.describe(), "suite": "scaling", "rows": rows, "fits": fits}
+
+
+def test_docs_writes_page_and_plots(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    command.main(["docs"])  # without results
+    results.write(tmp_path / "bench" / "results" / "scaling.json", scaling_result())
+    command.main(["docs"])
+    page = (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    picture = tmp_path / "docs" / "scaling-pixels-forward.svg"
+    assert "![forward over pixels](scaling-pixels-forward.svg)" in page
+    assert "| forward | pixels | fastssim | 1.00 |" in page
+    assert "not measured: died of SIGKILL" in page
+    drawn = picture.read_bytes()
+    assert b"<svg" in drawn
+    command.main(["docs"])
+    assert picture.read_bytes() == drawn  # the same results give the same file
+    assert str(picture) in capsys.readouterr().out
+
+
+def result(path, **ratios):
+    rows = [
+        {"case": "c", "kind": "forward", "peer": peer, "version": "1", "times_fastssim": ratio}
+        for peer, ratio in ratios.items()
+    ]
+    results.write(path, {"suite": "ssim", "rows": rows})
+    return path
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (0.9, 0), (1.5, 0), (0.8, 1)])
+def test_the_gate_goes_by_ratios(tmp_path, capsys, factor, status):
+    old = result(tmp_path / "old.json", fastssim=1.0, a=10.0, b=4.0)
+    new = result(tmp_path / "new.json", fastssim=1.0, a=10.0 * factor, b=4.0 * factor)
+    if status:
+        with pytest.raises(SystemExit, match="1"):
+            command.main(["compare", str(old), str(new)])
+    else:
+        command.main(["compare", str(old), str(new)])
+    printed = capsys.readouterr().out
+    assert f"| ssim | c | forward | {factor:.2f} | a {factor:.2f}, b {factor:.2f} |" in printed
+    assert ("slower" in printed) == bool(status)
+
+
+def test_the_tolerance_can_be_stated(tmp_path):
+    old, new = result(tmp_path / "old.json", a=10.0), result(tmp_path / "new.json", a=9.0)
+    command.main(["compare", str(old), str(new), "--tolerance", "0.2"])
+    with pytest.raises(SystemExit, match="1"):
+        command.main(["compare", str(old), str(new), "--tolerance", "0.05"])
+
+
+def test_one_noisy_library_is_no_regression(tmp_path):
+    old = result(tmp_path / "old.json", a=10.0, b=4.0, c=2.0)
+    new = result(tmp_path / "new.json", a=7.0, b=4.0, c=2.0)
+    (change,) = compare(old, new)
+    assert change.speed["a"] == pytest.approx(0.7)
+    assert change.mean == pytest.approx(0.7 ** (1 / 3))
+
+
+def test_results_with_nothing_in_common(tmp_path):
+    old, new = result(tmp_path / "old.json", a=1.0), result(tmp_path / "new.json", b=1.0)
+    with pytest.raises(ValueError, match="no measurement in common"):
+        compare(old, new)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="no result of python -m bench"):
+        compare(old, tmp_path / "other.json")

@@ -1,0 +1,140 @@
+"""A task in another process gives the same as here; what fails there is said here."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from bench import environments, memory, scaling, startup
+from bench.calls import Calls
+from bench.cases import Case, images
+from bench.peers import SSIM, Peer
+from bench.worker import Worker, WorkerError
+
+OWN = SSIM[0]
+TABLE = "bench.peers:SSIM"
+
+
+@pytest.fixture(scope="module")
+def worker():
+    with Worker() as made:
+        yield made
+
+
+def test_a_task_elsewhere_is_the_task_here(worker):
+    x, y = images(Case((1, 2, 40, 48)))
+    with Calls() as calls:
+        calls.inputs(x=x, y=y)
+        here = calls.make(OWN, TABLE, "bench.tasks:forward")
+        there = calls.remote(worker, OWN, TABLE, "bench.tasks:forward")
+        assert there() == pytest.approx(float(here()), rel=1e-7)
+        assert 0 < there.seconds(2) < 60
+        gradient = calls.remote(worker, OWN, TABLE, "bench.tasks:gradient")
+        assert np.array_equal(gradient(), calls.make(OWN, TABLE, "bench.tasks:gradient")().numpy())
+        assert there() == pytest.approx(float(here()), rel=1e-7)  # still there
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_memory_is_the_peak_of_one_call(worker):
+    x = torch.zeros(1, 1, 2048, 2048)
+    with Calls() as calls:
+        calls.inputs(x=x, y=x)
+        number = calls.prepare(worker, OWN, TABLE, "bench.tasks:gradient")["number"]
+        worker.ask("memory", number=number)
+        peak = worker.ask("memory", number=number)["peak"]
+    assert 0.9 * x.nbytes < peak < 8 * x.nbytes  # the gradient at least; the kernel counts in lots of pages
+
+
+def test_what_fails_there_is_said_here(worker):
+    with pytest.raises(ImportError, match="No module named 'nowhere'"):
+        worker.ask("prepare", peer="nowhere:TABLE:p", task="t", arrays={}, options={}, threads=1)
+    with pytest.raises(WorkerError, match="IndexError"):
+        worker.ask("seconds", number=10**6, repeats=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
+def test_too_little_memory_and_a_death_are_named(tmp_path):
+    large = tmp_path / "large.npy"
+    np.lib.format.open_memmap(large, "w+", np.float32, (1, 1, 1 << 16, 1 << 16))  # 16 GiB, none of it on the disk
+    task = {"task": "bench.tasks:forward", "options": {}, "threads": 1}
+    with Worker() as dying:
+        dying.ask("limit", size=1 << 33)
+        with pytest.raises(WorkerError, match="MemoryError: Unable to allocate 16"):
+            dying.ask("prepare", peer=f"{TABLE}:fastssim", arrays={"x": str(large)}, **task)
+        dying._process.kill()
+        with pytest.raises(WorkerError, match=r"died of SIGKILL \(out of memory\?\)"):
+            dying.ask("forget")
+
+
+def test_an_environment_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    peer = next(peer for peer in SSIM if peer.environment)
+    with Calls() as calls:
+        calls.inputs(x=torch.zeros(1, 1, 16, 16), y=torch.zeros(1, 1, 16, 16))
+        with pytest.raises(ImportError, match="python -m bench peers --install"):
+            calls.make(peer, TABLE, "bench.tasks:forward")
+
+
+def test_environments_are_made_without_dependencies(monkeypatch, tmp_path):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        failed = any("broken" in word for word in command)
+        return subprocess.CompletedProcess(
+            command, int(failed), "", "a warning\nERROR: no such version" if failed else ""
+        )
+
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    monkeypatch.setattr(environments, "ENVIRONMENTS", {"one": ("one==1",), "broken": ("broken==2",)})
+    monkeypatch.setattr(environments.subprocess, "run", run)
+    assert environments.install(["one", "broken"]) == {"broken": "ERROR: no such version"}
+    assert all("--no-deps" in command for command in commands)
+    assert environments.python("one").exists()
+    with pytest.raises(ImportError, match="broken==2 wants an environment"):
+        environments.python("broken")
+    monkeypatch.setattr(environments, "ENVIRONMENTS", {"one": ("one==3",)})  # another version is pinned
+    with pytest.raises(ImportError, match="one==3 wants an environment"):
+        environments.python("one")
+
+
+def test_a_curve_ends_where_a_library_dies(monkeypatch):
+    least = iter([1e-3, 4e-3, MemoryError("too much")])
+
+    def measured(*_):
+        result = next(least)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(scaling, "_least", measured)
+    points = [scaling.Point("pixels", 4**k, Case((1, 1, 2**k, 2**k))) for k in range(5, 9)]
+    rows = scaling._curve(Peer("p", "p", lambda: None, gradient=False), points, 0)
+    assert [row.get("least_ms") for row in rows] == [1.0, 4.0, None, None]
+    assert [row.get("absent") for row in rows] == [None, None, "MemoryError: too much", "MemoryError: too much"]
+
+
+def test_a_point_that_would_take_too_long_is_left_out(monkeypatch):
+    monkeypatch.setattr(scaling, "_least", lambda *_: 3.0)
+    points = [scaling.Point("pixels", n * n, Case((1, 1, n, n))) for n in (64, 128, 256)]
+    points.append(scaling.Point("window", 33, Case((1, 1, 64, 64)), window=33))
+    rows = scaling._curve(Peer("p", "p", lambda: None, gradient=False, windows=(11,)), points, 0)
+    assert [row.get("absent") for row in rows] == [
+        None,
+        "left out: about 12 s a call",
+        "left out: about 48 s a call",
+        "not a size of its window",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_memory_and_start_up_of_a_fresh_process():
+    for row in memory.run(["fastssim"], quick=True, rounds=1)["rows"]:
+        assert row["peak_mib"] >= 0, row
+        assert row["bytes_per_pixel"] == pytest.approx(row["peak_mib"] * (1 << 20) / (2 * 48 * 40))
+    (row,) = startup.run(["fastssim"], quick=True, rounds=1)["rows"]
+    assert 0 < row["second_call_ms"] < row["cold_call_ms"], row  # it compiles
