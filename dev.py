@@ -42,7 +42,7 @@ def demo(words: list[str]) -> None:
 def test(words: list[str]) -> None:
     """Run the test suite."""
     install("ae,bench,test")
-    run(BIN / "python", "-m", "pytest", *words)
+    run(BIN / "python", "-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", *words)
 
 
 def check(words: list[str]) -> None:

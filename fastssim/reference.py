@@ -22,7 +22,7 @@ from fastssim.plan import LEAST_WEIGHT, OUTSIDE, source
 from fastssim.window import Gaussian
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -36,7 +36,7 @@ LEAST_FACTOR = 1e-8  # below it the power of multi-scale SSIM goes on as the str
 class _Moments(NamedTuple):
     """Every window's moments and the four factors of SSIM, each (..., H', W')."""
 
-    weights: NDArray[np.float64]  # (..., H', W', h, w), each window's sum 1, or all 0 where there is nothing to compare
+    share: NDArray[np.float64]  # 1 / (sum of w_i m_i), or 0 where there is nothing to compare
     empty: NDArray[np.bool_]  # windows with nothing to compare
     mu_x: NDArray[np.float64]
     mu_y: NDArray[np.float64]
@@ -143,15 +143,12 @@ def ssim_gradient(
     a, b, weight = _padded(x, y, mask, window, padding)
     m = _moments(a, b, weight, window, (k1 * data_range) ** 2, (k2 * data_range) ** 2, unbiased=unbiased)
     luminance, structure = 1 if np.isinf(k1) else m.a / m.b, m.c / m.d
-    height, width = m.mu_x.shape[-2:]
+    by_mean = structure * 2 * (m.mu_y - luminance * m.mu_x) / m.b
+    spread = _spread(window, unbiased=unbiased)
     gradient = np.zeros_like(a)
-    for i in range(window.shape[0]):
-        for j in range(window.shape[1]):
-            pixels = np.s_[..., i : i + height, j : j + width]
-            by_mean = structure * 2 * (m.mu_y - luminance * m.mu_x) / m.b
-            by_variance = luminance * 2 * ((b[pixels] - m.mu_y) - structure * (a[pixels] - m.mu_x)) / m.d
-            spread = _spread(window, unbiased=unbiased)
-            gradient[pixels] += m.weights[..., i, j] * np.asarray(upstream) * (by_mean + spread * by_variance)
+    for pixels, weight_i in _parts(window, weight, m.share):
+        by_variance = luminance * 2 * ((b[pixels] - m.mu_y) - structure * (a[pixels] - m.mu_x)) / m.d
+        gradient[pixels] += weight_i * np.asarray(upstream) * (by_mean + spread * by_variance)
     return _folded(gradient, shape, window, padding)
 
 
@@ -307,8 +304,8 @@ def _folded(gradient: NDArray[np.float64], shape: tuple[int, ...], window: Windo
     rows, columns = np.broadcast_arrays(*_places(shape, window, padding))
     inside = (rows != OUTSIDE) & (columns != OUTSIDE)
     folded = np.zeros(shape)
-    for row, column in np.argwhere(inside):
-        folded[..., rows[row, column], columns[row, column]] += gradient[..., row, column]
+    sources: Any = (..., rows[inside], columns[inside])
+    np.add.at(folded, sources, gradient[..., inside])
     return folded
 
 
@@ -320,19 +317,29 @@ def _spread(window: Window, *, unbiased: bool) -> float:
 
 def _moments(x: Any, y: Any, mask: Any, window: Window, c1: float, c2: float, *, unbiased: bool) -> _Moments:
     """Take every window's means first, then its central moments about them."""
-    patches_x, patches_y, patches_mask = (
-        np.lib.stride_tricks.sliding_window_view(image, window.shape, (-2, -1)) for image in (x, y, mask)
-    )
-    weights = np.outer(window.taps_y, window.taps_x) * patches_mask
-    total = weights.sum((-2, -1))
+    ones = np.ones((x.shape[-2] - window.shape[0] + 1, x.shape[-1] - window.shape[1] + 1))
+    total: NDArray[np.float64] = np.sum([weight for _, weight in _parts(window, mask, ones)], axis=0)
     empty = total <= LEAST_WEIGHT
-    weights = np.where(empty[..., None, None], 0, weights) / np.where(empty, 1, total)[..., None, None]
-    mu_x = (patches_x * weights).sum((-2, -1))
-    mu_y = (patches_y * weights).sum((-2, -1))
-    off_x = patches_x - mu_x[..., None, None]
-    off_y = patches_y - mu_y[..., None, None]
+    share = np.where(empty, 0, 1 / np.where(empty, 1, total))
+    mu_x, mu_y, variances, covariance = (np.zeros(share.shape) for _ in range(4))
+    for pixels, weight in _parts(window, mask, share):
+        mu_x += weight * x[pixels]
+        mu_y += weight * y[pixels]
+    for pixels, weight in _parts(window, mask, share):
+        off_x, off_y = x[pixels] - mu_x, y[pixels] - mu_y
+        variances += weight * (off_x**2 + off_y**2)
+        covariance += weight * (off_x * off_y)
     spread = _spread(window, unbiased=unbiased)
-    variances = spread * ((off_x**2 + off_y**2) * weights).sum((-2, -1))
-    covariance = spread * (off_x * off_y * weights).sum((-2, -1))
     a, b = 2 * mu_x * mu_y + c1, mu_x**2 + mu_y**2 + c1
-    return _Moments(weights, empty, mu_x, mu_y, a, b, 2 * covariance + c2, variances + c2)
+    return _Moments(share, empty, mu_x, mu_y, a, b, 2 * spread * covariance + c2, spread * variances + c2)
+
+
+def _parts(
+    window: Window, mask: NDArray[np.float64], share: NDArray[np.float64]
+) -> Iterator[tuple[Any, NDArray[np.float64]]]:
+    """Go through a window's places: the pixels there of all windows, and their weights, (..., H', W')."""
+    height, width = share.shape[-2:]
+    for i, down in enumerate(window.taps_y):
+        for j, across in enumerate(window.taps_x):
+            pixels = np.s_[..., i : i + height, j : j + width]
+            yield pixels, down * across * mask[pixels] * share
