@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch.nn import functional as F
-
 import fastssim
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ class SSIM:
     """1 - SSIM (Gaussian window of 11 pixels, data in [0, 1]) as loss and, pixel by pixel, as residual.
 
     The loss counts the windows that lie wholly in a patch. The residual is as large as the image, whose border is
-    mirrored for the windows that reach beyond it.
+    mirrored for the windows that reach beyond it. SSIM is computed on the CPU, also of images on a GPU.
 
     Examples
     --------
@@ -33,10 +31,9 @@ class SSIM:
 
     def loss(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
         """1 - mean SSIM."""
-        return fastssim.ssim_loss(reconstruction, batch, window=self._window)
+        return fastssim.ssim_loss(reconstruction.cpu(), batch.cpu(), window=self._window).to(batch.device)
 
     def residual(self, image: Tensor, reconstruction: Tensor) -> Tensor:
         """1 - SSIM of the window about each pixel, mean over channels, (N, 1, H, W)."""
-        border = [self._window.shape[0] // 2] * 4
-        x, y = (F.pad(images, border, mode="reflect") for images in (image, reconstruction))
-        return fastssim.ssim_loss(x, y, window=self._window, reduction="none").mean(dim=1, keepdim=True)
+        ssim_map = fastssim.ssim_map(reconstruction.cpu(), image.cpu(), window=self._window, padding="reflect")
+        return (1 - ssim_map).mean(dim=1, keepdim=True).to(image.device)
