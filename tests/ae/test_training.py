@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,13 @@ def test_a_stopped_training_resumes_from_its_last_checkpoint(tiny_data, tmp_path
     command += ["--batch-size", "4", "--patches-per-epoch", "8", "--epochs", "100000"]
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
     checkpoint = out / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 90
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
