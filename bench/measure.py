@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.calls import Calls
 from bench.cases import images
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 OWN = "fastssim"
 VALUE_TOLERANCE = 5e-5  # from the peer's own convention in float64: beyond it, it computes something else
+
+
+class Library(Protocol):
+    """What a row tells of a library."""
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+
+    @property
+    def version(self) -> str:
+        """The installed version."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ def _value(calls: Calls, peer: Peer, kind: Kind) -> float:
 
 def timed(
     labels: Row,
-    peers: Iterable[Peer],
+    peers: Iterable[Library],
     make: Mapping[str, Callable[[], Callable[[], Any]]],
     known: Mapping[str, Row],
     rounds: int,
@@ -116,7 +128,7 @@ def timed(
     ----------
     labels : dict
         ``case`` and ``kind``.
-    peers : iterable of Peer
+    peers : iterable of Library
         In the order of the rows.
     make : mapping of str to callable
         Makes a peer's call; what it raises, or the first call, is the reason why the peer is absent.

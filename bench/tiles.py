@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -20,7 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from bench import roofline
-from bench.harness import interleaved, summary
+from bench.measure import attempt, timed
 from fastssim.tiles import TileGrid, blend, extract, sliding_window
 
 if TYPE_CHECKING:
@@ -220,34 +221,26 @@ def _measure(case: Case, kind: str, peers: list[Peer], limits: roofline.Roofline
     """Check that every peer gives the image, or its tiles, and time them together."""
     image = torch.rand(1, 1, case.size, case.size, generator=torch.Generator().manual_seed(0))
     expected = extract(image[0], case.grid).reshape(len(case.grid), -1) if kind == EXTRACT else image[0]
-    calls: dict[str, Callable[[], torch.Tensor]] = {}
-    checks: dict[str, dict[str, Any]] = {}
-    for peer in peers:
-        try:
-            call = peer.kinds[kind](case, image)
-        except ImportError as error:
-            checks[peer.name] = {"absent": str(error)}
-            continue
-        found = call()
-        if kind == EXTRACT:
-            found = found[0].T if found.ndim == 3 else found.reshape(len(case.grid), -1)
-        difference = float((found - expected).abs().max())
-        checks[peer.name] = {"value_error": difference, "equal": difference <= VALUE_TOLERANCE}
-        calls[peer.name] = call
-    samples = interleaved(calls, rounds)
+    made = {peer.name: partial(peer.kinds[kind], case, image) for peer in peers}
+    checks = {name: _check(make, expected, kind) for name, make in made.items()}
     pixels = case.size**2
     moved = 4 * (2 * pixels if kind in (UNIFORM, FADING) else pixels + len(case.grid) * case.tile**2)
-    rows = []
-    for peer in peers:
-        row: dict[str, Any] = {
-            "case": case.name, "kind": kind, "peer": peer.name, "version": peer.version, **checks[peer.name]
-        }  # fmt: skip
-        if peer.name in samples:
-            times = summary(samples[peer.name])
-            own = summary(samples["fastssim"])["median_ms"] if "fastssim" in samples else None
-            row |= times
-            row["ns_per_pixel"] = 1e6 * times["median_ms"] / pixels
-            row["roofline_share"] = 1e3 * limits.seconds(0, moved) / times["median_ms"]
-            row |= {} if own is None else {"times_fastssim": times["median_ms"] / own}
-        rows.append(row)
+    rows = timed({"case": case.name, "kind": kind}, peers, made, checks, rounds)
+    for row in rows:
+        if "median_ms" in row:
+            row["ns_per_pixel"] = 1e6 * row["median_ms"] / pixels
+            row["roofline_share"] = 1e3 * limits.seconds(0, moved) / row["median_ms"]
     return rows
+
+
+def _check(make: Callable[[], Callable[[], torch.Tensor]], expected: torch.Tensor, kind: str) -> dict[str, Any]:
+    """Compare what a peer gives with what must come out."""
+    call = attempt(make)
+    found = call if isinstance(call, str) else attempt(call)
+    if isinstance(found, str):
+        return {"absent": found}
+    if kind == EXTRACT:
+        found = found[0].T if found.ndim == 3 else found.reshape(len(expected), -1)
+    difference = float((found - expected).abs().max())
+    equal = difference <= VALUE_TOLERANCE
+    return {"value_error": difference, "equal": equal, "comparable": equal}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Image = TypeVar("Image")  # torch.Tensor, ndarray, ...: results are of the images' kind
 PRODUCTS = ("channel", "image")
 _GAUSSIAN = Gaussian()
-_UNBIASED_MASK = "unbiased=True is not defined with a mask; leave one of them out"
 
 
 def ssim(
@@ -108,12 +108,8 @@ def ssim(
     (torch.Size([2, 3, 54, 54]), torch.Size([2, 3]))
     """
     images = take(x, y, mask)
-    if not isinstance(window, Window):
-        raise TypeError(_no_window(window))
     problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
-    _check_fit(images, window, padding)
-    if mask is not None and unbiased:
-        raise ValueError(_UNBIASED_MASK)
+    _check_fit(images, window, padding, unbiased=unbiased)
     value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
     result: Image = images.give_back(value, reduction)
     return result
@@ -221,16 +217,12 @@ def l1_ssim_loss(
     0.25
     """
     images = take(x, y, mask)
-    if not isinstance(window, Window):
-        raise TypeError(_no_window(window))
     check_alpha(alpha, reduction)
     problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
-    _check_fit(images, window, padding)
+    _check_fit(images, window, padding, unbiased=unbiased)
     if mask is None:
         loss = autograd.ssim(images.x, images.y, None, problem, reduction, float(alpha))
     else:
-        if unbiased:
-            raise ValueError(_UNBIASED_MASK)
         value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
         loss = alpha * _masked_distance(images, reduction, fractions=problem[-1]) + (1 - alpha) * (1 - value)
     result: Image = images.give_back(loss, reduction)
@@ -293,8 +285,6 @@ def ms_ssim(
     1.0
     """
     images = take(x, y)
-    if not isinstance(window, Window):
-        raise TypeError(_no_window(window))
     powers = check_scales(weights, product, reduction)
     problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
     a, b = images.x, images.y
@@ -369,7 +359,10 @@ def check_options(
             allowed = "finite and above 0" if name == "data_range" else "finite and not negative"
             raise ValueError(f"{name} is {number}; it must be {allowed}")
     if not isinstance(window, Window):
-        raise TypeError(_no_window(window))
+        raise TypeError(
+            f"window is a {type(window).__name__}; give fastssim.Gaussian(...), fastssim.Uniform(...) or"
+            " fastssim.Taps(...)"
+        )
     for name, word, words in (("padding", padding, PADDINGS), ("reduction", reduction, REDUCTIONS)):
         _check_word(name, word, words)
     if not isinstance(unbiased, bool):
@@ -409,15 +402,12 @@ def _check_word(name: str, word: Any, words: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {word!r}; give one of {', '.join(map(repr, words))}")
 
 
-def _no_window(window: Any) -> str:
-    return (
-        f"window is a {type(window).__name__}; give fastssim.Gaussian(...), fastssim.Uniform(...) or fastssim.Taps(...)"
-    )
-
-
 def _problem(*options: Any) -> tuple[Any, ...]:
     """Check options and return what the operators take; outside a compiler's trace, the same options once."""
-    return _new_problem(*options) if torch.compiler.is_compiling() else _known_problem(*options)
+    if not torch.compiler.is_compiling():
+        with suppress(TypeError):  # of what cannot be hashed, too: the checks say what is wrong with it
+            return _known_problem(*options)
+    return _new_problem(*options)
 
 
 def _new_problem(
@@ -442,8 +432,10 @@ def _new_problem(
 _known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
 
 
-def _check_fit(images: Images, window: Window, padding: str) -> None:
-    """Refuse images that hold no whole window."""
+def _check_fit(images: Images, window: Window, padding: str, *, unbiased: bool) -> None:
+    """Refuse images that hold no whole window, and what is not defined together."""
+    if images.mask is not None and unbiased:
+        raise ValueError("unbiased=True is not defined with a mask; leave one of them out")
     height, width = images.x.shape[2:]
     if padding == "valid" and (height < window.shape[0] or width < window.shape[1]):
         raise ValueError(
