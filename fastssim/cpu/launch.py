@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from fastssim.cpu import pixels
+from fastssim.cpu import pixels, strips
 from fastssim.cpu import ssim as kernels
 from fastssim.cpu.pool import run_slabs
-from fastssim.cpu.simd import vector_bytes
+from fastssim.cpu.strips import lanes_of, pitch, strip_of
 from fastssim.interop import LARGEST
 from fastssim.plan import Sums, source, tiles
 from fastssim.window import rounded
@@ -159,30 +159,49 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     pad_y, pad_x = plan.pad
     down, across = rounded(plan.taps_y, plan.dtype), rounded(plan.taps_x, plan.dtype)
     first_y = first_x = rim = 0
-    most = kernels.TILE_COLUMNS
+    halo_y, halo_x = len(down) - 1, len(across) - 1
+    lanes = lanes_of(np.dtype(plan.dtype))
     covered = plan.map_shape[2:]
     if gradient:
-        # A gradient tile computes the windows of its left neighbour that reach into it, too.
-        most = max(kernels.TILE_COLUMNS - len(across) + 1, kernels.TILE_COLUMNS // 4)
         if plan.padding == "zeros":  # no pixel takes the gradient of a padded zero
             covered, first_y, first_x = (height, width), pad_y, pad_x
         else:
             covered = plan.padded
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
+    # A gradient tile computes the windows of its left neighbour that reach into it, too.
+    most = _tile_columns(covered[1], halo_x, 2 * halo_x if gradient else halo_x, lanes)
     cut = np.array(tiles(*covered, most), np.int64) + np.array((first_y, first_y, first_x, first_x), np.int64)
     items = n * c * len(cut)
     slabs = min(items, max(1, n * c * height * width // SLAB_PIXELS))
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]
     return _Layout(
-        (*places, pad_y, pad_x, first_y, first_x),
+        (*places, pad_y, pad_x, first_y, first_x, halo_y, halo_x),
         cut,
         [items * i // slabs for i in range(slabs + 1)],
         number,
-        kernels.pitch(len(across)),
-        (down, across, down[::-1], across[::-1]),
+        pitch(len(across), lanes),
+        tuple(_taps(line) for line in (down, across, down[::-1], across[::-1])),
         (number(plan.c1), number(plan.c2), number(plan.unbiased)),
         rim,
     )
+
+
+def _taps(taps: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Those up to the middle, where the others mirror them; see `fastssim.cpu.strips.tap_vectors`."""
+    return (taps[: len(taps) // 2 + 1],) if taps == taps[::-1] else taps
+
+
+def _tile_columns(width: int, halo: int, more: int, lanes: int) -> int:
+    """How many columns a tile has, for the least vectors in all; `more` columns of a tile are computed besides."""
+    longest = strips.longest(halo + 1, lanes)
+
+    def vectors(count: int) -> int:
+        return count * strip_of(-(-width // count) + more, lanes)
+
+    least = 1
+    while strip_of(-(-width // least) + more, lanes) > longest:
+        least += 1
+    return -(-width // min(range(least, 2 * least + 1), key=vectors))
 
 
 def _workspace(taps_y: int, taps_x: int, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -190,7 +209,7 @@ def _workspace(taps_y: int, taps_x: int, dtype: str) -> tuple[NDArray[Any], NDAr
     kept = _scratch.__dict__
     key = (taps_y, taps_x, dtype)
     if kept.get("key") != key:
-        lanes = vector_bytes() // np.dtype(dtype).itemsize
-        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, np.dtype(dtype)), np.zeros(3 * lanes, dtype)))
+        number = np.dtype(dtype)
+        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, number), np.zeros(3 * lanes_of(number), number)))
     arrays: tuple[NDArray[Any], NDArray[Any]] = kept["arrays"]
     return arrays

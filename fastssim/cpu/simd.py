@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _FLAGS = ("contract",)
+_I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
 
 
@@ -103,16 +104,16 @@ class Code:
         element = {4: "f32", 8: "f64"}[self._align]
         store = self.builder.module.declare_intrinsic(
             f"llvm.masked.store.v{self.lanes}{element}.p0",
-            fnty=ir.FunctionType(ir.VoidType(), [self.type, self.type.as_pointer(), ir.IntType(32), bits]),
+            fnty=ir.FunctionType(ir.VoidType(), [self.type, self.type.as_pointer(), _I32, bits]),
         )
-        align = ir.Constant(ir.IntType(32), self._align)
+        align = ir.Constant(_I32, self._align)
         self.builder.call(store, [vector.value, wide, align, mask])
 
     def splat(self, scalar: ir.Value) -> Vector:
         """Fill a vector with one number."""
         builder = self.builder
-        one = builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), None)
+        one = builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, ir.Constant(_I32, 0))
+        zeros = ir.Constant(ir.VectorType(_I32, self.lanes), None)
         return Vector(builder, builder.shuffle_vector(one, ir.Constant(self.type, ir.Undefined), zeros))
 
     def splats(self, scalars: ir.Value, count: int) -> list[Vector]:
@@ -127,24 +128,94 @@ class Code:
         """Return the vector of ones."""
         return self.number(1)
 
-    def lane_mask(self, first: ir.Value, last: ir.Value) -> ir.Value:
-        """Choose the lanes l with first <= l < last (signed; either may lie outside the vector)."""
+    def lane_mask(self, first: ir.Value, last: ir.Value, stride: ir.Value | None = None) -> ir.Value:
+        """Choose the lanes l with first <= l * stride < last (signed; either may lie outside the vector)."""
         builder = self.builder
-        wide = ir.VectorType(ir.IntType(32), self.lanes)
-        iota = ir.Constant(wide, list(range(self.lanes)))
-
-        def spread(number: ir.Value) -> ir.Value:
-            small = builder.trunc(number, ir.IntType(32))
-            one = builder.insert_element(ir.Constant(wide, ir.Undefined), small, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(one, ir.Constant(wide, ir.Undefined), ir.Constant(wide, None))
-
+        lane: ir.Value = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
+        if stride is not None:
+            lane = builder.mul(lane, self._integers(stride))
         return builder.and_(
-            builder.icmp_signed(">=", iota, spread(first)), builder.icmp_signed("<", iota, spread(last))
+            builder.icmp_signed(">=", lane, self._integers(first)), builder.icmp_signed("<", lane, self._integers(last))
         )
+
+    def _integers(self, number: ir.Value) -> ir.Value:
+        """Fill a vector of 32-bit integers with one number."""
+        builder = self.builder
+        wide = ir.VectorType(_I32, self.lanes)
+        small = builder.trunc(number, _I32)
+        one = builder.insert_element(ir.Constant(wide, ir.Undefined), small, ir.Constant(_I32, 0))
+        return builder.shuffle_vector(one, ir.Constant(wide, ir.Undefined), ir.Constant(wide, None))
+
+    def rotate(self, vector: Vector) -> Vector:
+        """Give every lane its right neighbour's number, and the last lane the first one's."""
+        return self._pick(vector, vector, [*range(1, self.lanes), 0])
+
+    def transpose(self, vectors: Sequence[Vector]) -> list[Vector]:
+        """Transpose a square, as many vectors as one has lanes; every step is one instruction on x86.
+
+        First inside blocks of 128 bits, numbers and then pairs of numbers of two vectors by turns; then whole blocks.
+        """
+        block = 16 // self._align  # lanes of 128 bits
+        blocks = self.lanes // block
+        starts = range(0, self.lanes, block)
+        square = list(vectors)
+        distance = 1
+        while distance < block:
+            halves = []
+            for half in (0, block // 2):
+                places = range(half, half + block // 2, distance)
+                halves.append([
+                    source + start + place + i
+                    for start in starts
+                    for place in places
+                    for source in (0, self.lanes)
+                    for i in range(distance)
+                ])  # fmt: skip
+            square = self._exchange(square, distance, 1, halves)
+            distance *= 2
+        steps = {1: (), 2: (((0,), (1,)),), 4: (((0, 1), (2, 3)), ((0, 2), (1, 3)))}[blocks]
+        for number, chosen in enumerate(steps):
+            halves = [
+                [source + place * block + i for source in (0, self.lanes) for place in places for i in range(block)]
+                for places in chosen
+            ]
+            square = self._exchange(square, 1 << number, block, halves)
+        return square
+
+    def _exchange(
+        self, square: list[Vector], distance: int, unit: int, halves: Sequence[Sequence[int]]
+    ) -> list[Vector]:
+        """Replace vectors i and i + distance, of units of vectors, by the two picks from them, side by side."""
+        result = list(square)
+        for start in range(0, len(square) // unit, 2 * distance):
+            for i in range(distance):
+                for row in range(unit):
+                    first = square[(start + i) * unit + row]
+                    second = square[(start + i + distance) * unit + row]
+                    for which, places in enumerate(halves):
+                        result[(start + 2 * i + which) * unit + row] = self._pick(first, second, places)
+        return result
+
+    def _pick(self, first: Vector, second: Vector, places: Sequence[int]) -> Vector:
+        """Pick lanes of two vectors laid end to end."""
+        mask = ir.Constant(ir.VectorType(_I32, self.lanes), list(places))
+        return Vector(self.builder, self.builder.shuffle_vector(first.value, second.value, mask))
 
     def above(self, vector: Vector, other: Vector) -> ir.Value:
         """Choose the lanes in which `vector` is greater."""
         return self.builder.fcmp_ordered(">", vector.value, other.value)
+
+    def finite(self, vector: Vector) -> ir.Value:
+        """Choose the lanes that are neither NaN nor infinite."""
+        nothing = vector - vector  # NaN and infinity minus themselves are NaN
+        return self.builder.fcmp_ordered("==", nothing.value, self.zero().value)
+
+    def sum(self, vectors: Sequence[Vector]) -> Vector:
+        """Add vectors in pairs, then the pairs."""
+        while len(vectors) > 1:
+            pairs = [first + second for first, second in zip(vectors[::2], vectors[1::2], strict=False)]
+            vectors = pairs + list(vectors[len(vectors) // 2 * 2 :])
+        return vectors[0]
 
     def number(self, value: float) -> Vector:
         """Fill a vector with a number known now."""
@@ -172,19 +243,9 @@ class Code:
                 self.builder.shuffle_vector(
                     total.value,
                     ir.Constant(total.value.type, ir.Undefined),
-                    ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width))),
+                    ir.Constant(ir.VectorType(_I32, width), list(range(start, start + width))),
                 )
                 for start in (0, width)
             )
             total = Vector(self.builder, lower) + Vector(self.builder, upper)
-        return self.builder.extract_element(total.value, ir.Constant(ir.IntType(32), 0))
-
-    def dot(self, taps: Sequence[Vector], vectors: Iterable[Vector]) -> Vector:
-        """Return the sum of taps[k] * vectors[k]."""
-        total = None
-        for tap, vector in zip(taps, vectors, strict=True):
-            term = tap * vector
-            total = term if total is None else total + term
-        if total is None:
-            raise ValueError("a filter has at least one tap")
-        return total
+        return self.builder.extract_element(total.value, ir.Constant(_I32, 0))

@@ -22,17 +22,19 @@ and the adjoint of the filters, w' being w mirrored:
     dL/dy = w'*(p_s - p_d) + 2 s (w'*q_s) - 2 d (w'*q_d)
 
 Two kinds of pivot keep e - m^2 from cancelling: one per tile, taken off every pixel, and a local mean taken off s and d
-for every vector of columns in every step; sums pass from one to the next by m' = m + t, e' = e + t (m + m').
+for every GROUP of columns of each strip in every step; sums pass from one to the next by m' = m + t,
+e' = e + t (m + m').
 
 Unbiased variances carry a factor u: v_s = u (e_s - m_s^2), and q_s, q_d are the derivatives times u.
 With a mask m, n = w*m, every filtered map is w*(m ...) / n, every derivative is divided by n before it is filtered
 back and the gradient is multiplied by m; a window with n at most LEAST_WEIGHT has nothing to compare: SSIM 1, not
 counted.
 
-The march goes down the tile, ROWS window rows at a time. Pixel rows are turned into s and d as they are reached; the
-vertical filter keeps ROWS sums per map in registers; the horizontal filter ends in the formula above; its derivatives
-go into a rolling buffer of rows, and the gradient's rows leave as soon as the last window that covers them is done.
-Only the rolling buffers exist besides input and output, whatever the image's height.
+The march goes down the tile, ROWS window rows at a time. Pixel rows are turned into s and d, laid out in strips
+(`fastssim.cpu.strips`), as they are reached; the filters keep ROWS rows, or BLOCK vectors, of two maps in registers;
+the horizontal one ends in the formula above; its derivatives go into a rolling buffer of rows, and the gradient's rows
+leave as soon as the last window that covers them is done. Only the rolling buffers exist besides input and output,
+whatever the image's height.
 
 Symbols: (y0, y1, x0, x1) is the tile, in the padded image; in gradient mode its pixels: every window that covers one
 of them is computed, but a window counts in the sum of one tile only; in value mode the tile's windows themselves.
@@ -51,6 +53,19 @@ from numba.extending import intrinsic, overload
 from fastssim.cpu.jit import jit
 from fastssim.cpu.pixels import read, read_padded
 from fastssim.cpu.simd import Code, Vector, wanted
+from fastssim.cpu.strips import (
+    BLOCK,
+    GROUP,
+    continue_strips,
+    enter,
+    into_strips,
+    lanes_of,
+    out_of_strips,
+    pitch,
+    strip_of,
+    tap_count,
+    tap_vectors,
+)
 from fastssim.plan import LEAST_WEIGHT
 
 if TYPE_CHECKING:
@@ -60,65 +75,56 @@ if TYPE_CHECKING:
 
 ROWS = 4  # window rows per step: 2 maps x 4 sums stay in registers
 SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
-TILE_COLUMNS = 256  # columns of windows in a tile: the rolling buffers stay in the second-level cache
-_SLACK = 32  # columns that a whole last vector may read or write behind a row's end
-
-
-def pitch(taps: int) -> int:
-    """Numbers from one buffer row to the next, for windows `taps` wide.
-
-    A multiple of 16 that is no multiple of 64, so that rows do not fall on the same cache sets.
-    """
-    columns = -(-(TILE_COLUMNS + 2 * (taps - 1) + _SLACK) // 16) * 16
-    return columns if columns % 64 else columns + 16
 
 
 def workspace(taps_y: int, taps_x: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Allocate the rolling buffers for `tile_ssim`."""
-    rows = 7 * (taps_y + SPARE_ROWS) + 10 * ROWS
-    return np.zeros(rows * pitch(taps_x) + _SLACK, dtype)
+    rows = 7 * (taps_y + SPARE_ROWS) + 10 * ROWS + 6
+    return np.zeros(rows * pitch(taps_x, lanes_of(dtype)), dtype)
 
 
 # ---------------------------------------------------------------------------------------------------------- vectors
 
 
-def _rows(code: Code, taps: list[Vector], terms: Callable[[int], list[Vector]]) -> list[list[Vector]]:
-    """Filter down the columns: for each of the vectors that `terms` gives for a row, sums r = 0 .. ROWS-1.
+def _filter(taps: list[Vector], outputs: int, terms: Callable[[int], list[Vector]]) -> list[list[Vector]]:
+    """Filter what `terms` gives for each place, one vector for each of several maps; return [map][output].
 
     sums[i][r] = sum over k of taps[k] terms(r + k)[i].
     """
     sums: list[list[Any]] = []
-    for row in range(len(taps) + ROWS - 1):
-        for number, term in enumerate(terms(row)):
-            if row == 0:
-                sums.append([None] * ROWS)
+    for place in range(len(taps) + outputs - 1):
+        for number, term in enumerate(terms(place)):
+            if place == 0:
+                sums.append([None] * outputs)
             total = sums[number]
-            for r in range(ROWS):
-                if 0 <= row - r < len(taps):
-                    product = taps[row - r] * term
+            for r in range(outputs):
+                if 0 <= place - r < len(taps):
+                    product = taps[place - r] * term
                     total[r] = product if total[r] is None else total[r] + product
     return sums
 
 
 @intrinsic
 def _vertical_moments(
-    typing: Any, s: Any, d: Any, m: Any, start: Any, column: Any, taps: Any, taps_x: Any, pivots: Any, out: Any
-) -> Any:
+    typing: Any, s: Any, d: Any, m: Any, start: Any, column: Any, taps: Any, taps_x: Any, pivots: Any, pivot: Any,
+    out: Any,
+) -> Any:  # fmt: skip
     """Filter ROWS window rows down the columns at one vector of columns; s, d, m [row][pitch], out [ROWS][maps][pitch].
 
-    out holds m_s, e_s, m_d, e_d about `pivots` (of s, of d) and, unless the mask m is None, n, by which no map is
-    divided yet; `start`: place of the first window row's first pixel row.
+    out holds m_s, e_s, m_d, e_d about pivots (a vector for s, then one for d, from `pivot` on) and, unless the mask m
+    is None, n, by which no map is divided yet; `start`: place of the first window row's first pixel row.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        s_type, d_type, m_type, _, _, taps_type, taps_x_type, _, out_type = signature.args
-        s_value, d_value, m_value, start_value, column_value, taps_value, _, pivots_value, out_value = args
+        s_type, d_type, m_type, _, _, taps_type, taps_x_type, pivots_type, _, out_type = signature.args
+        s_value, d_value, m_value, start_value, column_value, taps_value, _, pivots_value, pivot_value, out_value = args
         code = Code(context, builder, s_type.dtype)
-        step = pitch(len(taps_x_type))
+        step = pitch(tap_count(taps_x_type), code.lanes)
         masked = wanted(m_type)
         maps = 4 + masked
-        weights = code.splats(taps_value, len(taps_type))
+        weights = tap_vectors(code, taps_type, taps_value)
         target = code.at(code.data(out_type, out_value), column_value)
+        first_pivot = code.at(code.data(pivots_type, pivots_value), pivot_value)
 
         def place(array_type: Any, array: Any) -> Any:
             return code.at(code.at(code.data(array_type, array), start_value), column_value)
@@ -132,175 +138,210 @@ def _vertical_moments(
 
         for plane, (array_type, array) in enumerate(((s_type, s_value), (d_type, d_value))):
             source = place(array_type, array)
-            pivot = code.splat(builder.extract_value(pivots_value, plane))
+            pivot = code.load(code.at(first_pivot, plane * code.lanes))
 
             def powers(row: int, source: Any = source, pivot: Vector = pivot) -> list[Vector]:
                 value = code.load(code.at(source, row * step)) - pivot
                 weighted = mask(row) * value if masked else value
                 return [weighted, weighted * value]
 
-            for moment, sums in enumerate(_rows(code, weights, powers)):
+            for moment, sums in enumerate(_filter(weights, ROWS, powers)):
                 write(2 * plane + moment, sums)
         if masked:
-            write(4, _rows(code, weights, lambda row: [mask(row)])[0])
+            write(4, _filter(weights, ROWS, lambda row: [mask(row)])[0])
         return context.get_dummy_value()
 
-    return types.void(s, d, m, start, column, taps, taps_x, pivots, out), codegen
+    return types.void(s, d, m, start, column, taps, taps_x, pivots, pivot, out), codegen
 
 
 @intrinsic
-def _mean_of_row(typing: Any, row: Any, mask: Any, start: Any, first: Any, last: Any) -> Any:
-    """Return the mean of the columns first .. last-1, at most a vector, of a row; 0 where it is not finite.
+def _local_pivot(typing: Any, s: Any, d: Any, mask: Any, start: Any, second: Any, pivots: Any, pivot: Any) -> Any:
+    """Put the means of s and of d over BLOCK vectors from `start` and BLOCK more from `second` on at pivots [pivot].
 
-    Unless the mask is None, only of columns with a weight.
+    Every lane has its own; 0 where it is not finite. Unless the mask is None, only columns with a weight count.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        row_type, mask_type = signature.args[:2]
-        row_value, mask_value, start_value, first_value, last_value = args
-        code = Code(context, builder, row_type.dtype)
-        count = builder.sub(last_value, first_value)
-        chosen = code.lane_mask(ir.Constant(count.type, 0), count)
+        s_type, d_type, mask_type, _, _, pivots_type, _ = signature.args
+        s_value, d_value, mask_value, start_value, second_value, pivots_value, pivot_value = args
+        code = Code(context, builder, s_type.dtype)
+        target = code.at(code.data(pivots_type, pivots_value), pivot_value)
 
-        def load(array_type: Any, array: Any) -> Vector:
-            return code.load(code.at(code.at(code.data(array_type, array), start_value), first_value))
+        def vectors(array_type: Any, array: Any) -> list[Vector]:
+            data = code.data(array_type, array)
+            return [
+                code.load(code.at(code.at(data, place), number * code.lanes))
+                for place in (start_value, second_value)
+                for number in range(BLOCK)
+            ]
 
+        chosen = None
+        share = code.number(1 / (2 * BLOCK))
         if wanted(mask_type):
-            chosen = builder.and_(chosen, code.above(load(mask_type, mask_value), code.zero()))
-            number = code.sum_lanes(code.select(chosen, code.one(), code.zero()))
-        else:
-            number = builder.sitofp(count, code.scalar)
-        total = code.sum_lanes(code.select(chosen, load(row_type, row_value), code.zero()))
-        mean = builder.fdiv(total, number)
-        zero = ir.Constant(code.scalar, 0)
-        finite = builder.fcmp_ordered("==", builder.fsub(mean, mean), zero)  # NaN and infinity minus themselves are NaN
-        return builder.select(finite, mean, zero)
+            chosen = [code.above(weight, code.zero()) for weight in vectors(mask_type, mask_value)]
+            share = code.one() / code.sum([code.select(those, code.one(), code.zero()) for those in chosen])
+        for plane, (array_type, array) in enumerate(((s_type, s_value), (d_type, d_value))):
+            values = vectors(array_type, array)
+            if chosen is not None:
+                values = [code.select(*pair, code.zero()) for pair in zip(chosen, values, strict=True)]
+            mean = code.sum(values) * share
+            code.store(code.select(code.finite(mean), mean, code.zero()), code.at(target, plane * code.lanes))
+        return context.get_dummy_value()
 
-    return row.dtype(row, mask, start, first, last), codegen
+    return types.void(s, d, mask, start, second, pivots, pivot), codegen
 
 
 @intrinsic
-def _move_pivots(typing: Any, moments: Any, mask: Any, column: Any, taps_x: Any, before: Any, after: Any) -> Any:
-    """Take one vector of columns of [ROWS][maps][pitch] from pivots `before` to `after` (of s, of d).
+def _move_pivots(
+    typing: Any, moments: Any, mask: Any, source: Any, target: Any, taps_x: Any, pivots: Any, before: Any, after: Any,
+    rotated: Any,
+) -> Any:  # fmt: skip
+    """Take one vector of columns of [ROWS][maps][pitch] from pivots `before` to `after`, of s and of d.
 
+    From the place `source` to `target`; `rotated`: None, or the lanes (and pivots `before`) move by one on the way.
     With t = before - after and n = 1 or the mask's: m' = m + t n and e' = e + 2 t m + t^2 n = e + t (m + m').
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        moments_type, mask_type, _, taps_type, _, _ = signature.args
-        moments_value, _, column_value, _, before_value, after_value = args
+        moments_type, mask_type, _, _, taps_type, pivots_type = signature.args[:6]
+        moments_value, _, source_value, target_value, _, pivots_value, before_value, after_value, _ = args
         code = Code(context, builder, moments_type.dtype)
-        step = pitch(len(taps_type))
-        maps = 4 + wanted(mask_type)
-        source = code.at(code.data(moments_type, moments_value), column_value)
-        for plane in range(2):
-            before_plane, after_plane = (
-                code.splat(builder.extract_value(pivots, plane)) for pivots in (before_value, after_value)
-            )
-            t = before_plane - after_plane
-            for r in range(ROWS):
-                place = code.at(source, (maps * r + 2 * plane) * step)
-                m, e = code.load(place), code.load(code.at(place, step))
-                moved = m + (t * code.load(code.at(source, (maps * r + 4) * step)) if maps == 5 else t)
-                code.store(moved, place)
-                code.store(e + t * (m + moved), code.at(place, step))
+        step = pitch(tap_count(taps_type), code.lanes)
+        masked = wanted(mask_type)
+        maps = 4 + masked
+        data, known = code.data(moments_type, moments_value), code.data(pivots_type, pivots_value)
+        source, target = code.at(data, source_value), code.at(data, target_value)
+        turn = code.rotate if wanted(signature.args[8]) else lambda vector: vector
+
+        def load(r: int, number: int) -> Vector:
+            return turn(code.load(code.at(source, (maps * r + number) * step)))
+
+        def store(vector: Vector, r: int, number: int) -> None:
+            code.store(vector, code.at(target, (maps * r + number) * step))
+
+        t = [
+            turn(code.load(code.at(code.at(known, before_value), plane * code.lanes)))
+            - code.load(code.at(code.at(known, after_value), plane * code.lanes))
+            for plane in range(2)
+        ]
+        for r in range(ROWS):
+            n = load(r, 4) if masked else None
+            for plane in range(2):
+                m, e = load(r, 2 * plane), load(r, 2 * plane + 1)
+                moved = m + (t[plane] if n is None else t[plane] * n)
+                store(moved, r, 2 * plane)
+                store(e + t[plane] * (m + moved), r, 2 * plane + 1)
+            if n is not None and wanted(signature.args[8]):
+                store(n, r, 4)
         return context.get_dummy_value()
 
-    return types.void(moments, mask, column, taps_x, before, after), codegen
+    return types.void(moments, mask, source, target, taps_x, pivots, before, after, rotated), codegen
 
 
 @intrinsic
 def _horizontal_ssim(
-    typing: Any, moments: Any, mask: Any, start: Any, column: Any, taps: Any, constants: Any, ranges: Any, total: Any,
-    upstream: Any, weights: Any, weights_start: Any, ssim_map: Any, map_start: Any,
+    typing: Any, moments: Any, mask: Any, start: Any, strip: Any, vector: Any, taps: Any, pivots: Any, pivot: Any,
+    constants: Any, ranges: Any, total: Any, upstream: Any, weights: Any, ssim_map: Any,
     grad_x: Any, grad_y: Any, derivatives: Any, derivatives_start: Any,
 ) -> Any:  # fmt: skip
-    """Finish one vector of windows of one row: filter across, apply the formula, write what is asked for.
+    """Finish BLOCK vectors of windows of one row: filter across, apply the formula, write what is asked for.
 
-    moments: [maps][pitch] from `start`. ranges: columns (valid from, to, counted from, to). total [3][lanes] += SSIM
-    and, unless the mask is None, windows counted. ssim_map: flat, this row from `map_start`, or None. Unless grad_x is
-    None, derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless grad_y is None,
-    p_s - p_d; unless upstream is None, each multiplied by weights [pitch] from `weights_start`.
+    moments: [maps][pitch] from `start`, about the pivots from `pivot` on. ranges: columns (valid from, to, counted
+    from, to). total [3][lanes] += SSIM and, unless the mask is None, windows counted. ssim_map: a row, or None. Unless
+    grad_x is None, derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless grad_y is
+    None, p_s - p_d; unless upstream is None, each multiplied by a row of weights.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = _Arguments(*signature.args)
         value = _Arguments(*args)
         code = Code(context, builder, kind.moments.dtype)
-        step = pitch(len(kind.taps))
+        step = pitch(tap_count(kind.taps), code.lanes)
         masked = wanted(kind.mask)
-        taps_x = code.splats(value.taps, len(kind.taps))
-        source = code.at(code.at(code.data(kind.moments, value.moments), value.start), value.column)
-        limits = [builder.sub(builder.extract_value(value.ranges, i), value.column) for i in range(4)]
-        valid = code.lane_mask(limits[0], limits[1])
+        taps = tap_vectors(code, kind.taps, value.taps)
+        column = builder.mul(value.vector, ir.Constant(value.vector.type, code.lanes))
+        source = code.at(code.at(code.data(kind.moments, value.moments), value.start), column)
 
-        def across(plane: int) -> Vector:
-            return code.dot(taps_x, [code.load(code.at(source, plane * step + k)) for k in range(len(taps_x))])
+        def across(*planes: int) -> list[list[Vector]]:
+            return _filter(
+                taps,
+                BLOCK,
+                lambda place: [code.load(code.at(source, plane * step + place * code.lanes)) for plane in planes],
+            )
 
-        pivot_s, pivot_d, mean_s, mean_d, c1, c2, half_u, u = code.splats(value.constants, len(kind.constants))
-        m_s, e_s, m_d, e_d = (across(plane) for plane in range(4))
-        if masked:
-            n = across(4)
-            something = code.above(n, code.number(LEAST_WEIGHT))
-            inverse_n = code.select(something, code.one() / n, code.zero())
-            m_s, e_s, m_d, e_d = (moment.times(inverse_n) for moment in (m_s, e_s, m_d, e_d))
-        v_s = u * (e_s - m_s.times(m_s))
-        v_d = u * (e_d - m_d.times(m_d))
-        m = m_s + mean_s
-        q = m_d + mean_d
-        q2 = q * q
-        a = code.number(0.5) * (m * m - q2) + c1
-        b = a + q2
-        c = code.number(0.5) * (v_s - v_d) + c2
-        d = c + v_d
-        ssim = (a * c) / (b * d)
-
+        known = code.at(code.data(kind.pivots, value.pivots), value.pivot)
+        pivot_s, pivot_d = code.load(known), code.load(code.at(known, code.lanes))
+        sum_of_pivots, missing, c1, c2, half_u, u = code.splats(value.constants, len(kind.constants))
+        mean_s, mean_d = pivot_s + sum_of_pivots, pivot_d + missing
+        moments = [*across(0, 1), *across(2, 3), *(across(4) if masked else [])]
+        values, counts = [], []
+        for number in range(BLOCK):
+            m_s, e_s, m_d, e_d = (moments[plane][number] for plane in range(4))
+            place = builder.add(value.vector, ir.Constant(value.vector.type, number))
+            limits = [builder.sub(builder.extract_value(value.ranges, i), place) for i in range(4)]
+            valid = code.lane_mask(limits[0], limits[1], value.strip)
+            counted = builder.and_(valid, code.lane_mask(limits[2], limits[3], value.strip))
+            if masked:
+                n = moments[4][number]
+                something = code.above(n, code.number(LEAST_WEIGHT))
+                inverse_n = code.select(something, code.one() / n, code.zero())
+                m_s, e_s, m_d, e_d = (moment.times(inverse_n) for moment in (m_s, e_s, m_d, e_d))
+            v_s = u * (e_s - m_s.times(m_s))
+            v_d = u * (e_d - m_d.times(m_d))
+            m = m_s + mean_s
+            q = m_d + mean_d
+            q2 = q * q
+            a = code.number(0.5) * (m * m - q2) + c1
+            b = a + q2
+            c = code.number(0.5) * (v_s - v_d) + c2
+            d = c + v_d
+            ssim = (a * c) / (b * d)
+            if masked:
+                ssim = code.select(something, ssim, code.one())
+                counted = builder.and_(counted, something)
+                counts.append(code.select(counted, code.one(), code.zero()))
+            values.append(code.select(counted, ssim, code.zero()))
+            at = builder.add(column, ir.Constant(column.type, number * code.lanes))
+            if wanted(kind.ssim_map):
+                code.store(ssim, code.at(code.data(kind.ssim_map, value.ssim_map), at))
+            if wanted(kind.grad_x):
+                r = code.one() / (b * d)
+                inverse_b = d * r
+                inverse_d = b * r
+                luminance = a * inverse_b
+                structure = c * inverse_d
+                factors = [inverse_n] if masked else []
+                if wanted(kind.upstream):
+                    factors.append(code.load(code.at(code.data(kind.weights, value.weights), at)))
+                for factor in factors:
+                    luminance = luminance * factor
+                    structure = structure * factor
+                by_means = structure * q * inverse_b * inverse_b
+                f_ms = by_means * m * q
+                f_md = code.zero() - by_means * (a + b)
+                by_variances = luminance * half_u * inverse_d * inverse_d
+                q_s = by_variances * v_d
+                q_d = code.zero() - by_variances * (c + d)
+                from_s, from_d = m_s + pivot_s, m_d + pivot_d
+                p_s = f_ms - (from_s + from_s) * q_s
+                p_d = f_md - (from_d + from_d) * q_d
+                maps = [q_s, q_d, p_s + p_d]
+                if wanted(kind.grad_y):
+                    maps.append(p_s - p_d)
+                target = code.at(code.data(kind.derivatives, value.derivatives), value.derivatives_start)
+                target = code.at(target, at)
+                for plane, derivative in enumerate(maps):
+                    code.store(code.select(valid, derivative, code.zero()), code.at(target, plane * step))
         sums = code.data(kind.total, value.total)
-        counted = builder.and_(valid, code.lane_mask(limits[2], limits[3]))
-        if masked:
-            ssim = code.select(something, ssim, code.one())
-            counted = builder.and_(counted, something)
-            counts = code.at(sums, code.lanes)
-            code.store(code.load(counts) + code.select(counted, code.one(), code.zero()), counts)
-        code.store(code.load(sums) + code.select(counted, ssim, code.zero()), sums)
-        if wanted(kind.ssim_map):
-            row = code.at(code.data(kind.ssim_map, value.ssim_map), value.map_start)
-            code.store_where(valid, ssim, code.at(row, value.column))
-        if wanted(kind.grad_x):
-            r = code.one() / (b * d)
-            inverse_b = d * r
-            inverse_d = b * r
-            luminance = a * inverse_b
-            structure = c * inverse_d
-            factors = [inverse_n] if masked else []
-            if wanted(kind.upstream):
-                row = code.at(code.data(kind.weights, value.weights), value.weights_start)
-                factors.append(code.load(code.at(row, value.column)))
-            for factor in factors:
-                luminance = luminance * factor
-                structure = structure * factor
-            by_means = structure * q * inverse_b * inverse_b
-            f_ms = by_means * m * q
-            f_md = code.zero() - by_means * (a + b)
-            by_variances = luminance * half_u * inverse_d * inverse_d
-            q_s = by_variances * v_d
-            q_d = code.zero() - by_variances * (c + d)
-            from_s, from_d = m_s + pivot_s, m_d + pivot_d
-            p_s = f_ms - (from_s + from_s) * q_s
-            p_d = f_md - (from_d + from_d) * q_d
-            maps = [q_s, q_d, p_s + p_d]
-            if wanted(kind.grad_y):
-                maps.append(p_s - p_d)
-            target = code.at(code.data(kind.derivatives, value.derivatives), value.derivatives_start)
-            target = code.at(target, value.column)
-            for number, values in enumerate(maps):
-                code.store(code.select(valid, values, code.zero()), code.at(target, number * step))
+        for number, vectors in enumerate([values, counts] if masked else [values]):
+            lane = code.at(sums, number * code.lanes)
+            code.store(code.load(lane) + code.sum(vectors), lane)
         return context.get_dummy_value()
 
     return (
         types.void(
-            moments, mask, start, column, taps, constants, ranges, total, upstream, weights, weights_start,
-            ssim_map, map_start, grad_x, grad_y, derivatives, derivatives_start,
+            moments, mask, start, strip, vector, taps, pivots, pivot, constants, ranges, total, upstream, weights,
+            ssim_map, grad_x, grad_y, derivatives, derivatives_start,
         ),
         codegen,
     )  # fmt: skip
@@ -312,16 +353,17 @@ class _Arguments(NamedTuple):
     moments: Any
     mask: Any
     start: Any
-    column: Any
+    strip: Any
+    vector: Any
     taps: Any
+    pivots: Any
+    pivot: Any
     constants: Any
     ranges: Any
     total: Any
     upstream: Any
     weights: Any
-    weights_start: Any
     ssim_map: Any
-    map_start: Any
     grad_x: Any
     grad_y: Any
     derivatives: Any
@@ -332,7 +374,7 @@ class _Arguments(NamedTuple):
 def _vertical_adjoint(
     typing: Any, derivatives: Any, start: Any, column: Any, taps: Any, taps_x: Any, grad_y: Any, out: Any
 ) -> Any:
-    """Filter ROWS rows of the derivatives down the columns; derivatives [row][maps][pitch], out [ROWS][maps][pitch].
+    """Filter ROWS rows of the derivatives down two vectors of columns; [row][maps][pitch] to out [ROWS][maps][pitch].
 
     `start` is the place of the first tap's row; `taps` come mirrored.
     """
@@ -341,19 +383,19 @@ def _vertical_adjoint(
         derivatives_type, _, _, taps_type, taps_x_type, grad_y_type, out_type = signature.args
         derivatives_value, start_value, column_value, taps_value, _, _, out_value = args
         code = Code(context, builder, derivatives_type.dtype)
-        step = pitch(len(taps_x_type))
+        step = pitch(tap_count(taps_x_type), code.lanes)
         maps = 4 if wanted(grad_y_type) else 3
-        weights = code.splats(taps_value, len(taps_type))
+        weights = tap_vectors(code, taps_type, taps_value)
         source = code.at(code.at(code.data(derivatives_type, derivatives_value), start_value), column_value)
         target = code.at(code.data(out_type, out_value), column_value)
         for number in range(maps):
 
-            def term(row: int, number: int = number) -> list[Vector]:
-                return [code.load(code.at(source, (row * maps + number) * step))]
+            def pair(row: int, number: int = number) -> list[Vector]:
+                return [code.load(code.at(source, (row * maps + number) * step + i * code.lanes)) for i in range(2)]
 
-            (sums,) = _rows(code, weights, term)
-            for r in range(ROWS):
-                code.store(sums[r], code.at(target, (r * maps + number) * step))
+            for i, sums in enumerate(_filter(weights, ROWS, pair)):
+                for r in range(ROWS):
+                    code.store(sums[r], code.at(target, (r * maps + number) * step + i * code.lanes))
         return context.get_dummy_value()
 
     return types.void(derivatives, start, column, taps, taps_x, grad_y, out), codegen
@@ -361,84 +403,94 @@ def _vertical_adjoint(
 
 @intrinsic
 def _horizontal_adjoint(
-    typing: Any, filtered: Any, row: Any, column: Any, taps: Any, s: Any, d: Any, mask: Any, pixel: Any, scale: Any,
-    l1: Any, begin: Any, end: Any, grad_x: Any, grad_y: Any, place: Any,
+    typing: Any, filtered: Any, start: Any, strip: Any, vector: Any, taps: Any, s: Any, d: Any, mask: Any, pixel: Any,
+    scale: Any, l1: Any, ranges: Any, grad_y: Any, line_x: Any, line_y: Any,
 ) -> Any:  # fmt: skip
-    """Finish one vector of gradient pixels of one row: filter across, combine with s and d, write.
+    """Finish BLOCK vectors of gradient pixels of one row: filter across, combine with s and d, write.
 
-    filtered [ROWS][maps][pitch]; s, d, mask: flat, `pixel` the place of column 0, the mask may be None; scale of the
-    gradient of SSIM; l1: None, or (scale of the sign of x - y, what d misses of x - y); grad_x, grad_y: flat, `place`
-    that of column 0, grad_y may be None; only columns begin .. end-1 are written; `taps` come mirrored.
+    filtered: [maps][pitch] from `start`; s, d, mask: `pixel` is the place of the first vector's pixels, the mask may be
+    None; scale of the gradient of SSIM; l1: None, or (scale of the sign of x - y, what d misses of x - y) for columns
+    of `ranges`; line_x, line_y: rows for the gradients, nothing by y where grad_y is None; `taps` come mirrored.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        filtered_t, _, _, taps_t, s_t, d_t, mask_t, _, _, l1_t, _, _, grad_x_t, grad_y_t, _ = signature.args
+        filtered_t, _, _, _, taps_t, s_t, d_t, mask_t, _, _, l1_t, _, grad_y_t, line_x_t, line_y_t = signature.args
         (
-            filtered_v, row_v, column_v, taps_v, s_v, d_v, mask_v, pixel_v, scale_v, l1_v, begin_v, end_v,
-            grad_x_v, grad_y_v, place_v,
+            filtered_v, start_v, strip_v, vector_v, taps_v, s_v, d_v, mask_v, pixel_v, scale_v, l1_v, ranges_v, _,
+            line_x_v, line_y_v,
         ) = args  # fmt: skip
         code = Code(context, builder, filtered_t.dtype)
-        step = pitch(len(taps_t))
-        maps = 4 if wanted(grad_y_t) else 3
-        weights = code.splats(taps_v, len(taps_t))
-        row_start = builder.mul(row_v, ir.Constant(row_v.type, maps * step))
-        source = code.at(code.at(code.data(filtered_t, filtered_v), row_start), column_v)
+        step = pitch(tap_count(taps_t), code.lanes)
+        weights = tap_vectors(code, taps_t, taps_v)
+        column = builder.mul(vector_v, ir.Constant(vector_v.type, code.lanes))
+        source = code.at(code.at(code.data(filtered_t, filtered_v), start_v), column)
 
-        def across(number: int) -> Vector:
-            return code.dot(weights, [code.load(code.at(source, number * step + k)) for k in range(len(weights))])
+        def across(*planes: int) -> list[list[Vector]]:
+            return _filter(
+                weights,
+                BLOCK,
+                lambda place: [code.load(code.at(source, plane * step + place * code.lanes)) for plane in planes],
+            )
 
-        def load(kind: Any, array: Any) -> Vector:
-            return code.load(code.at(code.at(code.data(kind, array), pixel_v), column_v))
+        sums = [*across(0, 1), *(across(2, 3) if wanted(grad_y_t) else across(2))]
+        for number in range(BLOCK):
 
-        q_s, q_d, to_x = (across(number) for number in range(3))
-        d = load(d_t, d_v)
-        by_s = load(s_t, s_v) * q_s
-        by_d = d * q_d
-        factor = code.splat(scale_v)
-        if wanted(mask_t):
-            factor = factor * load(mask_t, mask_v)
-        sign = None
-        if wanted(l1_t):
-            by_sign, missing = code.splats(l1_v, 2)
-            equal = code.zero() - missing  # d where x = y
-            positive, negative = code.above(d, equal), code.above(equal, d)
-            sign = code.select(positive, by_sign, code.select(negative, code.zero() - by_sign, code.zero()))
-        valid = code.lane_mask(builder.sub(begin_v, column_v), builder.sub(end_v, column_v))
+            def load(kind: Any, array: Any, number: int = number) -> Vector:
+                place = code.at(code.at(code.data(kind, array), pixel_v), column)
+                return code.load(code.at(place, number * code.lanes))
 
-        def write(kind: Any, array: Any, gradient: Vector) -> None:
-            start = code.at(code.at(code.data(kind, array), place_v), column_v)
-            code.store_where(valid, gradient, start)
+            def write(kind: Any, array: Any, gradient: Vector, number: int = number) -> None:
+                code.store(gradient, code.at(code.at(code.data(kind, array), column), number * code.lanes))
 
-        by_x = factor * (to_x + ((by_s + by_d) + (by_s + by_d)))
-        write(grad_x_t, grad_x_v, by_x if sign is None else by_x + sign)
-        if wanted(grad_y_t):
-            by_y = factor * (across(3) + ((by_s - by_d) + (by_s - by_d)))
-            write(grad_y_t, grad_y_v, by_y if sign is None else by_y - sign)
+            q_s, q_d, to_x = (sums[plane][number] for plane in range(3))
+            d = load(d_t, d_v)
+            by_s = load(s_t, s_v) * q_s
+            by_d = d * q_d
+            factor = code.splat(scale_v)
+            if wanted(mask_t):
+                factor = factor * load(mask_t, mask_v)
+            sign = None
+            if wanted(l1_t):
+                by_sign, missing = code.splats(l1_v, 2)
+                equal = code.zero() - missing  # d where x = y
+                positive, negative = code.above(d, equal), code.above(equal, d)
+                sign = code.select(positive, by_sign, code.select(negative, code.zero() - by_sign, code.zero()))
+                place = builder.add(vector_v, ir.Constant(vector_v.type, number))
+                limits = [builder.sub(builder.extract_value(ranges_v, i), place) for i in range(2)]
+                sign = code.select(code.lane_mask(*limits, strip_v), sign, code.zero())
+            by_x = factor * (to_x + ((by_s + by_d) + (by_s + by_d)))
+            write(line_x_t, line_x_v, by_x if sign is None else by_x + sign)
+            if wanted(grad_y_t):
+                by_y = factor * (sums[3][number] + ((by_s - by_d) + (by_s - by_d)))
+                write(line_y_t, line_y_v, by_y if sign is None else by_y - sign)
         return context.get_dummy_value()
 
     signature = types.void(
-        filtered, row, column, taps, s, d, mask, pixel, scale, l1, begin, end, grad_x, grad_y, place
+        filtered, start, strip, vector, taps, s, d, mask, pixel, scale, l1, ranges, grad_y, line_x, line_y
     )  # fmt: skip
     return signature, codegen
 
 
 @intrinsic
-def _add_distances(typing: Any, d: Any, place: Any, count: Any, column: Any, missing: Any, total: Any) -> Any:
-    """Add |d + missing| of one vector of columns, of which `count` in all count, to the lanes total [2]."""
+def _add_distances(
+    typing: Any, d: Any, place: Any, strip: Any, vector: Any, first: Any, last: Any, missing: Any, total: Any
+) -> Any:
+    """Add |d + missing| of one vector, of which columns first .. last-1 count, to the lanes total [2]."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        d_type, total_type = signature.args[0], signature.args[5]
-        d_value, place_value, count_value, column_value, missing_value, total_value = args
+        d_type, total_type = signature.args[0], signature.args[7]
+        d_value, place_value, strip_value, vector_value, first_value, last_value, missing_value, total_value = args
         code = Code(context, builder, d_type.dtype)
-        start = code.at(code.at(code.data(d_type, d_value), place_value), column_value)
+        start = code.at(code.data(d_type, d_value), place_value)
+        start = code.at(start, builder.mul(vector_value, ir.Constant(vector_value.type, code.lanes)))
         distance = code.absolute(code.load(start) + code.splat(missing_value))
-        left = builder.sub(count_value, column_value)
-        chosen = code.lane_mask(ir.Constant(left.type, 0), left)
+        limits = [builder.sub(limit, vector_value) for limit in (first_value, last_value)]
         sums = code.at(code.data(total_type, total_value), 2 * code.lanes)
+        chosen = code.lane_mask(*limits, strip_value)
         code.store(code.load(sums) + code.select(chosen, distance, code.zero()), sums)
         return context.get_dummy_value()
 
-    return types.void(d, place, count, column, missing, total), codegen
+    return types.void(d, place, strip, vector, first, last, missing, total), codegen
 
 
 # ---------------------------------------------------------------------------------------------------------- the march
@@ -465,22 +517,11 @@ def _pivot(plane: Any, mask: Any, y0: int, y1: int, x0: int, x1: int, divisor: A
 
 
 @jit
-def _combine(count: int, px: Any, py: Any, s: Any, d: Any, mask: Any) -> None:
-    """Turn x in s and y in d into s = (x - px) + (y - py) and d = (x - y) - (px - py); both 0 without a weight."""
-    missing = px - py
-    for i in range(count):
-        x, y = s[i], d[i]
-        a, b = (x - px) + (y - py), (x - y) - missing
-        if mask is not None:
-            a, b = (a, b) if mask[i] > 0 else (s.dtype.type(0), s.dtype.type(0))
-        s[i], d[i] = a, b
-
-
-@jit
 def _wind_back(buffer: Any, first: int, last: int) -> None:
     """Move the numbers first .. last-1 of a buffer to its front."""
+    source = buffer[first:last]  # an index that cannot be negative is vectorised
     for i in range(last - first):
-        buffer[i] = buffer[first + i]
+        buffer[i] = source[i]
 
 
 @intrinsic
@@ -547,6 +588,28 @@ def _(l1: Any, counts: bool, missing: Any) -> Any:
 
 
 @jit
+def _deliver(line: Any, row: int, edges: Any, x0: int, x1: int, gradient: Any, start: int, rim: Any, rim_start: int) -> None:
+    """Copy a row of gradients, columns x0 .. x1-1 of the padded image, to the image's pixels and to the rim's."""
+    rows_of, columns_of, pad_y, pad_x = edges[0], edges[1], edges[2], edges[3]
+    height, width = len(rows_of) - 2 * pad_y, len(columns_of)
+    inner = width - 2 * pad_x
+    row -= pad_y  # of the image
+    if not 0 <= row < height:
+        place = rim_start + (row + pad_y if row < 0 else row - height + pad_y) * width
+        for column in range(x0, x1):
+            rim[place + column] = line[column - x0]
+        return
+    place = start + row * inner - pad_x
+    for column in range(max(x0, pad_x), min(x1, width - pad_x)):
+        gradient[place + column] = line[column - x0]
+    place = rim_start + 2 * pad_y * width + row * 2 * pad_x
+    for column in range(x0, min(x1, pad_x)):
+        rim[place + column] = line[column - x0]
+    for column in range(max(x0, width - pad_x), x1):
+        rim[place + column - inner] = line[column - x0]
+
+
+@jit
 def _tile(
     plane_x: Any, plane_y: Any, plane_mask: Any, plane_upstream: Any, edges: Any, tile: Any, step: int,
     taps_y: Any, taps_x: Any, back_y: Any, back_x: Any, numbers: Any, scale: Any, l1: Any,
@@ -556,21 +619,20 @@ def _tile(
     """Compute one tile of one plane; add the sums over its own windows and pixels to `results`.
 
     plane_x, plane_y, plane_mask, plane_upstream as `read` takes them, the last two may be None. edges: (rows, columns,
-    pad_y, pad_x, first_y, first_x): source of every padded row and column; padding on each side; the first padded row
-    and column that tiles cover. tile: (y0, y1, x0, x1), of pixels where a gradient is wanted, of windows elsewhere.
-    back_y, back_x: mirrored taps. numbers: (C1, C2, u, divisors of integers in x, in y, what padding puts outside).
-    l1: None, or the scale of the sign of x - y. ssim_map, grad_x, grad_y: flat or None; this plane begins at map_start,
-    grad_start. rim_x, rim_y: gradients of padded pixels, this plane from rim_start: [pad_y above, pad_y below][padded
-    width], [height][pad_x on the left, pad_x on the right].
+    pad_y, pad_x, first_y, first_x, halo_y, halo_x): source of every padded row and column; padding on each side; the
+    first padded row and column that tiles cover; rows and columns of a window but one. tile: (y0, y1, x0, x1), of
+    pixels where a gradient is wanted, of windows elsewhere. back_y, back_x: mirrored taps. numbers: (C1, C2, u,
+    divisors of integers in x, in y, what padding puts outside). l1: None, or the scale of the sign of x - y. ssim_map,
+    grad_x, grad_y: flat or None; this plane begins at map_start, grad_start. rim_x, rim_y: gradients of padded pixels,
+    this plane from rim_start: [pad_y above, pad_y below][padded width], [height][pad_x on the left, pad_x on the right].
     """
-    rows_of, columns_of, pad_y, pad_x, first_y, first_x = edges
+    rows_of, columns_of, pad_y, pad_x, first_y, first_x, halo_y, halo_x = edges
     c1, c2, u, divisor_x, divisor_y, outside = numbers
     height, width = len(rows_of), len(columns_of)
     zero, one = type(outside)(0), type(outside)(1)
-    vector = len(total) // 3
-    halo_y, halo_x = len(taps_y) - 1, len(taps_x) - 1
+    lanes = len(total) // 3
     y0, y1, x0, x1 = tile[0], tile[1], tile[2], tile[3]
-    rows = len(taps_y) + SPARE_ROWS
+    rows = halo_y + 1 + SPARE_ROWS
     # Window rows first .. last-1 and columns left .. right-1 are computed; buffers begin at column `origin`.
     # Windows own_top .. own_bottom-1, own_left .. own_right-1 are counted; of pixels, near_top .. and so on, for l1.
     first, last, left, right, origin = y0, y1, x0, x1, x0
@@ -584,7 +646,9 @@ def _tile(
         left, right = max(0, x0 - halo_x), min(width - halo_x, x1)
         origin = x0 - halo_x
         own_top, own_bottom, own_left, own_right = y0 - first_y, y1 - first_y, x0 - first_x, x1 - first_x
-    columns = x1 - origin
+    strip = strip_of(x1 + halo_x - origin, lanes)
+    begin, end = left - origin, right + halo_x - origin  # of the columns that there are
+    groups = -(-strip // GROUP)
     maps = 3 if grad_y is None else 4
     moment_maps = 4 if plane_mask is None else 5
 
@@ -593,13 +657,19 @@ def _tile(
     moments = work[2 * rows * step :]
     filtered = work[(2 * rows + 5 * ROWS) * step :]
     weights = work[(2 * rows + 9 * ROWS) * step :]
-    derivatives = work[(2 * rows + 10 * ROWS) * step :]
-    mask = _part(plane_mask, work, (6 * rows + 10 * ROWS) * step)
-    pivots = np.zeros(((columns + 2 * halo_x) // vector + 3, 2), s.dtype)  # of s and d, for each vector of columns
+    line_x = work[(2 * rows + 10 * ROWS) * step :]
+    line_y = work[(2 * rows + 10 * ROWS + 1) * step :]
+    line_mask = _part(plane_mask, work, (2 * rows + 10 * ROWS + 2) * step)
+    out_x = work[(2 * rows + 10 * ROWS + 3) * step :]
+    out_y = work[(2 * rows + 10 * ROWS + 4) * step :]
+    pivots = work[(2 * rows + 10 * ROWS + 5) * step :]  # for each group of vectors of s, then of d
+    derivatives = work[(2 * rows + 10 * ROWS + 6) * step :]
+    mask = _part(plane_mask, work, (6 * rows + 10 * ROWS + 6) * step)
 
     px = py = zero
     one_pixel = halo_y + halo_x == 0  # such a window has no variance: a pivot would only cost its mean's precision
     spread = zero if one_pixel else u
+    pivots[: 2 * groups * lanes] = 0
     if not one_pixel:
         part = (
             max(first - pad_y, 0), max(min(last + halo_y, height - pad_y) - pad_y, 1),
@@ -608,6 +678,11 @@ def _tile(
         px = s.dtype.type(_pivot(plane_x, plane_mask, part[0], part[1], part[2], part[3], divisor_x, weights))
         py = s.dtype.type(_pivot(plane_y, plane_mask, part[0], part[1], part[2], part[3], divisor_y, weights))
     missing = px - py
+    constants = (px + py, missing, c1, c2, type(outside)(0.5) * spread, spread)
+    line_x[: strip * lanes] = px
+    line_y[: strip * lanes] = py
+    if plane_mask is not None:
+        line_mask[: strip * lanes] = 0
     base = loaded = first  # pixel rows base .. loaded-1 are in s and d
     base_windows = first - halo_y  # the window row at the front of `derivatives`
     if grad_x is not None:
@@ -626,93 +701,90 @@ def _tile(
                     _wind_back(mask, (row - base) * step, (loaded - base) * step)
                 base = row
             for pixel_row in range(loaded, row + count + halo_y):
-                place = (pixel_row - base) * step + left - origin
-                end = right + halo_x
-                source = (rows_of[pixel_row], columns_of, pad_x, left, end)
-                read_padded(plane_x, source, divisor_x, outside, s[place:])
-                read_padded(plane_y, source, divisor_y, outside, d[place:])
+                place = (pixel_row - base) * step
+                source = (rows_of[pixel_row], columns_of, pad_x, left, right + halo_x)
+                read_padded(plane_x, source, divisor_x, outside, line_x[begin:])
+                read_padded(plane_y, source, divisor_y, outside, line_y[begin:])
+                row_mask = _part(plane_mask, mask, place)
                 if plane_mask is not None:
-                    read_padded(plane_mask, source, one, one, mask[place:])
-                    _combine(end - left, px, py, s[place:], d[place:], mask[place:])
-                else:
-                    _combine(end - left, px, py, s[place:], d[place:], None)
+                    read_padded(plane_mask, source, one, one, line_mask[begin:])
+                enter(line_x, line_y, line_mask, strip, lanes, halo_x, px, py, s[place:], d[place:], row_mask)
                 if l1 is not None and near_top <= pixel_row < near_bottom:
-                    for column in range(0, near_right - near_left, vector):
-                        _add_distances(d, place + near_left - left, near_right - near_left, column, missing, total)
+                    for vector in range(strip):
+                        _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)
             loaded = row + count + halo_y
-            middle = row - base + (halo_y + count) // 2
-            for column in range(0, columns + halo_x, vector):
-                begin = min(max(column + halo_x // 2, left - origin), right - origin + halo_x - 1)
-                end = begin if one_pixel else min(begin + vector, right - origin + halo_x)
-                pivot = (
-                    _mean_of_row(s, mask, middle * step, begin, end),
-                    _mean_of_row(d, mask, middle * step, begin, end),
-                )
-                pivots[column // vector, 0], pivots[column // vector, 1] = pivot
-                _vertical_moments(s, d, mask, (row - base) * step, column, taps_y, taps_x, pivot, moments)
+            middle = (row - base + (halo_y + count) // 2) * step + halo_x // 2 * lanes
+            if not one_pixel:
+                for group in range(groups):
+                    place = middle + group * GROUP * lanes
+                    other = place + (min(GROUP, strip - group * GROUP) - BLOCK) * lanes
+                    _local_pivot(s, d, mask, place, other, pivots, 2 * group * lanes)
+            start = (row - base) * step
+            for vector in range(strip):
+                group = 2 * (vector // GROUP) * lanes
+                _vertical_moments(s, d, mask, start, vector * lanes, taps_y, taps_x, pivots, group, moments)
+            group = 2 * (groups - 1) * lanes
+            for i in range(halo_x):
+                before = 2 * (i // GROUP) * lanes if i < strip else group
+                _move_pivots(moments, mask, i * lanes, (strip + i) * lanes, taps_x, pivots, before, group, True)
             if plane_upstream is not None:
                 for r in range(count):
-                    place = r * step + left - origin
-                    read(plane_upstream, row + r, left, right - left, one, weights[place:])
-        for chunk in range(-(-columns // vector) - 1 if count > 0 else -1, -1, -1):
-            pivot = (pivots[chunk, 0], pivots[chunk, 1])
-            for other in range(chunk + 1, chunk + 1 + -(-halo_x // vector)):
-                _move_pivots(moments, mask, other * vector, taps_x, (pivots[other, 0], pivots[other, 1]), pivot)
-                pivots[other, 0], pivots[other, 1] = pivot
-            half_u = type(outside)(0.5) * spread
-            constants = (pivot[0], pivot[1], pivot[0] + (px + py), pivot[1] + missing, c1, c2, half_u, spread)
+                    read(plane_upstream, row + r, left, right - left, one, line_x[begin:])
+                    into_strips(line_x, strip, lanes, weights[r * step :])
+        for group in range(groups - 1 if count > 0 else -1, -1, -1):
+            pivot = 2 * group * lanes
+            end_of_group = min((group + 1) * GROUP, strip)
+            if group < groups - 1:
+                for vector in range(end_of_group, end_of_group + halo_x):
+                    at = vector * lanes
+                    _move_pivots(moments, mask, at, at, taps_x, pivots, pivot + 2 * lanes, pivot, None)
             for r in range(count):
                 ours = own_top <= row + r < own_bottom
                 ranges = (
-                    left - origin, right - origin,
-                    own_left - origin if ours else columns, own_right - origin if ours else columns,
+                    begin, right - origin, own_left - origin if ours else 0, own_right - origin if ours else 0
                 )  # fmt: skip
-                map_row = map_start + (row + r) * (width - halo_x) + origin
                 place = (row + r - base_windows) * maps * step
-                _horizontal_ssim(
-                    moments, mask, moment_maps * r * step, chunk * vector, taps_x, constants, ranges, total,
-                    plane_upstream, weights, r * step, ssim_map, map_row, grad_x, grad_y, derivatives, place,
-                )  # fmt: skip
+                row_map = _part(ssim_map, filtered, r * step)
+                for vector in range(group * GROUP, end_of_group, BLOCK):
+                    _horizontal_ssim(
+                        moments, mask, moment_maps * r * step, strip, vector, taps_x, pivots, pivot, constants, ranges,
+                        total, plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
+                    )  # fmt: skip
         results[0] += _take(total, 0)
         if plane_mask is not None:
             results[1] += _take(total, 1)
         if l1 is not None:
             results[2] += _take(total, 2)
+        if ssim_map is not None:
+            for r in range(count):
+                out_of_strips(filtered[r * step :], strip, lanes, out_x)
+                place = map_start + (row + r) * (width - halo_x) + left
+                ssim_map[place : place + right - left] = out_x[begin : begin + right - left]
         if grad_x is not None:
             for r in range(max(count, 0), ROWS):
                 place = (row + r - base_windows) * maps * step
                 derivatives[place : place + maps * step] = 0
             if row + ROWS > y0:
                 place = (row - halo_y - base_windows) * maps * step
-                for column in range(0, columns, vector):
-                    _vertical_adjoint(derivatives, place, column, back_y, back_x, grad_y, filtered)
+                for vector in range(0, strip, 2):
+                    _vertical_adjoint(derivatives, place, vector * lanes, back_y, back_x, grad_y, filtered)
             for r in range(max(y0 - row, 0), min(ROWS, y1 - row)):
-                pixel = (row + r - base) * step + halo_x
-                line = row + r - pad_y  # of the image
-                inside = 0 <= line < height - 2 * pad_y
-                for piece in range(3 if inside else 1):  # the image's columns; on its left; on its right
-                    begin, end, start = x0, x1, grad_start + line * (width - 2 * pad_x) - pad_x
-                    out_x, out_y = grad_x, grad_y
-                    if not inside:
-                        out_x, out_y = rim_x, rim_y
-                        border = line + pad_y if line < 0 else line - (height - 2 * pad_y) + pad_y
-                        start = rim_start + border * width
-                    elif piece == 0:
-                        begin, end = max(x0, pad_x), min(x1, width - pad_x)
-                    else:
-                        out_x, out_y = rim_x, rim_y
-                        start = rim_start + 2 * pad_y * width + line * 2 * pad_x
-                        if piece == 1:
-                            end = min(x1, pad_x)
-                        else:
-                            begin = max(x0, width - pad_x)
-                            start += 2 * pad_x - width
-                    sign = _sign(l1, inside and piece == 0, missing)
-                    for column in range((begin - x0) // vector * vector, end - x0, vector):
-                        _horizontal_adjoint(
-                            filtered, r, column, back_x, s, d, mask, pixel, scale, sign, begin - x0, end - x0,
-                            out_x, out_y, start + x0,
-                        )  # fmt: skip
+                pixel = (row + r - base) * step + halo_x * lanes
+                place = r * maps * step
+                for plane in range(maps):
+                    continue_strips(filtered[place + plane * step :], strip, lanes, halo_x)
+                near = (near_left - x0, near_right - x0)
+                sign = _sign(l1, near_top <= row + r < near_bottom, missing)
+                for vector in range(0, strip, BLOCK):
+                    _horizontal_adjoint(
+                        filtered, place, strip, vector, back_x, s, d, mask, pixel, scale, sign, near, grad_y,
+                        out_x, out_y,
+                    )  # fmt: skip
+                out_of_strips(out_x, strip, lanes, weights)
+                _deliver(weights, row + r, edges, x0, x1, grad_x, grad_start, rim_x, rim_start)
+                if grad_y is not None:
+                    out_of_strips(out_y, strip, lanes, weights)
+                    _deliver(weights, row + r, edges, x0, x1, grad_y, grad_start, rim_y, rim_start)
 
 
 @jit
@@ -726,13 +798,13 @@ def ssim_tiles(
 
     x, y, mask or None, upstream [N, C, H', W'] or None: each (address, kind, bytes from image to image, from
     channel to channel, from row to row, numbers from column to column). divisors of integers in x, in y. edges: see
-    `_tile`. tiles [T, 4]; taps: (down, across, down mirrored, across mirrored), tuples; constants: (C1, C2, u).
+    `_tile`. tiles [T, 4]; taps: (down, across, down mirrored, across mirrored), see `tap_vectors`; constants: (C1, C2, u).
     sums [N C, T, 3]: of SSIM, of windows counted under a mask, of |x - y| where l1 is not None. ssim_map, grad_x,
     grad_y, rim_x, rim_y flat and contiguous: each may be None.
     """
     taps_y, taps_x, back_y, back_x = taps
     rows, columns, pad_y, pad_x = edges[0], edges[1], edges[2], edges[3]
-    windows = (len(rows) - len(taps_y) + 1) * (len(columns) - len(taps_x) + 1)
+    windows = (len(rows) - edges[6]) * (len(columns) - edges[7])
     pixels = (len(rows) - 2 * pad_y) * (len(columns) - 2 * pad_x)
     rim = 2 * pad_y * len(columns) + (len(rows) - 2 * pad_y) * 2 * pad_x
     zero = type(scale)(0)

@@ -1,0 +1,186 @@
+"""Rows in strips: the layout in which filters across a row are as cheap as filters down the columns.
+
+The columns of a tile are cut into as many strips as a SIMD vector has lanes, and every lane walks one strip: lane l of
+vector j holds column l * strip + j. The right neighbour of every number of a vector then lies in the next vector, at
+the same lane, at an aligned address; the formula does not care about the order at all. A row is transposed, square by
+square, when it comes in and when it goes out.
+
+Behind the last vector of a strip its halo goes on in the next strip: vector strip + i is vector i with its lanes
+rotated. The last lane gets columns there that do not belong to it; windows that would touch them are not the tile's.
+
+Numbers in a row: strip vectors, then those of the halo. Rows of a buffer lie `pitch` numbers apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, register_jitable
+
+from fastssim.cpu.jit import jit
+from fastssim.cpu.simd import Code, Vector, lanes, wanted
+
+BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
+GROUP = 8  # vectors of a strip that share a local pivot
+TILE_COLUMNS = 256  # columns of a tile that rolling buffers in the second-level cache allow
+
+
+def longest(taps: int, width: int) -> int:
+    """Return the longest strip that buffers have room for; windows `taps` wide, vectors of `width` lanes."""
+    return strip_of(TILE_COLUMNS + 2 * (taps - 1), width)
+
+
+@register_jitable
+def strip_of(columns: int, width: int) -> int:
+    """Return the strip for so many columns in vectors of `width` lanes."""
+    return -(-columns // (4 * width)) * 4
+
+
+def pitch(taps: int, width: int) -> int:
+    """Numbers from one buffer row to the next, for windows `taps` wide and vectors of `width` lanes.
+
+    No multiple of 64, so that rows do not fall on the same cache sets. A row that is not in strips yet fits, too.
+    """
+    numbers = (longest(taps, width) + max(taps - 1, width)) * width
+    return numbers if numbers % 64 else numbers + 16
+
+
+def tap_count(taps: Any) -> int:
+    """How many taps a kernel's argument stands for; see `tap_vectors`."""
+    return 2 * len(taps[0]) - 1 if isinstance(taps[0], types.BaseTuple) else len(taps)
+
+
+def tap_vectors(code: Code, kind: Any, value: Any) -> list[Vector]:
+    """Fill a vector with each tap: of a tuple of all, or of a tuple around those up to the middle of a mirrored window.
+
+    A mirrored window's taps are half as many, and stay in registers.
+    """
+    if tap_count(kind) == len(kind) and not isinstance(kind[0], types.BaseTuple):
+        return code.splats(value, len(kind))
+    half = code.splats(code.builder.extract_value(value, 0), len(kind[0]))
+    return [*half, *half[-2::-1]]
+
+
+@intrinsic
+def _square(
+    typing: Any, x: Any, y: Any, mask: Any, strip: Any, vector: Any, px: Any, py: Any, s: Any, d: Any, m: Any
+) -> Any:
+    """Turn a square of pixels into s = (x - px) + (y - py) and d = (x - y) - (px - py), both 0 without a weight.
+
+    x, y, mask or None: a row from column 0; s, d, m: the same in strips, from `vector` on.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x_t, y_t, mask_t, _, _, _, _, s_t, d_t, m_t = signature.args
+        x_v, y_v, mask_v, strip_v, vector_v, px_v, py_v, s_v, d_v, m_v = args
+        code = Code(context, builder, s_t.dtype)
+        places = [
+            builder.add(builder.mul(strip_v, ir.Constant(strip_v.type, lane)), vector_v) for lane in range(code.lanes)
+        ]
+        target = builder.mul(vector_v, ir.Constant(vector_v.type, code.lanes))
+
+        def write(kind: Any, value: Any, square: list[Vector]) -> None:
+            start = code.at(code.data(kind, value), target)
+            for number, column in enumerate(code.transpose(square)):
+                code.store(column, code.at(start, number * code.lanes))
+
+        first, second = code.data(x_t, x_v), code.data(y_t, y_v)
+        pivot_x, pivot_y = code.splat(px_v), code.splat(py_v)
+        weights = []
+        if wanted(mask_t):
+            weights = [code.load(code.at(code.data(mask_t, mask_v), place)) for place in places]
+            write(m_t, m_v, weights)
+
+        def combined(sign: int) -> list[Vector]:
+            square = []
+            for lane, place in enumerate(places):
+                x, y = code.load(code.at(first, place)), code.load(code.at(second, place))
+                value = (x - pivot_x) + (y - pivot_y) if sign > 0 else (x - y) - (pivot_x - pivot_y)
+                square.append(
+                    code.select(code.above(weights[lane], code.zero()), value, code.zero()) if weights else value
+                )
+            return square
+
+        write(s_t, s_v, combined(1))
+        write(d_t, d_v, combined(-1))
+        return context.get_dummy_value()
+
+    return types.void(x, y, mask, strip, vector, px, py, s, d, m), codegen
+
+
+@intrinsic
+def _exchange(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+    """Transpose a square: its rows lie `source_step` numbers apart, its columns are put `target_step` apart."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source_t, _, target_t, _ = signature.args
+        source_v, from_v, target_v, to_v = args
+        code = Code(context, builder, target_t.dtype)
+
+        def place(kind: Any, value: Any, step: Any, number: int) -> Any:
+            return code.at(code.data(kind, value), builder.mul(step, ir.Constant(step.type, number)))
+
+        square = [code.load(place(source_t, source_v, from_v, number)) for number in range(code.lanes)]
+        for number, column in enumerate(code.transpose(square)):
+            code.store(column, place(target_t, target_v, to_v, number))
+        return context.get_dummy_value()
+
+    return types.void(source, source_step, target, target_step), codegen
+
+
+@intrinsic
+def _rotate(typing: Any, buffer: Any, source: Any, target: Any) -> Any:
+    """Put the vector at the place `source`, its lanes rotated, at the place `target`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = Code(context, builder, signature.args[0].dtype)
+        data = code.data(signature.args[0], args[0])
+        code.store(code.rotate(code.load(code.at(data, args[1]))), code.at(data, args[2]))
+        return context.get_dummy_value()
+
+    return types.void(buffer, source, target), codegen
+
+
+@jit
+def enter(x: Any, y: Any, mask: Any, strip: int, width: int, halo: int, px: Any, py: Any, s: Any, d: Any, m: Any) -> None:
+    """Put a row of pixels, from column 0, in strips with their halo: s = x' + y', d = x' - y' and the mask.
+
+    width: lanes of a vector.
+    """
+    for vector in range(0, strip, width):
+        _square(x, y, mask, strip, max(min(vector, strip - width), 0), px, py, s, d, m)
+    continue_strips(s, strip, width, halo)
+    continue_strips(d, strip, width, halo)
+    if mask is not None:
+        continue_strips(m, strip, width, halo)
+
+
+@jit
+def into_strips(line: Any, strip: int, width: int, row: Any) -> None:
+    """Put a line of numbers in strips, without a halo."""
+    for vector in range(0, strip, width):
+        first = max(min(vector, strip - width), 0)
+        _exchange(line[first:], strip, row[first * width :], width)
+
+
+@jit
+def out_of_strips(row: Any, strip: int, width: int, line: Any) -> None:
+    """Put a row in strips back in the order of its columns."""
+    for vector in range(0, strip, width):
+        first = max(min(vector, strip - width), 0)
+        _exchange(row[first * width :], width, line[first:], strip)
+
+
+@jit
+def continue_strips(row: Any, strip: int, width: int, halo: int) -> None:
+    """Append to every strip of a row the first `halo` columns of the next."""
+    for i in range(halo):
+        _rotate(row, i * width, (strip + i) * width)
+
+
+def lanes_of(dtype: np.dtype[Any]) -> int:
+    """How many numbers of a NumPy type one vector holds."""
+    return lanes({4: types.float32, 8: types.float64}[dtype.itemsize])
