@@ -128,14 +128,14 @@ class Code:
         """Return the vector of ones."""
         return self.number(1)
 
-    def lane_mask(self, first: ir.Value, last: ir.Value, stride: ir.Value | None = None) -> ir.Value:
-        """Choose the lanes l with first <= l * stride < last (signed; either may lie outside the vector)."""
+    def strip_mask(self, strip: ir.Value, first: ir.Value, last: ir.Value) -> ir.Value:
+        """Choose the lanes l with first <= l * strip < last (signed)."""
         builder = self.builder
-        lane: ir.Value = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
-        if stride is not None:
-            lane = builder.mul(lane, self._integers(stride))
+        lane = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
+        column = builder.mul(lane, self._integers(strip))
         return builder.and_(
-            builder.icmp_signed(">=", lane, self._integers(first)), builder.icmp_signed("<", lane, self._integers(last))
+            builder.icmp_signed(">=", column, self._integers(first)),
+            builder.icmp_signed("<", column, self._integers(last)),
         )
 
     def _integers(self, number: ir.Value) -> ir.Value:

@@ -78,9 +78,12 @@ SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
 
 
 def workspace(taps_y: int, taps_x: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Allocate the rolling buffers for `tile_ssim`."""
-    rows = 7 * (taps_y + SPARE_ROWS) + 10 * ROWS + 6
-    return np.zeros(rows * pitch(taps_x, lanes_of(dtype)), dtype)
+    """Allocate the rolling buffers for `ssim_tiles`, so that no vector lies across two cache lines."""
+    rows = 7 * (taps_y + SPARE_ROWS) + 10 * ROWS + 11
+    line = 64 // dtype.itemsize
+    numbers = np.zeros(rows * pitch(taps_x, lanes_of(dtype)) + line, dtype)
+    first = -numbers.ctypes.data % 64 // dtype.itemsize
+    return numbers[first : first + len(numbers) - line]
 
 
 # ---------------------------------------------------------------------------------------------------------- vectors
@@ -239,108 +242,120 @@ def _move_pivots(
 
 
 @intrinsic
-def _horizontal_ssim(
-    typing: Any, moments: Any, mask: Any, start: Any, strip: Any, vector: Any, taps: Any, pivots: Any, pivot: Any,
+def _horizontal_moments(
+    typing: Any, moments: Any, mask: Any, start: Any, vector: Any, taps: Any, out: Any, target: Any
+) -> Any:
+    """Filter BLOCK vectors of one row, all maps, across: moments [maps][pitch] from `start` to out [maps][pitch]."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        moments_type, mask_type, _, _, taps_type, out_type, _ = signature.args
+        moments_value, _, start_value, vector_value, taps_value, out_value, target_value = args
+        code = Code(context, builder, moments_type.dtype)
+        step = pitch(tap_count(taps_type), code.lanes)
+        weights = tap_vectors(code, taps_type, taps_value)
+        column = builder.mul(vector_value, ir.Constant(vector_value.type, code.lanes))
+        source = code.at(code.at(code.data(moments_type, moments_value), start_value), column)
+        target = code.at(code.data(out_type, out_value), target_value)
+        for planes in ((0, 1), (2, 3), (4,)) if wanted(mask_type) else ((0, 1), (2, 3)):
+
+            def moments_at(place: int, planes: tuple[int, ...] = planes) -> list[Vector]:
+                return [code.load(code.at(source, plane * step + place * code.lanes)) for plane in planes]
+
+            for plane, sums in zip(planes, _filter(weights, BLOCK, moments_at), strict=True):
+                for number, total in enumerate(sums):
+                    code.store(total, code.at(target, plane * step + number * code.lanes))
+        return context.get_dummy_value()
+
+    return types.void(moments, mask, start, vector, taps, out, target), codegen
+
+
+@intrinsic
+def _ssim(
+    typing: Any, windows: Any, mask: Any, at: Any, taps: Any, strip: Any, vector: Any, pivots: Any, pivot: Any,
     constants: Any, ranges: Any, total: Any, upstream: Any, weights: Any, ssim_map: Any,
     grad_x: Any, grad_y: Any, derivatives: Any, derivatives_start: Any,
 ) -> Any:  # fmt: skip
-    """Finish BLOCK vectors of windows of one row: filter across, apply the formula, write what is asked for.
+    """Apply the formula to one vector of windows of one row; write what is asked for.
 
-    moments: [maps][pitch] from `start`, about the pivots from `pivot` on. ranges: columns (valid from, to, counted
-    from, to). total [3][lanes] += SSIM and, unless the mask is None, windows counted. ssim_map: a row, or None. Unless
-    grad_x is None, derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless grad_y is
-    None, p_s - p_d; unless upstream is None, each multiplied by a row of weights.
+    windows: filtered maps [maps][pitch] from `at`, about the pivots from `pivot` on. ranges: columns (valid from, to,
+    counted from, to). total [3][lanes] += SSIM and, unless the mask is None, windows counted. ssim_map: a row, or None.
+    Unless grad_x is None, derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless
+    grad_y is None, p_s - p_d; unless upstream is None, each multiplied by a row of weights.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = _Arguments(*signature.args)
         value = _Arguments(*args)
-        code = Code(context, builder, kind.moments.dtype)
+        code = Code(context, builder, kind.windows.dtype)
         step = pitch(tap_count(kind.taps), code.lanes)
         masked = wanted(kind.mask)
-        taps = tap_vectors(code, kind.taps, value.taps)
         column = builder.mul(value.vector, ir.Constant(value.vector.type, code.lanes))
-        source = code.at(code.at(code.data(kind.moments, value.moments), value.start), column)
-
-        def across(*planes: int) -> list[list[Vector]]:
-            return _filter(
-                taps,
-                BLOCK,
-                lambda place: [code.load(code.at(source, plane * step + place * code.lanes)) for plane in planes],
-            )
-
+        source = code.at(code.data(kind.windows, value.windows), value.at)
+        m_s, e_s, m_d, e_d = (code.load(code.at(source, plane * step)) for plane in range(4))
         known = code.at(code.data(kind.pivots, value.pivots), value.pivot)
         pivot_s, pivot_d = code.load(known), code.load(code.at(known, code.lanes))
         sum_of_pivots, missing, c1, c2, half_u, u = code.splats(value.constants, len(kind.constants))
-        mean_s, mean_d = pivot_s + sum_of_pivots, pivot_d + missing
-        moments = [*across(0, 1), *across(2, 3), *(across(4) if masked else [])]
-        values, counts = [], []
-        for number in range(BLOCK):
-            m_s, e_s, m_d, e_d = (moments[plane][number] for plane in range(4))
-            place = builder.add(value.vector, ir.Constant(value.vector.type, number))
-            limits = [builder.sub(builder.extract_value(value.ranges, i), place) for i in range(4)]
-            valid = code.lane_mask(limits[0], limits[1], value.strip)
-            counted = builder.and_(valid, code.lane_mask(limits[2], limits[3], value.strip))
-            if masked:
-                n = moments[4][number]
-                something = code.above(n, code.number(LEAST_WEIGHT))
-                inverse_n = code.select(something, code.one() / n, code.zero())
-                m_s, e_s, m_d, e_d = (moment.times(inverse_n) for moment in (m_s, e_s, m_d, e_d))
-            v_s = u * (e_s - m_s.times(m_s))
-            v_d = u * (e_d - m_d.times(m_d))
-            m = m_s + mean_s
-            q = m_d + mean_d
-            q2 = q * q
-            a = code.number(0.5) * (m * m - q2) + c1
-            b = a + q2
-            c = code.number(0.5) * (v_s - v_d) + c2
-            d = c + v_d
-            ssim = (a * c) / (b * d)
-            if masked:
-                ssim = code.select(something, ssim, code.one())
-                counted = builder.and_(counted, something)
-                counts.append(code.select(counted, code.one(), code.zero()))
-            values.append(code.select(counted, ssim, code.zero()))
-            at = builder.add(column, ir.Constant(column.type, number * code.lanes))
-            if wanted(kind.ssim_map):
-                code.store(ssim, code.at(code.data(kind.ssim_map, value.ssim_map), at))
-            if wanted(kind.grad_x):
-                r = code.one() / (b * d)
-                inverse_b = d * r
-                inverse_d = b * r
-                luminance = a * inverse_b
-                structure = c * inverse_d
-                factors = [inverse_n] if masked else []
-                if wanted(kind.upstream):
-                    factors.append(code.load(code.at(code.data(kind.weights, value.weights), at)))
-                for factor in factors:
-                    luminance = luminance * factor
-                    structure = structure * factor
-                by_means = structure * q * inverse_b * inverse_b
-                f_ms = by_means * m * q
-                f_md = code.zero() - by_means * (a + b)
-                by_variances = luminance * half_u * inverse_d * inverse_d
-                q_s = by_variances * v_d
-                q_d = code.zero() - by_variances * (c + d)
-                from_s, from_d = m_s + pivot_s, m_d + pivot_d
-                p_s = f_ms - (from_s + from_s) * q_s
-                p_d = f_md - (from_d + from_d) * q_d
-                maps = [q_s, q_d, p_s + p_d]
-                if wanted(kind.grad_y):
-                    maps.append(p_s - p_d)
-                target = code.at(code.data(kind.derivatives, value.derivatives), value.derivatives_start)
-                target = code.at(target, at)
-                for plane, derivative in enumerate(maps):
-                    code.store(code.select(valid, derivative, code.zero()), code.at(target, plane * step))
+        limits = [builder.sub(builder.extract_value(value.ranges, i), value.vector) for i in range(4)]
+        valid = code.strip_mask(value.strip, limits[0], limits[1])
+        counted = builder.and_(valid, code.strip_mask(value.strip, limits[2], limits[3]))
+        if masked:
+            n = code.load(code.at(source, 4 * step))
+            something = code.above(n, code.number(LEAST_WEIGHT))
+            inverse_n = code.select(something, code.one() / n, code.zero())
+            m_s, e_s, m_d, e_d = (moment.times(inverse_n) for moment in (m_s, e_s, m_d, e_d))
+        v_s = u * (e_s - m_s.times(m_s))
+        v_d = u * (e_d - m_d.times(m_d))
+        m = m_s + (pivot_s + sum_of_pivots)
+        q = m_d + (pivot_d + missing)
+        q2 = q * q
+        a = code.number(0.5) * (m * m - q2) + c1
+        b = a + q2
+        c = code.number(0.5) * (v_s - v_d) + c2
+        d = c + v_d
+        ssim = (a * c) / (b * d)
+
         sums = code.data(kind.total, value.total)
-        for number, vectors in enumerate([values, counts] if masked else [values]):
-            lane = code.at(sums, number * code.lanes)
-            code.store(code.load(lane) + code.sum(vectors), lane)
+        if masked:
+            ssim = code.select(something, ssim, code.one())
+            counted = builder.and_(counted, something)
+            counts = code.at(sums, code.lanes)
+            code.store(code.load(counts) + code.select(counted, code.one(), code.zero()), counts)
+        code.store(code.load(sums) + code.select(counted, ssim, code.zero()), sums)
+        if wanted(kind.ssim_map):
+            code.store(ssim, code.at(code.data(kind.ssim_map, value.ssim_map), column))
+        if wanted(kind.grad_x):
+            r = code.one() / (b * d)
+            inverse_b = d * r
+            inverse_d = b * r
+            luminance = a * inverse_b
+            structure = c * inverse_d
+            factors = [inverse_n] if masked else []
+            if wanted(kind.upstream):
+                factors.append(code.load(code.at(code.data(kind.weights, value.weights), column)))
+            for factor in factors:
+                luminance = luminance * factor
+                structure = structure * factor
+            by_means = structure * q * inverse_b * inverse_b
+            f_ms = by_means * m * q
+            f_md = code.zero() - by_means * (a + b)
+            by_variances = luminance * half_u * inverse_d * inverse_d
+            q_s = by_variances * v_d
+            q_d = code.zero() - by_variances * (c + d)
+            from_s, from_d = m_s + pivot_s, m_d + pivot_d
+            p_s = f_ms - (from_s + from_s) * q_s
+            p_d = f_md - (from_d + from_d) * q_d
+            maps = [q_s, q_d, p_s + p_d]
+            if wanted(kind.grad_y):
+                maps.append(p_s - p_d)
+            target = code.at(code.data(kind.derivatives, value.derivatives), value.derivatives_start)
+            target = code.at(target, column)
+            for plane, derivative in enumerate(maps):
+                code.store(code.select(valid, derivative, code.zero()), code.at(target, plane * step))
         return context.get_dummy_value()
 
     return (
         types.void(
-            moments, mask, start, strip, vector, taps, pivots, pivot, constants, ranges, total, upstream, weights,
+            windows, mask, at, taps, strip, vector, pivots, pivot, constants, ranges, total, upstream, weights,
             ssim_map, grad_x, grad_y, derivatives, derivatives_start,
         ),
         codegen,
@@ -348,14 +363,14 @@ def _horizontal_ssim(
 
 
 class _Arguments(NamedTuple):
-    """What `_horizontal_ssim` is given: Numba types at one time, LLVM values at another."""
+    """What `_ssim` is given: Numba types at one time, LLVM values at another."""
 
-    moments: Any
+    windows: Any
     mask: Any
-    start: Any
+    at: Any
+    taps: Any
     strip: Any
     vector: Any
-    taps: Any
     pivots: Any
     pivot: Any
     constants: Any
@@ -457,7 +472,7 @@ def _horizontal_adjoint(
                 sign = code.select(positive, by_sign, code.select(negative, code.zero() - by_sign, code.zero()))
                 place = builder.add(vector_v, ir.Constant(vector_v.type, number))
                 limits = [builder.sub(builder.extract_value(ranges_v, i), place) for i in range(2)]
-                sign = code.select(code.lane_mask(*limits, strip_v), sign, code.zero())
+                sign = code.select(code.strip_mask(strip_v, *limits), sign, code.zero())
             by_x = factor * (to_x + ((by_s + by_d) + (by_s + by_d)))
             write(line_x_t, line_x_v, by_x if sign is None else by_x + sign)
             if wanted(grad_y_t):
@@ -486,7 +501,7 @@ def _add_distances(
         distance = code.absolute(code.load(start) + code.splat(missing_value))
         limits = [builder.sub(limit, vector_value) for limit in (first_value, last_value)]
         sums = code.at(code.data(total_type, total_value), 2 * code.lanes)
-        chosen = code.lane_mask(*limits, strip_value)
+        chosen = code.strip_mask(strip_value, *limits)
         code.store(code.load(sums) + code.select(chosen, distance, code.zero()), sums)
         return context.get_dummy_value()
 
@@ -517,11 +532,16 @@ def _pivot(plane: Any, mask: Any, y0: int, y1: int, x0: int, x1: int, divisor: A
 
 
 @jit
+def _copy(source: Any, count: int, target: Any) -> None:
+    """Copy numbers, in a loop that is vectorised: its index cannot be negative."""
+    for i in range(count):
+        target[i] = source[i]
+
+
+@jit
 def _wind_back(buffer: Any, first: int, last: int) -> None:
     """Move the numbers first .. last-1 of a buffer to its front."""
-    source = buffer[first:last]  # an index that cannot be negative is vectorised
-    for i in range(last - first):
-        buffer[i] = source[i]
+    _copy(buffer[first:], last - first, buffer)
 
 
 @intrinsic
@@ -595,18 +615,16 @@ def _deliver(line: Any, row: int, edges: Any, x0: int, x1: int, gradient: Any, s
     inner = width - 2 * pad_x
     row -= pad_y  # of the image
     if not 0 <= row < height:
-        place = rim_start + (row + pad_y if row < 0 else row - height + pad_y) * width
-        for column in range(x0, x1):
-            rim[place + column] = line[column - x0]
+        border = row + pad_y if row < 0 else row - height + pad_y
+        _copy(line, x1 - x0, rim[rim_start + border * width + x0 :])
         return
-    place = start + row * inner - pad_x
-    for column in range(max(x0, pad_x), min(x1, width - pad_x)):
-        gradient[place + column] = line[column - x0]
-    place = rim_start + 2 * pad_y * width + row * 2 * pad_x
-    for column in range(x0, min(x1, pad_x)):
-        rim[place + column] = line[column - x0]
-    for column in range(max(x0, width - pad_x), x1):
-        rim[place + column - inner] = line[column - x0]
+    left, right = max(x0, pad_x), min(x1, width - pad_x)
+    _copy(line[left - x0 :], right - left, gradient[start + row * inner + left - pad_x :])
+    if pad_x:
+        border = rim_start + 2 * pad_y * width + row * 2 * pad_x
+        _copy(line, pad_x - x0, rim[border + x0 :])
+        right = max(x0, width - pad_x)
+        _copy(line[right - x0 :], x1 - right, rim[border + right - inner :])
 
 
 @jit
@@ -663,8 +681,9 @@ def _tile(
     out_x = work[(2 * rows + 10 * ROWS + 3) * step :]
     out_y = work[(2 * rows + 10 * ROWS + 4) * step :]
     pivots = work[(2 * rows + 10 * ROWS + 5) * step :]  # for each group of vectors of s, then of d
-    derivatives = work[(2 * rows + 10 * ROWS + 6) * step :]
-    mask = _part(plane_mask, work, (6 * rows + 10 * ROWS + 6) * step)
+    windows = work[(2 * rows + 10 * ROWS + 6) * step :]
+    derivatives = work[(2 * rows + 10 * ROWS + 11) * step :]
+    mask = _part(plane_mask, work, (6 * rows + 10 * ROWS + 11) * step)
 
     px = py = zero
     one_pixel = halo_y + halo_x == 0  # such a window has no variance: a pivot would only cost its mean's precision
@@ -746,8 +765,11 @@ def _tile(
                 place = (row + r - base_windows) * maps * step
                 row_map = _part(ssim_map, filtered, r * step)
                 for vector in range(group * GROUP, end_of_group, BLOCK):
-                    _horizontal_ssim(
-                        moments, mask, moment_maps * r * step, strip, vector, taps_x, pivots, pivot, constants, ranges,
+                    at = vector * lanes
+                    _horizontal_moments(moments, mask, moment_maps * r * step, vector, taps_x, windows, at)
+                for vector in range(group * GROUP, end_of_group):
+                    _ssim(
+                        windows, mask, vector * lanes, taps_x, strip, vector, pivots, pivot, constants, ranges,
                         total, plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
                     )  # fmt: skip
         results[0] += _take(total, 0)
@@ -759,7 +781,7 @@ def _tile(
             for r in range(count):
                 out_of_strips(filtered[r * step :], strip, lanes, out_x)
                 place = map_start + (row + r) * (width - halo_x) + left
-                ssim_map[place : place + right - left] = out_x[begin : begin + right - left]
+                _copy(out_x[begin:], right - left, ssim_map[place:])
         if grad_x is not None:
             for r in range(max(count, 0), ROWS):
                 place = (row + r - base_windows) * maps * step
