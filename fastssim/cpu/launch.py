@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from fastssim.cpu import pixels, strips
+from fastssim.cpu import box, pixels, strips
 from fastssim.cpu import ssim as kernels
 from fastssim.cpu.pool import run_slabs
 from fastssim.cpu.strips import lanes_of, pitch, strip_of
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastssim.plan import Plan
 
 SLAB_PIXELS = 1 << 15  # below this a second thread costs more than it brings
+LEAST_SUM = 14  # of a uniform window's height and width, from which running sums are faster
 KINDS = {
     torch.float32: pixels.FLOAT32,
     torch.float64: pixels.FLOAT64,
@@ -101,10 +102,10 @@ def _march(
     outputs = [None if array is None else _flat(array) for array in (ssim_map, grad_x, grad_y)]
 
     def slab(i: int) -> None:
-        work, total = _workspace(len(plan.taps_y), len(plan.taps_x), plan.dtype)
+        work, running, total = _workspace(len(plan.taps_y), layout.room, plan.dtype, uniform=layout.uniform)
         kernels.ssim_tiles(
             *images, tuple(divisors), layout.edges, layout.tiles, edges[i], edges[i + 1], c, layout.pitch, layout.taps,
-            layout.constants, number(scale), None if l1 is None else number(l1), work, total, sums, *outputs, *rims,
+            layout.constants, number(scale), None if l1 is None else number(l1), work, running, total, sums, *outputs, *rims,
         )  # fmt: skip
 
     run_slabs(slab, len(edges) - 1)
@@ -149,6 +150,8 @@ class _Layout(NamedTuple):
     taps: tuple[Any, ...]
     constants: tuple[Any, ...]
     rim: int  # gradients of padded pixels of one plane
+    uniform: bool  # by running sums
+    room: int  # taps across that the rows of buffers have room for
 
 
 @lru_cache(maxsize=1024)
@@ -158,6 +161,9 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     n, c, height, width = plan.shape
     pad_y, pad_x = plan.pad
     down, across = rounded(plan.taps_y, plan.dtype), rounded(plan.taps_x, plan.dtype)
+    uniform = _uniform(plan)
+    # The kernel of uniform windows serves all sizes with as much room; it does not look at the taps.
+    room = box.room(len(across)) if uniform else len(across)
     first_y = first_x = rim = 0
     halo_y, halo_x = len(down) - 1, len(across) - 1
     lanes = lanes_of(np.dtype(plan.dtype))
@@ -169,7 +175,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
             covered = plan.padded
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
     # A gradient tile computes the windows of its left neighbour that reach into it, too.
-    most = _tile_columns(covered[1], halo_x, 2 * halo_x if gradient else halo_x, lanes)
+    most = _tile_columns(covered[1], strips.longest(room, lanes), 2 * halo_x if gradient else halo_x, lanes)
     cut = np.array(tiles(*covered, most), np.int64) + np.array((first_y, first_y, first_x, first_x), np.int64)
     items = n * c * len(cut)
     slabs = min(items, max(1, n * c * height * width // SLAB_PIXELS))
@@ -179,10 +185,14 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         cut,
         [items * i // slabs for i in range(slabs + 1)],
         number,
-        pitch(len(across), lanes),
-        tuple(_taps(line) for line in (down, across, down[::-1], across[::-1])),
+        pitch(room, lanes),
+        4 * ((down[:1] * (room // 2 + 1),),)
+        if uniform
+        else tuple(_taps(line) for line in (down, across, down[::-1], across[::-1])),
         (number(plan.c1), number(plan.c2), number(plan.unbiased)),
         rim,
+        uniform,
+        room,
     )
 
 
@@ -191,9 +201,8 @@ def _taps(taps: tuple[Any, ...]) -> tuple[Any, ...]:
     return (taps[: len(taps) // 2 + 1],) if taps == taps[::-1] else taps
 
 
-def _tile_columns(width: int, halo: int, more: int, lanes: int) -> int:
+def _tile_columns(width: int, longest: int, more: int, lanes: int) -> int:
     """How many columns a tile has, for the least vectors in all; `more` columns of a tile are computed besides."""
-    longest = strips.longest(halo + 1, lanes)
 
     def vectors(count: int) -> int:
         return count * strip_of(-(-width // count) + more, lanes)
@@ -204,12 +213,22 @@ def _tile_columns(width: int, halo: int, more: int, lanes: int) -> int:
     return -(-width // min(range(least, 2 * least + 1), key=vectors))
 
 
-def _workspace(taps_y: int, taps_x: int, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return this thread's rolling buffers and lanes of sums."""
+def _uniform(plan: Plan) -> bool:
+    """Tell whether running sums filter faster than taps do."""
+    same = len(set(plan.taps_y)) == 1 and len(set(plan.taps_x)) == 1
+    return same and len(plan.taps_y) + len(plan.taps_x) >= LEAST_SUM
+
+
+def _workspace(
+    taps_y: int, taps_x: int, dtype: str, *, uniform: bool
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
+    """Return this thread's rolling buffers, running sums and lanes of sums."""
     kept = _scratch.__dict__
-    key = (taps_y, taps_x, dtype)
+    key = (taps_y, taps_x, dtype, uniform)
     if kept.get("key") != key:
         number = np.dtype(dtype)
-        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, number), np.zeros(3 * lanes_of(number), number)))
-    arrays: tuple[NDArray[Any], NDArray[Any]] = kept["arrays"]
+        running = box.workspace(taps_x, number) if uniform else None
+        totals = np.zeros(3 * lanes_of(number), number)
+        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, number), running, totals))
+    arrays: tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]] = kept["arrays"]
     return arrays

@@ -71,11 +71,11 @@ class Vector:
 class Code:
     """Loads, stores and constants of one kernel under construction, for numbers of one floating-point type."""
 
-    def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float) -> None:
+    def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float, count: int = 0) -> None:
         self.context = context
         self.builder = builder
         self.scalar = context.get_value_type(dtype)
-        self.lanes = lanes(dtype)
+        self.lanes = count or lanes(dtype)  # more than a register's are worked in several
         self.type = ir.VectorType(self.scalar, self.lanes)
         self._align = dtype.bitwidth // 8
 
@@ -108,6 +108,16 @@ class Code:
         )
         align = ir.Constant(_I32, self._align)
         self.builder.call(store, [vector.value, wide, align, mask])
+
+    def widened(self, vector: Vector) -> Vector:
+        """Convert narrower numbers."""
+        same = vector.value.type == self.type
+        return vector if same else Vector(self.builder, self.builder.fpext(vector.value, self.type))
+
+    def narrowed(self, vector: Vector) -> Vector:
+        """Round wider numbers."""
+        same = vector.value.type == self.type
+        return vector if same else Vector(self.builder, self.builder.fptrunc(vector.value, self.type))
 
     def splat(self, scalar: ir.Value) -> Vector:
         """Fill a vector with one number."""

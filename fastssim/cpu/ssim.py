@@ -50,6 +50,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
+from fastssim.cpu.box import FINITE, LARGEST_SQUARE, MAPS, across, add_maps, add_moments, within
 from fastssim.cpu.jit import jit
 from fastssim.cpu.pixels import read, read_padded
 from fastssim.cpu.simd import Code, Vector, wanted
@@ -242,42 +243,46 @@ def _move_pivots(
 
 
 @intrinsic
-def _horizontal_moments(
-    typing: Any, moments: Any, mask: Any, start: Any, vector: Any, taps: Any, out: Any, target: Any
-) -> Any:
-    """Filter BLOCK vectors of one row, all maps, across: moments [maps][pitch] from `start` to out [maps][pitch]."""
+def _across(typing: Any, rows: Any, start: Any, vector: Any, taps: Any, maps: Any, out: Any) -> Any:
+    """Filter BLOCK vectors of a row of maps across, [map][pitch] from `start` to the same place of out [map][pitch].
+
+    `maps`: a tuple with one entry for each.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        moments_type, mask_type, _, _, taps_type, out_type, _ = signature.args
-        moments_value, _, start_value, vector_value, taps_value, out_value, target_value = args
-        code = Code(context, builder, moments_type.dtype)
+        rows_type, _, _, taps_type, maps_type, out_type = signature.args
+        rows_value, start_value, vector_value, taps_value, _, out_value = args
+        code = Code(context, builder, rows_type.dtype)
         step = pitch(tap_count(taps_type), code.lanes)
         weights = tap_vectors(code, taps_type, taps_value)
         column = builder.mul(vector_value, ir.Constant(vector_value.type, code.lanes))
-        source = code.at(code.at(code.data(moments_type, moments_value), start_value), column)
-        target = code.at(code.data(out_type, out_value), target_value)
-        for planes in ((0, 1), (2, 3), (4,)) if wanted(mask_type) else ((0, 1), (2, 3)):
+        source = code.at(code.at(code.data(rows_type, rows_value), start_value), column)
+        target = code.at(code.data(out_type, out_value), column)
+        count = len(maps_type)
+        for first in range(0, count, 2):
+            pair = range(first, min(first + 2, count))
 
-            def moments_at(place: int, planes: tuple[int, ...] = planes) -> list[Vector]:
-                return [code.load(code.at(source, plane * step + place * code.lanes)) for plane in planes]
+            def vectors(place: int, pair: range = pair) -> list[Vector]:
+                return [code.load(code.at(source, plane * step + place * code.lanes)) for plane in pair]
 
-            for plane, sums in zip(planes, _filter(weights, BLOCK, moments_at), strict=True):
+            for plane, sums in zip(pair, _filter(weights, BLOCK, vectors), strict=True):
                 for number, total in enumerate(sums):
                     code.store(total, code.at(target, plane * step + number * code.lanes))
         return context.get_dummy_value()
 
-    return types.void(moments, mask, start, vector, taps, out, target), codegen
+    return types.void(rows, start, vector, taps, maps, out), codegen
 
 
 @intrinsic
 def _ssim(
-    typing: Any, windows: Any, mask: Any, at: Any, taps: Any, strip: Any, vector: Any, pivots: Any, pivot: Any,
+    typing: Any, windows: Any, mask: Any, taps: Any, sums: Any, strip: Any, vector: Any, pivots: Any, pivot: Any,
     constants: Any, ranges: Any, total: Any, upstream: Any, weights: Any, ssim_map: Any,
     grad_x: Any, grad_y: Any, derivatives: Any, derivatives_start: Any,
 ) -> Any:  # fmt: skip
     """Apply the formula to one vector of windows of one row; write what is asked for.
 
-    windows: filtered maps [maps][pitch] from `at`, about the pivots from `pivot` on. ranges: columns (valid from, to,
+    windows: a row of filtered maps [maps][pitch], about the pivots from `pivot` on; unless `sums` is None, variances in
+    place of the squares, and divided by n. ranges: columns (valid from, to,
     counted from, to). total [3][lanes] += SSIM and, unless the mask is None, windows counted. ssim_map: a row, or None.
     Unless grad_x is None, derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless
     grad_y is None, p_s - p_d; unless upstream is None, each multiplied by a row of weights.
@@ -290,7 +295,7 @@ def _ssim(
         step = pitch(tap_count(kind.taps), code.lanes)
         masked = wanted(kind.mask)
         column = builder.mul(value.vector, ir.Constant(value.vector.type, code.lanes))
-        source = code.at(code.data(kind.windows, value.windows), value.at)
+        source = code.at(code.data(kind.windows, value.windows), column)
         m_s, e_s, m_d, e_d = (code.load(code.at(source, plane * step)) for plane in range(4))
         known = code.at(code.data(kind.pivots, value.pivots), value.pivot)
         pivot_s, pivot_d = code.load(known), code.load(code.at(known, code.lanes))
@@ -302,9 +307,13 @@ def _ssim(
             n = code.load(code.at(source, 4 * step))
             something = code.above(n, code.number(LEAST_WEIGHT))
             inverse_n = code.select(something, code.one() / n, code.zero())
-            m_s, e_s, m_d, e_d = (moment.times(inverse_n) for moment in (m_s, e_s, m_d, e_d))
-        v_s = u * (e_s - m_s.times(m_s))
-        v_d = u * (e_d - m_d.times(m_d))
+        if wanted(kind.sums):
+            v_s, v_d = u * e_s, u * e_d
+        else:
+            if masked:
+                m_s, e_s, m_d, e_d = (moment.times(inverse_n) for moment in (m_s, e_s, m_d, e_d))
+            v_s = u * (e_s - m_s.times(m_s))
+            v_d = u * (e_d - m_d.times(m_d))
         m = m_s + (pivot_s + sum_of_pivots)
         q = m_d + (pivot_d + missing)
         q2 = q * q
@@ -355,7 +364,7 @@ def _ssim(
 
     return (
         types.void(
-            windows, mask, at, taps, strip, vector, pivots, pivot, constants, ranges, total, upstream, weights,
+            windows, mask, taps, sums, strip, vector, pivots, pivot, constants, ranges, total, upstream, weights,
             ssim_map, grad_x, grad_y, derivatives, derivatives_start,
         ),
         codegen,
@@ -367,8 +376,8 @@ class _Arguments(NamedTuple):
 
     windows: Any
     mask: Any
-    at: Any
     taps: Any
+    sums: Any
     strip: Any
     vector: Any
     pivots: Any
@@ -417,71 +426,58 @@ def _vertical_adjoint(
 
 
 @intrinsic
-def _horizontal_adjoint(
-    typing: Any, filtered: Any, start: Any, strip: Any, vector: Any, taps: Any, s: Any, d: Any, mask: Any, pixel: Any,
-    scale: Any, l1: Any, ranges: Any, grad_y: Any, line_x: Any, line_y: Any,
+def _gradient(
+    typing: Any, filtered: Any, taps: Any, strip: Any, vector: Any, s: Any, d: Any, mask: Any, pixel: Any, scale: Any,
+    l1: Any, ranges: Any, grad_y: Any, line_x: Any, line_y: Any,
 ) -> Any:  # fmt: skip
-    """Finish BLOCK vectors of gradient pixels of one row: filter across, combine with s and d, write.
+    """Finish one vector of gradient pixels of a row: combine filtered derivatives [maps][pitch] with s and d, write.
 
-    filtered: [maps][pitch] from `start`; s, d, mask: `pixel` is the place of the first vector's pixels, the mask may be
-    None; scale of the gradient of SSIM; l1: None, or (scale of the sign of x - y, what d misses of x - y) for columns
-    of `ranges`; line_x, line_y: rows for the gradients, nothing by y where grad_y is None; `taps` come mirrored.
+    s, d, mask: `pixel` is the place of the first vector's pixels, the mask may be None; scale of the gradient of SSIM;
+    l1: None, or (scale of the sign of x - y, what d misses of x - y) for columns of `ranges`; line_x, line_y: rows for
+    the gradients, nothing by y where grad_y is None.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        filtered_t, _, _, _, taps_t, s_t, d_t, mask_t, _, _, l1_t, _, grad_y_t, line_x_t, line_y_t = signature.args
+        filtered_t, taps_t, _, _, s_t, d_t, mask_t, _, _, l1_t, _, grad_y_t, line_x_t, line_y_t = signature.args
         (
-            filtered_v, start_v, strip_v, vector_v, taps_v, s_v, d_v, mask_v, pixel_v, scale_v, l1_v, ranges_v, _,
-            line_x_v, line_y_v,
+            filtered_v, _, strip_v, vector_v, s_v, d_v, mask_v, pixel_v, scale_v, l1_v, ranges_v, _, line_x_v, line_y_v,
         ) = args  # fmt: skip
         code = Code(context, builder, filtered_t.dtype)
         step = pitch(tap_count(taps_t), code.lanes)
-        weights = tap_vectors(code, taps_t, taps_v)
         column = builder.mul(vector_v, ir.Constant(vector_v.type, code.lanes))
-        source = code.at(code.at(code.data(filtered_t, filtered_v), start_v), column)
+        source = code.at(code.data(filtered_t, filtered_v), column)
 
-        def across(*planes: int) -> list[list[Vector]]:
-            return _filter(
-                weights,
-                BLOCK,
-                lambda place: [code.load(code.at(source, plane * step + place * code.lanes)) for plane in planes],
-            )
+        def load(kind: Any, array: Any) -> Vector:
+            return code.load(code.at(code.at(code.data(kind, array), pixel_v), column))
 
-        sums = [*across(0, 1), *(across(2, 3) if wanted(grad_y_t) else across(2))]
-        for number in range(BLOCK):
+        def write(kind: Any, array: Any, gradient: Vector) -> None:
+            code.store(gradient, code.at(code.data(kind, array), column))
 
-            def load(kind: Any, array: Any, number: int = number) -> Vector:
-                place = code.at(code.at(code.data(kind, array), pixel_v), column)
-                return code.load(code.at(place, number * code.lanes))
-
-            def write(kind: Any, array: Any, gradient: Vector, number: int = number) -> None:
-                code.store(gradient, code.at(code.at(code.data(kind, array), column), number * code.lanes))
-
-            q_s, q_d, to_x = (sums[plane][number] for plane in range(3))
-            d = load(d_t, d_v)
-            by_s = load(s_t, s_v) * q_s
-            by_d = d * q_d
-            factor = code.splat(scale_v)
-            if wanted(mask_t):
-                factor = factor * load(mask_t, mask_v)
-            sign = None
-            if wanted(l1_t):
-                by_sign, missing = code.splats(l1_v, 2)
-                equal = code.zero() - missing  # d where x = y
-                positive, negative = code.above(d, equal), code.above(equal, d)
-                sign = code.select(positive, by_sign, code.select(negative, code.zero() - by_sign, code.zero()))
-                place = builder.add(vector_v, ir.Constant(vector_v.type, number))
-                limits = [builder.sub(builder.extract_value(ranges_v, i), place) for i in range(2)]
-                sign = code.select(code.strip_mask(strip_v, *limits), sign, code.zero())
-            by_x = factor * (to_x + ((by_s + by_d) + (by_s + by_d)))
-            write(line_x_t, line_x_v, by_x if sign is None else by_x + sign)
-            if wanted(grad_y_t):
-                by_y = factor * (sums[3][number] + ((by_s - by_d) + (by_s - by_d)))
-                write(line_y_t, line_y_v, by_y if sign is None else by_y - sign)
+        q_s, q_d, to_x = (code.load(code.at(source, plane * step)) for plane in range(3))
+        d = load(d_t, d_v)
+        by_s = load(s_t, s_v) * q_s
+        by_d = d * q_d
+        factor = code.splat(scale_v)
+        if wanted(mask_t):
+            factor = factor * load(mask_t, mask_v)
+        sign = None
+        if wanted(l1_t):
+            by_sign, missing = code.splats(l1_v, 2)
+            equal = code.zero() - missing  # d where x = y
+            positive, negative = code.above(d, equal), code.above(equal, d)
+            sign = code.select(positive, by_sign, code.select(negative, code.zero() - by_sign, code.zero()))
+            limits = [builder.sub(builder.extract_value(ranges_v, i), vector_v) for i in range(2)]
+            sign = code.select(code.strip_mask(strip_v, *limits), sign, code.zero())
+        by_x = factor * (to_x + ((by_s + by_d) + (by_s + by_d)))
+        write(line_x_t, line_x_v, by_x if sign is None else by_x + sign)
+        if wanted(grad_y_t):
+            to_y = code.load(code.at(source, 3 * step))
+            by_y = factor * (to_y + ((by_s - by_d) + (by_s - by_d)))
+            write(line_y_t, line_y_v, by_y if sign is None else by_y - sign)
         return context.get_dummy_value()
 
     signature = types.void(
-        filtered, start, strip, vector, taps, s, d, mask, pixel, scale, l1, ranges, grad_y, line_x, line_y
+        filtered, taps, strip, vector, s, d, mask, pixel, scale, l1, ranges, grad_y, line_x, line_y
     )  # fmt: skip
     return signature, codegen
 
@@ -591,6 +587,21 @@ def _(plane: Any, work: Any, start: int) -> Any:
     return something if wanted(plane) else nothing
 
 
+def _entries(least: Any, another: Any) -> Any:
+    """Return a tuple of zeros, with one more where there is `another`."""
+    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
+
+
+@overload(_entries)
+def _(least: Any, another: Any) -> Any:
+    zeros = (0,) * (len(least) + wanted(another))
+
+    def entries(least: Any, another: Any) -> Any:
+        return zeros
+
+    return entries
+
+
 def _sign(l1: Any, counts: bool, missing: Any) -> Any:
     """Return what `_horizontal_adjoint` takes as l1."""
     raise NotImplementedError  # kernels call what follows; its type says whether there is anything
@@ -628,10 +639,54 @@ def _deliver(line: Any, row: int, edges: Any, x0: int, x1: int, gradient: Any, s
 
 
 @jit
+def _moments(
+    buffers: Any, moments: Any, pivots: Any, start: int, middle: int, step: int, strip: int, lanes: int, halo_x: int,
+    taps_y: Any, taps_x: Any, one_pixel: bool,
+) -> None:  # fmt: skip
+    """Filter ROWS window rows down the columns, about local pivots, and append the halo to every strip.
+
+    buffers: (s, d, mask or None); `start` is the place of the first window row's first pixel row, `middle` that of the
+    pixels in the middle of the windows of the first column.
+    """
+    s, d, mask = buffers
+    groups = -(-strip // GROUP)
+    if not one_pixel:  # such a window has no variance: a pivot would only cost its mean's precision
+        for group in range(groups):
+            place = middle + group * GROUP * lanes
+            other = place + (min(GROUP, strip - group * GROUP) - BLOCK) * lanes
+            _local_pivot(s, d, mask, place, other, pivots, 2 * group * lanes)
+    for vector in range(strip):
+        pivot = 2 * (vector // GROUP) * lanes
+        _vertical_moments(s, d, mask, start, vector * lanes, taps_y, taps_x, pivots, pivot, moments)
+    pivot = 2 * (groups - 1) * lanes
+    for i in range(halo_x):
+        before = 2 * (i // GROUP) * lanes if i < strip else pivot
+        _move_pivots(moments, mask, i * lanes, (strip + i) * lanes, taps_x, pivots, before, pivot, True)
+
+
+@jit
+def _ours(row: int, own: Any, begin: int, end: int) -> Any:
+    """Return the columns of a row of windows that are valid, from and to, and those that count, from and to."""
+    return (begin, end, own[2], own[3]) if own[0] <= row < own[1] else (begin, end, 0, 0)
+
+
+@jit
+def _calm(plane_x: Any, plane_y: Any, mask: Any, part: Any, numbers: Any, px: Any, py: Any, line: Any) -> bool:
+    """Tell whether running sums are exact enough for a part (y0, y1, x0, x1) of the images; see `fastssim.cpu.box`."""
+    _, c2, _, divisor_x, divisor_y, outside = numbers
+    most = type(outside)(np.sqrt(LARGEST_SQUARE * c2))
+    if mask is not None and not within(mask, part, type(outside)(1), outside, type(outside)(FINITE), line):
+        return False
+    if abs(px - outside) > most or abs(py - outside) > most:  # padding puts such pixels beside them
+        return False
+    return within(plane_x, part, divisor_x, px, most, line) and within(plane_y, part, divisor_y, py, most, line)
+
+
+@jit
 def _tile(
     plane_x: Any, plane_y: Any, plane_mask: Any, plane_upstream: Any, edges: Any, tile: Any, step: int,
     taps_y: Any, taps_x: Any, back_y: Any, back_x: Any, numbers: Any, scale: Any, l1: Any,
-    work: Any, total: Any, results: Any, ssim_map: Any, map_start: int,
+    work: Any, sums: Any, total: Any, results: Any, ssim_map: Any, map_start: int,
     grad_x: Any, grad_y: Any, grad_start: int, rim_x: Any, rim_y: Any, rim_start: int,
 ) -> None:  # fmt: skip
     """Compute one tile of one plane; add the sums over its own windows and pixels to `results`.
@@ -640,8 +695,8 @@ def _tile(
     pad_y, pad_x, first_y, first_x, halo_y, halo_x): source of every padded row and column; padding on each side; the
     first padded row and column that tiles cover; rows and columns of a window but one. tile: (y0, y1, x0, x1), of
     pixels where a gradient is wanted, of windows elsewhere. back_y, back_x: mirrored taps. numbers: (C1, C2, u,
-    divisors of integers in x, in y, what padding puts outside). l1: None, or the scale of the sign of x - y. ssim_map,
-    grad_x, grad_y: flat or None; this plane begins at map_start, grad_start. rim_x, rim_y: gradients of padded pixels,
+    divisors of integers in x, in y, what padding puts outside). l1: None, or the scale of the sign of x - y. sums: None,
+    or running sums of a uniform window (`fastssim.cpu.box`), whose taps only tell the pitch of rows. ssim_map, grad_x, grad_y: flat or None; this plane begins at map_start, grad_start. rim_x, rim_y: gradients of padded pixels,
     this plane from rim_start: [pad_y above, pad_y below][padded width], [height][pad_x on the left, pad_x on the right].
     """
     rows_of, columns_of, pad_y, pad_x, first_y, first_x, halo_y, halo_x = edges
@@ -664,11 +719,13 @@ def _tile(
         left, right = max(0, x0 - halo_x), min(width - halo_x, x1)
         origin = x0 - halo_x
         own_top, own_bottom, own_left, own_right = y0 - first_y, y1 - first_y, x0 - first_x, x1 - first_x
+    own = (own_top, own_bottom, own_left - origin, own_right - origin)
     strip = strip_of(x1 + halo_x - origin, lanes)
     begin, end = left - origin, right + halo_x - origin  # of the columns that there are
     groups = -(-strip // GROUP)
     maps = 3 if grad_y is None else 4
-    moment_maps = 4 if plane_mask is None else 5
+    kinds = _entries((0, 0, 0, 0), plane_mask)  # one for each moment
+    back_kinds = _entries((0, 0, 0), grad_y)
 
     s = work[: rows * step]
     d = work[rows * step : 2 * rows * step]
@@ -696,6 +753,20 @@ def _tile(
         )  # fmt: skip
         px = s.dtype.type(_pivot(plane_x, plane_mask, part[0], part[1], part[2], part[3], divisor_x, weights))
         py = s.dtype.type(_pivot(plane_y, plane_mask, part[0], part[1], part[2], part[3], divisor_y, weights))
+    calm = True
+    back = sums
+    if sums is not None:
+        part = (
+            max(first - halo_y, 0), max(min(last + halo_y, height - pad_y) - pad_y, 1),
+            max(left - halo_x, 0), max(min(right + halo_x, width - pad_x) - pad_x, 1),
+        )  # fmt: skip
+        calm = c1 > 0 and c2 > 0 and _calm(plane_x, plane_y, plane_mask, part, numbers, px, py, weights)
+        if plane_upstream is not None:
+            part = (first, last, left, right)
+            calm = calm and within(plane_upstream, part, one, zero, type(outside)(FINITE), weights)
+        back = sums[(MAPS + 1) * step :]
+        back[: maps * step] = 0
+    share = 1.0 / ((halo_y + 1) * (halo_x + 1))
     missing = px - py
     constants = (px + py, missing, c1, c2, type(outside)(0.5) * spread, spread)
     line_x[: strip * lanes] = px
@@ -732,45 +803,54 @@ def _tile(
                     for vector in range(strip):
                         _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)
             loaded = row + count + halo_y
-            middle = (row - base + (halo_y + count) // 2) * step + halo_x // 2 * lanes
-            if not one_pixel:
-                for group in range(groups):
-                    place = middle + group * GROUP * lanes
-                    other = place + (min(GROUP, strip - group * GROUP) - BLOCK) * lanes
-                    _local_pivot(s, d, mask, place, other, pivots, 2 * group * lanes)
-            start = (row - base) * step
-            for vector in range(strip):
-                group = 2 * (vector // GROUP) * lanes
-                _vertical_moments(s, d, mask, start, vector * lanes, taps_y, taps_x, pivots, group, moments)
-            group = 2 * (groups - 1) * lanes
-            for i in range(halo_x):
-                before = 2 * (i // GROUP) * lanes if i < strip else group
-                _move_pivots(moments, mask, i * lanes, (strip + i) * lanes, taps_x, pivots, before, group, True)
+            if sums is None:
+                middle = (row - base + (halo_y + count) // 2) * step + halo_x // 2 * lanes
+                _moments(
+                    (s, d, mask), moments, pivots, (row - base) * step, middle, step, strip, lanes, halo_x,
+                    taps_y, taps_x, one_pixel,
+                )  # fmt: skip
             if plane_upstream is not None:
                 for r in range(count):
                     read(plane_upstream, row + r, left, right - left, one, line_x[begin:])
                     into_strips(line_x, strip, lanes, weights[r * step :])
-        for group in range(groups - 1 if count > 0 else -1, -1, -1):
-            pivot = 2 * group * lanes
-            end_of_group = min((group + 1) * GROUP, strip)
-            if group < groups - 1:
-                for vector in range(end_of_group, end_of_group + halo_x):
-                    at = vector * lanes
-                    _move_pivots(moments, mask, at, at, taps_x, pivots, pivot + 2 * lanes, pivot, None)
+        if sums is None:
+            for group in range(groups - 1 if count > 0 else -1, -1, -1):
+                pivot = 2 * group * lanes
+                end_of_group = min((group + 1) * GROUP, strip)
+                if group < groups - 1:
+                    for vector in range(end_of_group, end_of_group + halo_x):
+                        at = vector * lanes
+                        _move_pivots(moments, mask, at, at, taps_x, pivots, pivot + 2 * lanes, pivot, None)
+                for r in range(count):
+                    place = (row + r - base_windows) * maps * step
+                    row_map = _part(ssim_map, filtered, r * step)
+                    ours = _ours(row + r, own, begin, right - origin)
+                    for vector in range(group * GROUP, end_of_group, BLOCK):
+                        _across(moments, len(kinds) * r * step, vector, taps_x, kinds, windows)
+                    for vector in range(group * GROUP, end_of_group):
+                        _ssim(
+                            windows, mask, taps_x, sums, strip, vector, pivots, pivot, constants, ours, total,
+                            plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
+                        )  # fmt: skip
+        else:
             for r in range(count):
-                ours = own_top <= row + r < own_bottom
-                ranges = (
-                    begin, right - origin, own_left - origin if ours else 0, own_right - origin if ours else 0
-                )  # fmt: skip
+                leaving = (row + r - base) * step
+                new = leaving
+                if row + r == first or not calm:
+                    sums[: len(kinds) * step] = 0
+                else:
+                    new += halo_y * step
+                for start in range(new, leaving + halo_y * step + 1, step):
+                    add_moments(sums, step, s, d, mask, start, strip, lanes, None)
+                across(sums, step, strip, lanes, halo_x, share, calm, kinds, True, mask, windows)
+                add_moments(sums, step, s, d, mask, leaving, strip, lanes, True)
                 place = (row + r - base_windows) * maps * step
                 row_map = _part(ssim_map, filtered, r * step)
-                for vector in range(group * GROUP, end_of_group, BLOCK):
-                    at = vector * lanes
-                    _horizontal_moments(moments, mask, moment_maps * r * step, vector, taps_x, windows, at)
-                for vector in range(group * GROUP, end_of_group):
+                ours = _ours(row + r, own, begin, right - origin)
+                for vector in range(strip):
                     _ssim(
-                        windows, mask, vector * lanes, taps_x, strip, vector, pivots, pivot, constants, ranges,
-                        total, plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
+                        windows, mask, taps_x, sums, strip, vector, pivots, 0, constants, ours, total,
+                        plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
                     )  # fmt: skip
         results[0] += _take(total, 0)
         if plane_mask is not None:
@@ -786,22 +866,37 @@ def _tile(
             for r in range(max(count, 0), ROWS):
                 place = (row + r - base_windows) * maps * step
                 derivatives[place : place + maps * step] = 0
-            if row + ROWS > y0:
+            if sums is None and row + ROWS > y0:
                 place = (row - halo_y - base_windows) * maps * step
                 for vector in range(0, strip, 2):
                     _vertical_adjoint(derivatives, place, vector * lanes, back_y, back_x, grad_y, filtered)
-            for r in range(max(y0 - row, 0), min(ROWS, y1 - row)):
+            for r in range(min(ROWS, y1 - row)):
+                if sums is not None:
+                    new = (row + r - base_windows) * maps * step
+                    if not calm:
+                        back[: maps * step] = 0
+                        new -= halo_y * maps * step
+                    for start in range(new, (row + r - base_windows) * maps * step + 1, maps * step):
+                        add_maps(back, step, derivatives, start, strip, lanes, grad_y, None)
+                if row + r < y0:
+                    continue
+                if sums is not None:
+                    across(back, step, strip, lanes, halo_x, share, calm, back_kinds, None, None, windows)
+                    leaving = (row + r - halo_y - base_windows) * maps * step
+                    add_maps(back, step, derivatives, leaving, strip, lanes, grad_y, True)
+                else:
+                    place = r * maps * step
+                    for plane in range(maps):
+                        continue_strips(filtered[place + plane * step :], s, strip, lanes, halo_x)
+                    for vector in range(0, strip, BLOCK):
+                        _across(filtered, place, vector, back_x, back_kinds, windows)
                 pixel = (row + r - base) * step + halo_x * lanes
-                place = r * maps * step
-                for plane in range(maps):
-                    continue_strips(filtered[place + plane * step :], strip, lanes, halo_x)
                 near = (near_left - x0, near_right - x0)
                 sign = _sign(l1, near_top <= row + r < near_bottom, missing)
-                for vector in range(0, strip, BLOCK):
-                    _horizontal_adjoint(
-                        filtered, place, strip, vector, back_x, s, d, mask, pixel, scale, sign, near, grad_y,
-                        out_x, out_y,
-                    )  # fmt: skip
+                for vector in range(strip):
+                    _gradient(
+                        windows, taps_x, strip, vector, s, d, mask, pixel, scale, sign, near, grad_y, out_x, out_y
+                    )
                 out_of_strips(out_x, strip, lanes, weights)
                 _deliver(weights, row + r, edges, x0, x1, grad_x, grad_start, rim_x, rim_start)
                 if grad_y is not None:
@@ -813,7 +908,7 @@ def _tile(
 def ssim_tiles(
     x: Any, y: Any, mask: Any, upstream: Any, divisors: Any, edges: Any, tiles: Any, begin: int, end: int,
     channels: int, step: int, taps: Any,
-    constants: Any, scale: Any, l1: Any, work: Any, total: Any, sums: Any, ssim_map: Any,
+    constants: Any, scale: Any, l1: Any, work: Any, running: Any, total: Any, sums: Any, ssim_map: Any,
     grad_x: Any, grad_y: Any, rim_x: Any, rim_y: Any,
 ) -> None:  # fmt: skip
     """Compute work items begin .. end-1, item = (plane n C + c) * len(tiles) + tile, of images x, y [N, C, H, W].
@@ -821,7 +916,7 @@ def ssim_tiles(
     x, y, mask or None, upstream [N, C, H', W'] or None: each (address, kind, bytes from image to image, from
     channel to channel, from row to row, numbers from column to column). divisors of integers in x, in y. edges: see
     `_tile`. tiles [T, 4]; taps: (down, across, down mirrored, across mirrored), see `tap_vectors`; constants: (C1, C2, u).
-    sums [N C, T, 3]: of SSIM, of windows counted under a mask, of |x - y| where l1 is not None. ssim_map, grad_x,
+    running: None, or room for the running sums of uniform windows. sums [N C, T, 3]: of SSIM, of windows counted under a mask, of |x - y| where l1 is not None. ssim_map, grad_x,
     grad_y, rim_x, rim_y flat and contiguous: each may be None.
     """
     taps_y, taps_x, back_y, back_x = taps
@@ -837,7 +932,7 @@ def ssim_tiles(
         sums[plane, tile] = 0
         _tile(
             _plane(x, n, c), _plane(y, n, c), _plane(mask, n, c), _plane(upstream, n, c), edges, tiles[tile], step,
-            taps_y, taps_x, back_y, back_x, numbers, scale, l1, work, total, sums[plane, tile],
+            taps_y, taps_x, back_y, back_x, numbers, scale, l1, work, running, total, sums[plane, tile],
             ssim_map, plane * windows, grad_x, grad_y, plane * pixels, rim_x, rim_y, plane * rim,
         )  # fmt: skip
 

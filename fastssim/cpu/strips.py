@@ -44,7 +44,7 @@ def pitch(taps: int, width: int) -> int:
 
     No multiple of 64, so that rows do not fall on the same cache sets. A row that is not in strips yet fits, too.
     """
-    numbers = (longest(taps, width) + max(taps - 1, width)) * width
+    numbers = (longest(taps, width) + max(taps, width)) * width
     return numbers if numbers % 64 else numbers + 16
 
 
@@ -132,16 +132,16 @@ def _exchange(typing: Any, source: Any, source_step: Any, target: Any, target_st
 
 
 @intrinsic
-def _rotate(typing: Any, buffer: Any, source: Any, target: Any) -> Any:
-    """Put the vector at the place `source`, its lanes rotated, at the place `target`."""
+def _rotate(typing: Any, buffer: Any, like: Any, source: Any, target: Any) -> Any:
+    """Put the vector at the place `source`, its lanes rotated, at the place `target`; as many lanes as `like` has."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        code = Code(context, builder, signature.args[0].dtype)
+        code = Code(context, builder, signature.args[0].dtype, lanes(signature.args[1].dtype))
         data = code.data(signature.args[0], args[0])
-        code.store(code.rotate(code.load(code.at(data, args[1]))), code.at(data, args[2]))
+        code.store(code.rotate(code.load(code.at(data, args[2]))), code.at(data, args[3]))
         return context.get_dummy_value()
 
-    return types.void(buffer, source, target), codegen
+    return types.void(buffer, like, source, target), codegen
 
 
 @jit
@@ -152,10 +152,10 @@ def enter(x: Any, y: Any, mask: Any, strip: int, width: int, halo: int, px: Any,
     """
     for vector in range(0, strip, width):
         _square(x, y, mask, strip, max(min(vector, strip - width), 0), px, py, s, d, m)
-    continue_strips(s, strip, width, halo)
-    continue_strips(d, strip, width, halo)
+    continue_strips(s, s, strip, width, halo)
+    continue_strips(d, d, strip, width, halo)
     if mask is not None:
-        continue_strips(m, strip, width, halo)
+        continue_strips(m, m, strip, width, halo)
 
 
 @jit
@@ -175,10 +175,10 @@ def out_of_strips(row: Any, strip: int, width: int, line: Any) -> None:
 
 
 @jit
-def continue_strips(row: Any, strip: int, width: int, halo: int) -> None:
-    """Append to every strip of a row the first `halo` columns of the next."""
+def continue_strips(row: Any, like: Any, strip: int, width: int, halo: int) -> None:
+    """Append to every strip of a row the first `halo` columns of the next; `like`: an array of the images' numbers."""
     for i in range(halo):
-        _rotate(row, i * width, (strip + i) * width)
+        _rotate(row, like, i * width, (strip + i) * width)
 
 
 def lanes_of(dtype: np.dtype[Any]) -> int:
