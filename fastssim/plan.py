@@ -95,12 +95,14 @@ def source(length: int, pad: int, padding: str) -> list[int]:
 
 
 @lru_cache(maxsize=1024)
-def tiles(height: int, width: int, most_columns: int) -> tuple[tuple[int, int, int, int], ...]:
+def tiles(
+    height: int, width: int, most_columns: int, most_rows: int = TILE_ROWS
+) -> tuple[tuple[int, int, int, int], ...]:
     """Cut a plane into tiles (y0, y1, x0, x1) of nearly equal size.
 
     The cut depends on the plane alone, never on the number of threads, so that sums come out the same to the last bit.
     """
-    return tuple((y0, y1, x0, x1) for y0, y1 in _spans(height, TILE_ROWS) for x0, x1 in _spans(width, most_columns))
+    return tuple((y0, y1, x0, x1) for y0, y1 in _spans(height, most_rows) for x0, x1 in _spans(width, most_columns))
 
 
 def _spans(length: int, most: int) -> list[tuple[int, int]]:

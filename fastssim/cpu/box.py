@@ -6,8 +6,8 @@ With S[j] the sum of n neighbours from j on,
 
 down the columns as the march goes on, and then across. Sums are float64 about the tile's pivot: the square of a float32
 is exact there, what one sum leaves behind in the next is 2^-53 of the largest term, and e - m^2 needs no local pivot.
-Where that would be too much, or a number is not finite and would never leave a running sum, the tile is not `calm` and
-every sum starts anew.
+Where that would be too much, or a number is not finite and would never leave a running sum, the march is `calm` no
+longer and every sum from there on starts anew.
 
 Layouts as in `fastssim.cpu.ssim`; sums: [map][pitch] of float64, then the running totals [map][lanes].
 """
@@ -22,7 +22,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastssim.cpu.jit import jit
-from fastssim.cpu.pixels import read
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 from fastssim.cpu.strips import continue_strips, lanes_of, pitch
 from fastssim.plan import LEAST_WEIGHT
@@ -30,9 +29,10 @@ from fastssim.plan import LEAST_WEIGHT
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+TILE_ROWS = 256  # what a tile computes beside its own windows grows with the window: tiles are large
 MAPS = 5  # at most: two moments of s and d, and the mask
 FINITE = 1e30  # weights beyond are no better than infinite
-LARGEST_SQUARE = 1e6  # times C2: what a square of this size leaves behind does not show in a variance
+LARGEST_SQUARE = 1e6  # times C2: what a pixel's square of this size leaves behind does not show in a variance
 
 
 def _codes(context: Any, builder: Any, dtype: Any) -> tuple[Code, Code]:
@@ -157,8 +157,8 @@ def workspace(taps: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def room(taps: int) -> int:
-    """Return the size of windows that the rows of a uniform window have room for: one kernel serves many sizes."""
-    return -(-(taps - 1) // 64) * 64 + 1
+    """Return the size of windows that buffers are made for: one kernel serves many sizes."""
+    return -(-(taps - 1) // 32) * 32 + 1
 
 
 @jit
@@ -192,14 +192,10 @@ def across(
 
 
 @jit
-def within(plane: Any, part: Any, divisor: Any, pivot: Any, most: Any, line: Any) -> bool:
-    """Tell whether all pixels of a part (y0, y1, x0, x1) of a plane lie within pivot +- most."""
-    y0, y1, x0, x1 = part
-    for row in range(y0, y1):
-        read(plane, row, x0, x1 - x0, divisor, line)
-        outside = 0
-        for i in range(x1 - x0):
-            outside += 0 if abs(line[i] - pivot) <= most else 1
-        if outside:
-            return False
-    return True
+def within(line: Any, begin: int, end: int, most: Any) -> bool:
+    """Tell whether the numbers begin .. end-1 of a line are at most so large; NaN is not."""
+    part = line[begin:end]
+    outside = 0
+    for i in range(end - begin):
+        outside += 0 if abs(part[i]) <= most else 1
+    return outside == 0

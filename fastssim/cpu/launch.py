@@ -14,7 +14,7 @@ from fastssim.cpu import ssim as kernels
 from fastssim.cpu.pool import run_slabs
 from fastssim.cpu.strips import lanes_of, pitch, strip_of
 from fastssim.interop import LARGEST
-from fastssim.plan import Sums, source, tiles
+from fastssim.plan import TILE_ROWS, Sums, source, tiles
 from fastssim.window import rounded
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
     # A gradient tile computes the windows of its left neighbour that reach into it, too.
     most = _tile_columns(covered[1], strips.longest(room, lanes), 2 * halo_x if gradient else halo_x, lanes)
-    cut = np.array(tiles(*covered, most), np.int64) + np.array((first_y, first_y, first_x, first_x), np.int64)
+    cut = np.array(tiles(*covered, most, box.TILE_ROWS if uniform else TILE_ROWS), np.int64) + np.array((first_y, first_y, first_x, first_x), np.int64)
     items = n * c * len(cut)
     slabs = min(items, max(1, n * c * height * width // SLAB_PIXELS))
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]

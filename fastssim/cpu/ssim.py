@@ -671,18 +671,6 @@ def _ours(row: int, own: Any, begin: int, end: int) -> Any:
 
 
 @jit
-def _calm(plane_x: Any, plane_y: Any, mask: Any, part: Any, numbers: Any, px: Any, py: Any, line: Any) -> bool:
-    """Tell whether running sums are exact enough for a part (y0, y1, x0, x1) of the images; see `fastssim.cpu.box`."""
-    _, c2, _, divisor_x, divisor_y, outside = numbers
-    most = type(outside)(np.sqrt(LARGEST_SQUARE * c2))
-    if mask is not None and not within(mask, part, type(outside)(1), outside, type(outside)(FINITE), line):
-        return False
-    if abs(px - outside) > most or abs(py - outside) > most:  # padding puts such pixels beside them
-        return False
-    return within(plane_x, part, divisor_x, px, most, line) and within(plane_y, part, divisor_y, py, most, line)
-
-
-@jit
 def _tile(
     plane_x: Any, plane_y: Any, plane_mask: Any, plane_upstream: Any, edges: Any, tile: Any, step: int,
     taps_y: Any, taps_x: Any, back_y: Any, back_x: Any, numbers: Any, scale: Any, l1: Any,
@@ -753,17 +741,11 @@ def _tile(
         )  # fmt: skip
         px = s.dtype.type(_pivot(plane_x, plane_mask, part[0], part[1], part[2], part[3], divisor_x, weights))
         py = s.dtype.type(_pivot(plane_y, plane_mask, part[0], part[1], part[2], part[3], divisor_y, weights))
-    calm = True
+    calm = c1 > 0 and c2 > 0  # running sums stay exact; see `fastssim.cpu.box`
+    most = type(outside)(np.sqrt(LARGEST_SQUARE * c2))
     back = sums
     if sums is not None:
-        part = (
-            max(first - halo_y, 0), max(min(last + halo_y, height - pad_y) - pad_y, 1),
-            max(left - halo_x, 0), max(min(right + halo_x, width - pad_x) - pad_x, 1),
-        )  # fmt: skip
-        calm = c1 > 0 and c2 > 0 and _calm(plane_x, plane_y, plane_mask, part, numbers, px, py, weights)
-        if plane_upstream is not None:
-            part = (first, last, left, right)
-            calm = calm and within(plane_upstream, part, one, zero, type(outside)(FINITE), weights)
+        calm = calm and abs(px) <= most and abs(py) <= most
         back = sums[(MAPS + 1) * step :]
         back[: maps * step] = 0
     share = 1.0 / ((halo_y + 1) * (halo_x + 1))
@@ -798,6 +780,10 @@ def _tile(
                 row_mask = _part(plane_mask, mask, place)
                 if plane_mask is not None:
                     read_padded(plane_mask, source, one, one, line_mask[begin:])
+                if sums is not None:
+                    calm = calm and within(line_x, begin, end, most) and within(line_y, begin, end, most)
+                    if plane_mask is not None:
+                        calm = calm and within(line_mask, begin, end, type(outside)(FINITE))
                 enter(line_x, line_y, line_mask, strip, lanes, halo_x, px, py, s[place:], d[place:], row_mask)
                 if l1 is not None and near_top <= pixel_row < near_bottom:
                     for vector in range(strip):
@@ -812,6 +798,8 @@ def _tile(
             if plane_upstream is not None:
                 for r in range(count):
                     read(plane_upstream, row + r, left, right - left, one, line_x[begin:])
+                    if sums is not None:
+                        calm = calm and within(line_x, begin, begin + right - left, type(outside)(FINITE))
                     into_strips(line_x, strip, lanes, weights[r * step :])
         if sums is None:
             for group in range(groups - 1 if count > 0 else -1, -1, -1):

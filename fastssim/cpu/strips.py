@@ -25,7 +25,7 @@ from fastssim.cpu.simd import Code, Vector, lanes, wanted
 
 BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
 GROUP = 8  # vectors of a strip that share a local pivot
-TILE_COLUMNS = 256  # columns of a tile that rolling buffers in the second-level cache allow
+TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level cache allow
 
 
 def longest(taps: int, width: int) -> int:
