@@ -92,22 +92,24 @@ def _add_maps(typing: Any, sums: Any, step: Any, rows: Any, place: Any, column: 
 
 
 @intrinsic
-def _add_total(typing: Any, sums: Any, step: Any, column: Any, maps: Any, out: Any) -> Any:
-    """Add one vector of every map's sums to the running totals; `maps`: a tuple with one entry for each."""
+def _add_total(typing: Any, sums: Any, step: Any, column: Any, vectors: Any, maps: Any, out: Any) -> Any:
+    """Add vectors of every map's sums to the running totals; `vectors`, `maps`: tuples with one entry for each."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, _, maps_t, out_t = signature.args
-        sums_v, step_v, column_v, _, _ = args
+        sums_t, _, _, vectors_t, maps_t, out_t = signature.args
+        sums_v, step_v, column_v, _, _, _ = args
         _, wide = _codes(context, builder, out_t.dtype)
         data = wide.data(sums_t, sums_v)
         totals = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
         for number in range(len(maps_t)):
             total = wide.at(totals, number * wide.lanes)
             offset = builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
-            wide.store(wide.load(total) + wide.load(wide.at(data, offset)), total)
+            source = wide.at(data, offset)
+            terms = [wide.load(wide.at(source, vector * wide.lanes)) for vector in range(len(vectors_t))]
+            wide.store(wide.load(total) + wide.sum(terms), total)
         return context.get_dummy_value()
 
-    return types.void(sums, step, column, maps, out), codegen
+    return types.void(sums, step, column, vectors, maps, out), codegen
 
 
 @intrinsic
@@ -186,8 +188,10 @@ def across(
     for vector in range(strip):
         if vector == 0 or not calm:
             sums[MAPS * step : MAPS * step + MAPS * width] = 0
-            for k in range(halo + 1):
-                _add_total(sums, step, (vector + k) * width, maps, out)
+            for k in range(0, halo - 2, 4):
+                _add_total(sums, step, (vector + k) * width, (0, 0, 0, 0), maps, out)
+            for k in range((halo + 1) // 4 * 4, halo + 1):
+                _add_total(sums, step, (vector + k) * width, (0,), maps, out)
         _finish(sums, step, vector * width, (halo + 1) * width, share, maps, moments, mask, out)
 
 
