@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from fastssim.cpu import box, pixels, strips
+from fastssim.cpu import pixels, strips, sums
 from fastssim.cpu import ssim as kernels
 from fastssim.cpu.pool import run_slabs
 from fastssim.cpu.strips import lanes_of, pitch, strip_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fastssim.plan import Plan
 
 SLAB_PIXELS = 1 << 15  # below this a second thread costs more than it brings
-LEAST_SUM = 14  # of a uniform window's height and width, from which running sums are faster
 KINDS = {
     torch.float32: pixels.FLOAT32,
     torch.float64: pixels.FLOAT64,
@@ -95,24 +94,26 @@ def _march(
     planes = n * c
     layout = _layout(plan, gradient=grad_x is not None)
     number, edges = layout.number, layout.slabs
-    sums = np.empty((planes, len(layout.tiles), 3))
+    results = np.empty((planes, len(layout.tiles), 3))
     rims = [None if gradient is None else np.empty(planes * layout.rim, number) for gradient in (grad_x, grad_y)]
     images = [None if image is None else _image(image) for image in (x, y, mask, upstream)]
     divisors = [number(LARGEST.get(image.dtype, 1) if plan.fractions else 1) for image in (x, y)]
     outputs = [None if array is None else _flat(array) for array in (ssim_map, grad_x, grad_y)]
 
     def slab(i: int) -> None:
-        work, running, total = _workspace(len(plan.taps_y), layout.room, plan.dtype, uniform=layout.uniform)
+        work, room, total = _workspace(len(plan.taps_y), layout.room, plan.dtype, exact=layout.exact is not None)
+        exact = None if layout.exact is None else (room, *layout.exact)
         kernels.ssim_tiles(
             *images, tuple(divisors), layout.edges, layout.tiles, edges[i], edges[i + 1], c, layout.pitch, layout.taps,
-            layout.constants, number(scale), None if l1 is None else number(l1), work, running, total, sums, *outputs, *rims,
+            layout.constants, number(scale), None if l1 is None else number(l1), work, exact, total, results,
+            *outputs, *rims,
         )  # fmt: skip
 
     run_slabs(slab, len(edges) - 1)
     if layout.rim:
         for rim, gradient in zip(rims, outputs[1:], strict=True):
             _fold(layout, rim, gradient, planes)
-    totals = sums.sum(axis=1).reshape(n, c, 3)
+    totals = results.sum(axis=1).reshape(n, c, 3)
     return Sums(totals[..., 0], totals[..., 1], totals[..., 2])
 
 
@@ -150,7 +151,7 @@ class _Layout(NamedTuple):
     taps: tuple[Any, ...]
     constants: tuple[Any, ...]
     rim: int  # gradients of padded pixels of one plane
-    uniform: bool  # by running sums
+    exact: tuple[Any, ...] | None  # what filters in float64 need to know
     room: int  # taps across that the rows of buffers have room for
 
 
@@ -161,9 +162,9 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     n, c, height, width = plan.shape
     pad_y, pad_x = plan.pad
     down, across = rounded(plan.taps_y, plan.dtype), rounded(plan.taps_x, plan.dtype)
-    uniform = _uniform(plan)
-    # The kernel of uniform windows serves all sizes with as much room; it does not look at the taps.
-    room = box.room(len(across)) if uniform else len(across)
+    exact = _exact(plan)
+    # That kernel serves all windows with as much room; it does not look at the taps that the other one is made for.
+    room = sums.room(len(across)) if exact else len(across)
     first_y = first_x = rim = 0
     halo_y, halo_x = len(down) - 1, len(across) - 1
     lanes = lanes_of(np.dtype(plan.dtype))
@@ -176,7 +177,9 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
     # A gradient tile computes the windows of its left neighbour that reach into it, too.
     most = _tile_columns(covered[1], strips.longest(room, lanes), 2 * halo_x if gradient else halo_x, lanes)
-    cut = np.array(tiles(*covered, most, box.TILE_ROWS if uniform else TILE_ROWS), np.int64) + np.array((first_y, first_y, first_x, first_x), np.int64)
+    cut = np.array(tiles(*covered, most, sums.TILE_ROWS if exact else TILE_ROWS), np.int64) + np.array(
+        (first_y, first_y, first_x, first_x), np.int64
+    )
     items = n * c * len(cut)
     slabs = min(items, max(1, n * c * height * width // SLAB_PIXELS))
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]
@@ -187,11 +190,11 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         number,
         pitch(room, lanes),
         4 * ((down[:1] * (room // 2 + 1),),)
-        if uniform
+        if exact
         else tuple(_taps(line) for line in (down, across, down[::-1], across[::-1])),
         (number(plan.c1), number(plan.c2), number(plan.unbiased)),
         rim,
-        uniform,
+        exact,
         room,
     )
 
@@ -205,7 +208,8 @@ def _tile_columns(width: int, longest: int, more: int, lanes: int) -> int:
     """How many columns a tile has, for the least vectors in all; `more` columns of a tile are computed besides."""
 
     def vectors(count: int) -> int:
-        return count * strip_of(-(-width // count) + more, lanes)
+        strip: int = strip_of(-(-width // count) + more, lanes)
+        return count * strip
 
     least = 1
     while strip_of(-(-width // least) + more, lanes) > longest:
@@ -213,22 +217,27 @@ def _tile_columns(width: int, longest: int, more: int, lanes: int) -> int:
     return -(-width // min(range(least, 2 * least + 1), key=vectors))
 
 
-def _uniform(plan: Plan) -> bool:
-    """Tell whether running sums filter faster than taps do."""
-    same = len(set(plan.taps_y)) == 1 and len(set(plan.taps_x)) == 1
-    return same and len(plan.taps_y) + len(plan.taps_x) >= LEAST_SUM
+def _exact(plan: Plan) -> tuple[Any, ...] | None:
+    """Taps down, across, both mirrored, their factor, whether they are alike; None where float32 filters are right."""
+    y, x = (np.array(taps) for taps in (plan.taps_y, plan.taps_x))
+    uniform = (y == y[0]).all() and (x == x[0]).all()
+    if not uniform and len(y) + len(x) >= sums.LARGE:
+        return None
+    if uniform:  # whole numbers: what comes into a sum goes out of it again
+        return *(np.ones(len(taps)) for taps in (y, x, y, x)), 1 / (len(y) * len(x)), True
+    return y, x, y[::-1].copy(), x[::-1].copy(), 1.0, False
 
 
 def _workspace(
-    taps_y: int, taps_x: int, dtype: str, *, uniform: bool
+    taps_y: int, taps_x: int, dtype: str, *, exact: bool
 ) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
-    """Return this thread's rolling buffers, running sums and lanes of sums."""
+    """Return this thread's rolling buffers, room for sums in float64 and lanes of sums."""
     kept = _scratch.__dict__
-    key = (taps_y, taps_x, dtype, uniform)
+    key = (taps_y, taps_x, dtype, exact)
     if kept.get("key") != key:
         number = np.dtype(dtype)
-        running = box.workspace(taps_x, number) if uniform else None
+        room = sums.workspace(taps_x, number) if exact else None
         totals = np.zeros(3 * lanes_of(number), number)
-        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, number), running, totals))
+        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, number), room, totals))
     arrays: tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]] = kept["arrays"]
     return arrays

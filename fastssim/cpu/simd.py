@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils, config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _FLAGS = ("contract",)
 _I32 = ir.IntType(32)

@@ -50,7 +50,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from fastssim.cpu.box import FINITE, LARGEST_SQUARE, MAPS, across, add_maps, add_moments, within
 from fastssim.cpu.jit import jit
 from fastssim.cpu.pixels import read, read_padded
 from fastssim.cpu.simd import Code, Vector, wanted
@@ -67,6 +66,7 @@ from fastssim.cpu.strips import (
     tap_count,
     tap_vectors,
 )
+from fastssim.cpu.sums import FINITE, LARGEST_SQUARE, MAPS, across, add_maps, add_moments, within
 from fastssim.plan import LEAST_WEIGHT
 
 if TYPE_CHECKING:
@@ -275,17 +275,17 @@ def _across(typing: Any, rows: Any, start: Any, vector: Any, taps: Any, maps: An
 
 @intrinsic
 def _ssim(
-    typing: Any, windows: Any, mask: Any, taps: Any, sums: Any, strip: Any, vector: Any, pivots: Any, pivot: Any,
+    typing: Any, windows: Any, mask: Any, taps: Any, exact: Any, strip: Any, vector: Any, pivots: Any, pivot: Any,
     constants: Any, ranges: Any, total: Any, upstream: Any, weights: Any, ssim_map: Any,
     grad_x: Any, grad_y: Any, derivatives: Any, derivatives_start: Any,
 ) -> Any:  # fmt: skip
     """Apply the formula to one vector of windows of one row; write what is asked for.
 
-    windows: a row of filtered maps [maps][pitch], about the pivots from `pivot` on; unless `sums` is None, variances in
-    place of the squares, and divided by n. ranges: columns (valid from, to,
-    counted from, to). total [3][lanes] += SSIM and, unless the mask is None, windows counted. ssim_map: a row, or None.
-    Unless grad_x is None, derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless
-    grad_y is None, p_s - p_d; unless upstream is None, each multiplied by a row of weights.
+    windows: a row of filtered maps [maps][pitch], about the pivots from `pivot` on; unless `exact` is None, already
+    divided by n and with variances in place of the squares. ranges: columns (valid from, to, counted from, to). total
+    [3][lanes] += SSIM and, unless the mask is None, windows counted. ssim_map: a row, or None. Unless grad_x is None,
+    derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless grad_y is None, p_s - p_d;
+    unless upstream is None, each multiplied by a row of weights.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -307,7 +307,7 @@ def _ssim(
             n = code.load(code.at(source, 4 * step))
             something = code.above(n, code.number(LEAST_WEIGHT))
             inverse_n = code.select(something, code.one() / n, code.zero())
-        if wanted(kind.sums):
+        if wanted(kind.exact):
             v_s, v_d = u * e_s, u * e_d
         else:
             if masked:
@@ -364,7 +364,7 @@ def _ssim(
 
     return (
         types.void(
-            windows, mask, taps, sums, strip, vector, pivots, pivot, constants, ranges, total, upstream, weights,
+            windows, mask, taps, exact, strip, vector, pivots, pivot, constants, ranges, total, upstream, weights,
             ssim_map, grad_x, grad_y, derivatives, derivatives_start,
         ),
         codegen,
@@ -377,7 +377,7 @@ class _Arguments(NamedTuple):
     windows: Any
     mask: Any
     taps: Any
-    sums: Any
+    exact: Any
     strip: Any
     vector: Any
     pivots: Any
@@ -619,7 +619,9 @@ def _(l1: Any, counts: bool, missing: Any) -> Any:
 
 
 @jit
-def _deliver(line: Any, row: int, edges: Any, x0: int, x1: int, gradient: Any, start: int, rim: Any, rim_start: int) -> None:
+def _deliver(
+    line: Any, row: int, edges: Any, x0: int, x1: int, gradient: Any, start: int, rim: Any, rim_start: int
+) -> None:
     """Copy a row of gradients, columns x0 .. x1-1 of the padded image, to the image's pixels and to the rim's."""
     rows_of, columns_of, pad_y, pad_x = edges[0], edges[1], edges[2], edges[3]
     height, width = len(rows_of) - 2 * pad_y, len(columns_of)
@@ -661,7 +663,7 @@ def _moments(
     pivot = 2 * (groups - 1) * lanes
     for i in range(halo_x):
         before = 2 * (i // GROUP) * lanes if i < strip else pivot
-        _move_pivots(moments, mask, i * lanes, (strip + i) * lanes, taps_x, pivots, before, pivot, True)
+        _move_pivots(moments, mask, i * lanes, (strip + i) * lanes, taps_x, pivots, before, pivot, 0)
 
 
 @jit
@@ -674,7 +676,7 @@ def _ours(row: int, own: Any, begin: int, end: int) -> Any:
 def _tile(
     plane_x: Any, plane_y: Any, plane_mask: Any, plane_upstream: Any, edges: Any, tile: Any, step: int,
     taps_y: Any, taps_x: Any, back_y: Any, back_x: Any, numbers: Any, scale: Any, l1: Any,
-    work: Any, sums: Any, total: Any, results: Any, ssim_map: Any, map_start: int,
+    work: Any, exact: Any, total: Any, results: Any, ssim_map: Any, map_start: int,
     grad_x: Any, grad_y: Any, grad_start: int, rim_x: Any, rim_y: Any, rim_start: int,
 ) -> None:  # fmt: skip
     """Compute one tile of one plane; add the sums over its own windows and pixels to `results`.
@@ -683,9 +685,11 @@ def _tile(
     pad_y, pad_x, first_y, first_x, halo_y, halo_x): source of every padded row and column; padding on each side; the
     first padded row and column that tiles cover; rows and columns of a window but one. tile: (y0, y1, x0, x1), of
     pixels where a gradient is wanted, of windows elsewhere. back_y, back_x: mirrored taps. numbers: (C1, C2, u,
-    divisors of integers in x, in y, what padding puts outside). l1: None, or the scale of the sign of x - y. sums: None,
-    or running sums of a uniform window (`fastssim.cpu.box`), whose taps only tell the pitch of rows. ssim_map, grad_x, grad_y: flat or None; this plane begins at map_start, grad_start. rim_x, rim_y: gradients of padded pixels,
-    this plane from rim_start: [pad_y above, pad_y below][padded width], [height][pad_x on the left, pad_x on the right].
+    divisors of integers in x, in y, what padding puts outside). l1: None, or the scale of the sign of x - y. exact:
+    None, or (room for sums, taps down, across, both mirrored, factor of taps, whether they are all alike) for filters
+    in float64 (`fastssim.cpu.sums`); taps_x only tell the pitch of rows then. ssim_map, grad_x, grad_y: flat or None;
+    this plane begins at map_start, grad_start. rim_x, rim_y: gradients of padded pixels, this plane from rim_start:
+    [pad_y above, pad_y below][padded width], [height][pad_x on the left, pad_x on the right].
     """
     rows_of, columns_of, pad_y, pad_x, first_y, first_x, halo_y, halo_x = edges
     c1, c2, u, divisor_x, divisor_y, outside = numbers
@@ -741,14 +745,13 @@ def _tile(
         )  # fmt: skip
         px = s.dtype.type(_pivot(plane_x, plane_mask, part[0], part[1], part[2], part[3], divisor_x, weights))
         py = s.dtype.type(_pivot(plane_y, plane_mask, part[0], part[1], part[2], part[3], divisor_y, weights))
-    calm = c1 > 0 and c2 > 0  # running sums stay exact; see `fastssim.cpu.box`
-    most = type(outside)(np.sqrt(LARGEST_SQUARE * c2))
-    back = sums
-    if sums is not None:
-        calm = calm and abs(px) <= most and abs(py) <= most
+    calm = False  # running sums stay exact; see `fastssim.cpu.sums`
+    if exact is not None:
+        sums, down, across_taps, back_down, back_across, share, uniform = exact
+        most = type(outside)(np.sqrt(LARGEST_SQUARE * c2))
+        calm = uniform and c1 > 0 and c2 > 0 and abs(px) <= most and abs(py) <= most
         back = sums[(MAPS + 1) * step :]
         back[: maps * step] = 0
-    share = 1.0 / ((halo_y + 1) * (halo_x + 1))
     missing = px - py
     constants = (px + py, missing, c1, c2, type(outside)(0.5) * spread, spread)
     line_x[: strip * lanes] = px
@@ -780,7 +783,7 @@ def _tile(
                 row_mask = _part(plane_mask, mask, place)
                 if plane_mask is not None:
                     read_padded(plane_mask, source, one, one, line_mask[begin:])
-                if sums is not None:
+                if exact is not None:
                     calm = calm and within(line_x, begin, end, most) and within(line_y, begin, end, most)
                     if plane_mask is not None:
                         calm = calm and within(line_mask, begin, end, type(outside)(FINITE))
@@ -789,7 +792,7 @@ def _tile(
                     for vector in range(strip):
                         _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)
             loaded = row + count + halo_y
-            if sums is None:
+            if exact is None:
                 middle = (row - base + (halo_y + count) // 2) * step + halo_x // 2 * lanes
                 _moments(
                     (s, d, mask), moments, pivots, (row - base) * step, middle, step, strip, lanes, halo_x,
@@ -798,10 +801,10 @@ def _tile(
             if plane_upstream is not None:
                 for r in range(count):
                     read(plane_upstream, row + r, left, right - left, one, line_x[begin:])
-                    if sums is not None:
+                    if exact is not None:
                         calm = calm and within(line_x, begin, begin + right - left, type(outside)(FINITE))
                     into_strips(line_x, strip, lanes, weights[r * step :])
-        if sums is None:
+        if exact is None:
             for group in range(groups - 1 if count > 0 else -1, -1, -1):
                 pivot = 2 * group * lanes
                 end_of_group = min((group + 1) * GROUP, strip)
@@ -817,27 +820,27 @@ def _tile(
                         _across(moments, len(kinds) * r * step, vector, taps_x, kinds, windows)
                     for vector in range(group * GROUP, end_of_group):
                         _ssim(
-                            windows, mask, taps_x, sums, strip, vector, pivots, pivot, constants, ours, total,
+                            windows, mask, taps_x, exact, strip, vector, pivots, pivot, constants, ours, total,
                             plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
                         )  # fmt: skip
         else:
             for r in range(count):
-                leaving = (row + r - base) * step
-                new = leaving
+                top = row + r - base
+                first_tap = halo_y
                 if row + r == first or not calm:
                     sums[: len(kinds) * step] = 0
-                else:
-                    new += halo_y * step
-                for start in range(new, leaving + halo_y * step + 1, step):
-                    add_moments(sums, step, s, d, mask, start, strip, lanes, None)
-                across(sums, step, strip, lanes, halo_x, share, calm, kinds, True, mask, windows)
-                add_moments(sums, step, s, d, mask, leaving, strip, lanes, True)
+                    first_tap = 0
+                for k in range(first_tap, halo_y + 1):
+                    add_moments(sums, step, s, d, mask, (top + k) * step, strip, lanes, down[k])
+                across(sums, step, strip, lanes, across_taps, share, calm, kinds, 0, mask, windows)
+                if calm:
+                    add_moments(sums, step, s, d, mask, top * step, strip, lanes, -down[0])
                 place = (row + r - base_windows) * maps * step
                 row_map = _part(ssim_map, filtered, r * step)
                 ours = _ours(row + r, own, begin, right - origin)
                 for vector in range(strip):
                     _ssim(
-                        windows, mask, taps_x, sums, strip, vector, pivots, 0, constants, ours, total,
+                        windows, mask, taps_x, exact, strip, vector, pivots, 0, constants, ours, total,
                         plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
                     )  # fmt: skip
         results[0] += _take(total, 0)
@@ -854,24 +857,25 @@ def _tile(
             for r in range(max(count, 0), ROWS):
                 place = (row + r - base_windows) * maps * step
                 derivatives[place : place + maps * step] = 0
-            if sums is None and row + ROWS > y0:
+            if exact is None and row + ROWS > y0:
                 place = (row - halo_y - base_windows) * maps * step
                 for vector in range(0, strip, 2):
                     _vertical_adjoint(derivatives, place, vector * lanes, back_y, back_x, grad_y, filtered)
             for r in range(min(ROWS, y1 - row)):
-                if sums is not None:
-                    new = (row + r - base_windows) * maps * step
+                if exact is not None:
+                    top = row + r - halo_y - base_windows
+                    first_tap = halo_y
                     if not calm:
                         back[: maps * step] = 0
-                        new -= halo_y * maps * step
-                    for start in range(new, (row + r - base_windows) * maps * step + 1, maps * step):
-                        add_maps(back, step, derivatives, start, strip, lanes, grad_y, None)
+                        first_tap = 0
+                    for k in range(first_tap, halo_y + 1):
+                        add_maps(back, step, derivatives, (top + k) * maps * step, strip, lanes, grad_y, back_down[k])
                 if row + r < y0:
                     continue
-                if sums is not None:
-                    across(back, step, strip, lanes, halo_x, share, calm, back_kinds, None, None, windows)
-                    leaving = (row + r - halo_y - base_windows) * maps * step
-                    add_maps(back, step, derivatives, leaving, strip, lanes, grad_y, True)
+                if exact is not None:
+                    across(back, step, strip, lanes, back_across, share, calm, back_kinds, None, None, windows)
+                    if calm:
+                        add_maps(back, step, derivatives, top * maps * step, strip, lanes, grad_y, -back_down[0])
                 else:
                     place = r * maps * step
                     for plane in range(maps):
@@ -896,16 +900,16 @@ def _tile(
 def ssim_tiles(
     x: Any, y: Any, mask: Any, upstream: Any, divisors: Any, edges: Any, tiles: Any, begin: int, end: int,
     channels: int, step: int, taps: Any,
-    constants: Any, scale: Any, l1: Any, work: Any, running: Any, total: Any, sums: Any, ssim_map: Any,
+    constants: Any, scale: Any, l1: Any, work: Any, exact: Any, total: Any, sums: Any, ssim_map: Any,
     grad_x: Any, grad_y: Any, rim_x: Any, rim_y: Any,
 ) -> None:  # fmt: skip
     """Compute work items begin .. end-1, item = (plane n C + c) * len(tiles) + tile, of images x, y [N, C, H, W].
 
-    x, y, mask or None, upstream [N, C, H', W'] or None: each (address, kind, bytes from image to image, from
-    channel to channel, from row to row, numbers from column to column). divisors of integers in x, in y. edges: see
-    `_tile`. tiles [T, 4]; taps: (down, across, down mirrored, across mirrored), see `tap_vectors`; constants: (C1, C2, u).
-    running: None, or room for the running sums of uniform windows. sums [N C, T, 3]: of SSIM, of windows counted under a mask, of |x - y| where l1 is not None. ssim_map, grad_x,
-    grad_y, rim_x, rim_y flat and contiguous: each may be None.
+    x, y, mask or None, upstream [N, C, H', W'] or None: each (address, kind, bytes from image to image, from channel to
+    channel, from row to row, numbers from column to column). divisors of integers in x, in y. edges: see `_tile`. tiles
+    [T, 4]; taps: (down, across, down mirrored, across mirrored), see `tap_vectors`; constants: (C1, C2, u). exact: see
+    `_tile`. sums [N C, T, 3]: of SSIM, of windows counted under a mask, of |x - y| where l1 is not None. ssim_map,
+    grad_x, grad_y, rim_x, rim_y flat and contiguous: each may be None.
     """
     taps_y, taps_x, back_y, back_x = taps
     rows, columns, pad_y, pad_x = edges[0], edges[1], edges[2], edges[3]
@@ -920,7 +924,7 @@ def ssim_tiles(
         sums[plane, tile] = 0
         _tile(
             _plane(x, n, c), _plane(y, n, c), _plane(mask, n, c), _plane(upstream, n, c), edges, tiles[tile], step,
-            taps_y, taps_x, back_y, back_x, numbers, scale, l1, work, running, total, sums[plane, tile],
+            taps_y, taps_x, back_y, back_x, numbers, scale, l1, work, exact, total, sums[plane, tile],
             ssim_map, plane * windows, grad_x, grad_y, plane * pixels, rim_x, rim_y, plane * rim,
         )  # fmt: skip
 

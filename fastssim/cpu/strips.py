@@ -13,15 +13,17 @@ Numbers in a row: strip vectors, then those of the halo. Rows of a buffer lie `p
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, register_jitable
 
 from fastssim.cpu.jit import jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
 GROUP = 8  # vectors of a strip that share a local pivot
@@ -30,13 +32,15 @@ TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level
 
 def longest(taps: int, width: int) -> int:
     """Return the longest strip that buffers have room for; windows `taps` wide, vectors of `width` lanes."""
-    return strip_of(TILE_COLUMNS + 2 * (taps - 1), width)
+    strip: int = strip_of(TILE_COLUMNS + 2 * (taps - 1), width)
+    return strip
 
 
 @register_jitable
 def strip_of(columns: int, width: int) -> int:
     """Return the strip for so many columns in vectors of `width` lanes."""
-    return -(-columns // (4 * width)) * 4
+    count: int = -(-columns // (4 * width)) * 4
+    return count
 
 
 def pitch(taps: int, width: int) -> int:
@@ -145,7 +149,9 @@ def _rotate(typing: Any, buffer: Any, like: Any, source: Any, target: Any) -> An
 
 
 @jit
-def enter(x: Any, y: Any, mask: Any, strip: int, width: int, halo: int, px: Any, py: Any, s: Any, d: Any, m: Any) -> None:
+def enter(
+    x: Any, y: Any, mask: Any, strip: int, width: int, halo: int, px: Any, py: Any, s: Any, d: Any, m: Any
+) -> None:
     """Put a row of pixels, from column 0, in strips with their halo: s = x' + y', d = x' - y' and the mask.
 
     width: lanes of a vector.

@@ -13,9 +13,9 @@ WINDOW = Gaussian((5, 3), (1.2, 0.8))
 SHAPES = [(2, 1, 1, 1), (1, 1, 5, 3), (2, 2, 13, 17), (1, 1, 3, 500), (1, 1, 500, 3), (1, 1, 140, 261)]
 # Largest error of one window: one of 5 x 3 has little variance beside its mean, one of which a mask leaves a pixel or
 # two has next to none. Measured 6e-6 and 2.5e-5.
-MAP = {False: 1e-5, True: 4e-5}
+MAP = {False: 1e-6, True: 1e-6}
 GRADIENT = 2e-6  # relative L2; measured 6e-7
-MASKED_GRADIENT = 6e-6  # windows of a pixel or two among them are ill-conditioned in float32; measured 4.4e-6
+MASKED_GRADIENT = 2e-6
 
 
 def holes(shape, seed=3):

@@ -1,15 +1,17 @@
-"""Uniform windows by running sums: the cost of a filter does not depend on its size.
+"""Filters in float64: running sums for uniform windows of any size, weighted sums for small windows.
 
-With S[j] the sum of n neighbours from j on,
+With S[j] the sum of n neighbours from j on, a uniform window costs the same whatever its size:
 
     S[j + 1] = S[j] + v[j + n] - v[j]
 
-down the columns as the march goes on, and then across. Sums are float64 about the tile's pivot: the square of a float32
-is exact there, what one sum leaves behind in the next is 2^-53 of the largest term, and e - m^2 needs no local pivot.
-Where that would be too much, or a number is not finite and would never leave a running sum, the march is `calm` no
-longer and every sum from there on starts anew.
+down the columns as the march goes on, and then across. The square of a float32 is exact in float64, what one sum leaves
+behind in the next is 2^-53 of the largest term, and e - m^2 needs no local pivot. Where that would be too much, or a
+number is not finite and would never leave a running sum, the march is `calm` no longer and every sum starts anew.
 
-Layouts as in `fastssim.cpu.ssim`; sums: [map][pitch] of float64, then the running totals [map][lanes].
+A small window that is not uniform starts anew for every row and column: beside a steep edge it has so little variance
+that float32 moments about a pivot would lose it.
+
+Layouts as in `fastssim.cpu.ssim`; sums: [map][pitch] of float64, then the totals [map][lanes] across.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TILE_ROWS = 256  # what a tile computes beside its own windows grows with the window: tiles are large
+LARGE = 14  # height and width together of windows from which on float32 keeps a variance
 MAPS = 5  # at most: two moments of s and d, and the mask
 FINITE = 1e30  # weights beyond are no better than infinite
 LARGEST_SQUARE = 1e6  # times C2: what a pixel's square of this size leaves behind does not show in a variance
@@ -42,62 +45,60 @@ def _codes(context: Any, builder: Any, dtype: Any) -> tuple[Code, Code]:
 
 @intrinsic
 def _add_moments(
-    typing: Any, sums: Any, step: Any, s: Any, d: Any, mask: Any, place: Any, column: Any, leaving: Any
+    typing: Any, sums: Any, step: Any, s: Any, d: Any, mask: Any, place: Any, column: Any, tap: Any
 ) -> Any:
-    """Add s, s^2, d, d^2 and the mask, each times the mask unless it is None, to the sums; or take them off."""
+    """Add s, s^2, d, d^2 and the mask, each times the mask unless it is None, times a tap to the sums."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, s_t, d_t, mask_t, _, _, leaving_t = signature.args
-        sums_v, step_v, s_v, d_v, mask_v, place_v, column_v, _ = args
+        sums_t, _, s_t, d_t, mask_t, _, _, _ = signature.args
+        sums_v, step_v, s_v, d_v, mask_v, place_v, column_v, tap_v = args
         narrow, wide = _codes(context, builder, s_t.dtype)
 
         def load(kind: Any, value: Any) -> Vector:
             return wide.widened(narrow.load(narrow.at(narrow.at(narrow.data(kind, value), place_v), column_v)))
 
-        terms = []
+        tap = wide.splat(tap_v)
         weight = load(mask_t, mask_v) if wanted(mask_t) else None
+        factors = []
         for value in (load(s_t, s_v), load(d_t, d_v)):
             weighted = value if weight is None else weight * value
-            terms += [(weighted, None), (weighted, value)]
+            factors += [(tap, weighted), (tap * weighted, value)]
         if weight is not None:
-            terms.append((weight, None))
-        for number, (first, second) in enumerate(terms):
+            factors.append((tap, weight))
+        for number, (first, second) in enumerate(factors):
             start = wide.at(wide.data(sums_t, sums_v), builder.mul(step_v, ir.Constant(step_v.type, number)))
             target = wide.at(start, column_v)
-            term = first if second is None else first * second
-            before = wide.load(target)
-            wide.store(before - term if wanted(leaving_t) else before + term, target)
+            wide.store(wide.load(target) + first * second, target)
         return context.get_dummy_value()
 
-    return types.void(sums, step, s, d, mask, place, column, leaving), codegen
+    return types.void(sums, step, s, d, mask, place, column, tap), codegen
 
 
 @intrinsic
-def _add_maps(typing: Any, sums: Any, step: Any, rows: Any, place: Any, column: Any, fourth: Any, leaving: Any) -> Any:
-    """Add a row of three or, unless `fourth` is None, four maps [map][pitch] to the sums; or take it off."""
+def _add_maps(typing: Any, sums: Any, step: Any, rows: Any, place: Any, column: Any, fourth: Any, tap: Any) -> Any:
+    """Add a row of three or, unless `fourth` is None, four maps [map][pitch] times a tap to the sums."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, rows_t, _, _, fourth_t, leaving_t = signature.args
-        sums_v, step_v, rows_v, place_v, column_v, _, _ = args
+        sums_t, _, rows_t, _, _, fourth_t, _ = signature.args
+        sums_v, step_v, rows_v, place_v, column_v, _, tap_v = args
         narrow, wide = _codes(context, builder, rows_t.dtype)
         for number in range(4 if wanted(fourth_t) else 3):
             offset = builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
             target = wide.at(wide.data(sums_t, sums_v), offset)
             source = narrow.at(narrow.at(narrow.data(rows_t, rows_v), place_v), offset)
-            before, term = wide.load(target), wide.widened(narrow.load(source))
-            wide.store(before - term if wanted(leaving_t) else before + term, target)
+            wide.store(wide.load(target) + wide.splat(tap_v) * wide.widened(narrow.load(source)), target)
         return context.get_dummy_value()
 
-    return types.void(sums, step, rows, place, column, fourth, leaving), codegen
+    return types.void(sums, step, rows, place, column, fourth, tap), codegen
 
 
 @intrinsic
-def _add_total(typing: Any, sums: Any, step: Any, column: Any, vectors: Any, maps: Any, out: Any) -> Any:
-    """Add vectors of every map's sums to the running totals; `vectors`, `maps`: tuples with one entry for each."""
+def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: Any, out: Any) -> Any:
+    """Add neighbouring vectors of every map's sums, each times its tap, to the totals; `maps` has an entry for each."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, _, vectors_t, maps_t, out_t = signature.args
-        sums_v, step_v, column_v, _, _, _ = args
+        sums_t, _, _, taps_t, maps_t, out_t = signature.args
+        sums_v, step_v, column_v, taps_v, _, _ = args
         _, wide = _codes(context, builder, out_t.dtype)
         data = wide.data(sums_t, sums_v)
         totals = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
@@ -105,11 +106,14 @@ def _add_total(typing: Any, sums: Any, step: Any, column: Any, vectors: Any, map
             total = wide.at(totals, number * wide.lanes)
             offset = builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
             source = wide.at(data, offset)
-            terms = [wide.load(wide.at(source, vector * wide.lanes)) for vector in range(len(vectors_t))]
+            terms = [
+                tap * wide.load(wide.at(source, vector * wide.lanes))
+                for vector, tap in enumerate(wide.splats(taps_v, len(taps_t)))
+            ]
             wide.store(wide.load(total) + wide.sum(terms), total)
         return context.get_dummy_value()
 
-    return types.void(sums, step, column, vectors, maps, out), codegen
+    return types.void(sums, step, column, taps, maps, out), codegen
 
 
 @intrinsic
@@ -118,8 +122,8 @@ def _finish(
 ) -> Any:
     """Write one vector of the filtered maps to out [map][pitch] and let the totals run on to the next.
 
-    ahead: numbers to the column that comes in. share: the weight of one pixel. Where `moments` is not None: m_s,
-    e_s - m_s^2, m_d, e_d - m_d^2 and, unless the mask is None, n, by which the moments are divided.
+    ahead: numbers to the column that comes in. share: what every tap is multiplied by. Where `moments` is not None:
+    m_s, e_s - m_s^2, m_d, e_d - m_d^2 and, unless the mask is None, n, by which the moments are divided.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -130,7 +134,8 @@ def _finish(
         totals = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
         weight = wide.splat(share_v)
         places = [
-            builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v) for number in range(len(maps_t))
+            builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
+            for number in range(len(maps_t))
         ]
         means = []
         for number, place in enumerate(places):
@@ -164,35 +169,39 @@ def room(taps: int) -> int:
 
 
 @jit
-def add_moments(sums: Any, step: int, s: Any, d: Any, mask: Any, place: int, strip: int, width: int, leaving: Any) -> None:
-    """Let a row of pixels into the sums down the columns, or out of them unless `leaving` is None."""
+def add_moments(
+    sums: Any, step: int, s: Any, d: Any, mask: Any, place: int, strip: int, width: int, tap: float
+) -> None:
+    """Add a row of pixels times a tap to the sums down the columns."""
     for column in range(0, strip * width, width):
-        _add_moments(sums, step, s, d, mask, place, column, leaving)
+        _add_moments(sums, step, s, d, mask, place, column, tap)
 
 
 @jit
-def add_maps(sums: Any, step: int, rows: Any, place: int, strip: int, width: int, fourth: Any, leaving: Any) -> None:
-    """Let a row of derivatives into the sums down the columns, or out of them unless `leaving` is None."""
+def add_maps(sums: Any, step: int, rows: Any, place: int, strip: int, width: int, fourth: Any, tap: float) -> None:
+    """Add a row of derivatives times a tap to the sums down the columns."""
     for column in range(0, strip * width, width):
-        _add_maps(sums, step, rows, place, column, fourth, leaving)
+        _add_maps(sums, step, rows, place, column, fourth, tap)
 
 
 @jit
 def across(
-    sums: Any, step: int, strip: int, width: int, halo: int, share: float, calm: bool,
+    sums: Any, step: int, strip: int, width: int, taps: Any, share: float, calm: Any,
     maps: Any, moments: Any, mask: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Sum across a row and write the filtered maps; arguments as in `_finish`."""
+    """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
+    count = len(taps)
     for number in range(len(maps)):
-        continue_strips(sums[number * step :], out, strip, width, halo + 1)
+        continue_strips(sums[number * step :], out, strip, width, count)
     for vector in range(strip):
         if vector == 0 or not calm:
             sums[MAPS * step : MAPS * step + MAPS * width] = 0
-            for k in range(0, halo - 2, 4):
-                _add_total(sums, step, (vector + k) * width, (0, 0, 0, 0), maps, out)
-            for k in range((halo + 1) // 4 * 4, halo + 1):
-                _add_total(sums, step, (vector + k) * width, (0,), maps, out)
-        _finish(sums, step, vector * width, (halo + 1) * width, share, maps, moments, mask, out)
+            for k in range(0, count - 3, 4):
+                four = (taps[k], taps[k + 1], taps[k + 2], taps[k + 3])
+                _add_total(sums, step, (vector + k) * width, four, maps, out)
+            for k in range(count // 4 * 4, count):
+                _add_total(sums, step, (vector + k) * width, (taps[k],), maps, out)
+        _finish(sums, step, vector * width, count * width, share, maps, moments, mask, out)
 
 
 @jit

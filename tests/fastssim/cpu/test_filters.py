@@ -1,0 +1,136 @@
+"""The kernels' two ways to filter and their layout in strips, where widths, values and windows are awkward."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastssim import Gaussian, Taps, Uniform, reference, ssim, ssim_map
+from fastssim.cpu import strips
+
+VALUE, MAP, GRADIENT = 1e-6, 5e-7, 1e-6  # measured: 2e-8, 2.5e-7, 3e-7
+
+
+def pair(shape, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(shape, dtype=dtype, generator=generator)
+    return x, (x + 0.2 * torch.rand(shape, dtype=dtype, generator=generator)) / 1.2
+
+
+def assert_right(x, y, **options):
+    """Compare map and gradients with the reference, relative to the largest gradient."""
+    expected = reference.ssim(x, y, **options)
+    a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+    value = ssim_map(a, b, **options)
+    np.testing.assert_allclose(value.detach(), expected, rtol=0, atol=MAP)
+    upstream = torch.rand(value.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad(value, (a, b), upstream)
+    for (first, second), gradient in zip(((x, y), (y, x)), gradients, strict=True):
+        wanted = reference.ssim_gradient(first, second, upstream, **options)
+        assert np.linalg.norm(gradient.numpy() - wanted) <= GRADIENT * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("window", [Gaussian(), Uniform(7), Gaussian(5, 0.8)], ids=str)
+def test_every_width_of_a_strip(window):
+    height, width = window.shape
+    for more in range(70):
+        assert_right(*pair((1, 1, height + more % 5, width + more)), window=window)
+
+
+@pytest.mark.parametrize("padding", ["valid", "reflect", "zeros"])
+@pytest.mark.parametrize("size", [3, 7, 9, 31, 33, 35])
+def test_uniform_windows_of_every_size(size, padding):
+    assert_right(*pair((1, 2, 61, 83)), window=Uniform(size), padding=padding)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        Uniform((9, 3)),
+        Uniform((1, 13)),
+        Taps(([1, 2, 4], [5, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 3])),
+        Gaussian((13, 1), 2.0),
+    ],
+)
+def test_windows_that_are_not_square_or_mirrored(window):
+    assert_right(*pair((1, 1, 40, 300)), window=window, unbiased=True)
+
+
+def test_tiles_join_without_a_trace():
+    assert_right(*pair((1, 1, 300, 900)), window=Uniform(31))
+    assert_right(*pair((1, 1, 300, 900)), window=Gaussian())
+
+
+@pytest.mark.parametrize("window", [Uniform(9), Gaussian(5, 1.0)], ids=str)
+def test_a_mask_goes_through_sums_in_float64(window):
+    x, y = pair((1, 1, 50, 61))
+    mask = (torch.rand(1, 1, 50, 61, generator=torch.Generator().manual_seed(2)) > 0.4).float()
+    mask[..., 10:30, 20:45] = 0
+    assert_right(x, y, window=window, mask=mask)
+
+
+@pytest.mark.parametrize("window", [Uniform(7), Gaussian(), Gaussian(5, 1.0)], ids=str)
+@pytest.mark.parametrize("pixel", [float("nan"), float("inf"), 1e18])
+def test_a_pixel_spoils_only_the_windows_that_touch_it(window, pixel):
+    x, y = pair((1, 1, 60, 70))
+    clean, expected = ssim_map(x, y, window=window), x.clone().requires_grad_()
+    (by_x,) = torch.autograd.grad(ssim_map(expected, y, window=window).sum(), expected)
+    x[..., 20, 30] = pixel
+    size = window.shape[0]
+    touched = torch.zeros(1, 1, 60, 70, dtype=torch.bool)
+    touched[..., 20 - size + 1 : 20 + size, 30 - size + 1 : 30 + size] = True
+    windows = torch.zeros_like(clean, dtype=torch.bool)
+    windows[..., 20 - size + 1 : 21, 30 - size + 1 : 31] = True
+    a = x.clone().requires_grad_()
+    value = ssim_map(a, y, window=window)
+    assert torch.allclose(value[~windows], clean[~windows], rtol=0, atol=4e-6)
+    (gradient,) = torch.autograd.grad(value[~windows].sum(), a)
+    assert torch.allclose(gradient[~touched], by_x[~touched], rtol=0, atol=1e-5 * float(by_x.abs().max()))
+
+
+@pytest.mark.parametrize("window", [Gaussian(3, 0.5), Gaussian(5, 1.0), Uniform(7)], ids=str)
+def test_a_flat_region_beside_an_edge_keeps_its_little_variance(window):
+    generator = torch.Generator().manual_seed(0)
+    edge = torch.zeros(1, 1, 64, 64)
+    edge[..., 20:45, 13:40] = 1
+    noise = torch.randn(2, 1, 1, 64, 64, generator=generator)
+    assert_right(edge + 0.002 * noise[0], edge + 0.002 * noise[1], window=window)
+
+
+def test_strips_turn_a_row_there_and_back():
+    for dtype in (np.float32, np.float64):
+        width = strips.lanes_of(np.dtype(dtype))
+        for strip in range(4, 41, 4):
+            line = np.arange(width * (strip + width), dtype=dtype)
+            row, back = np.zeros_like(line), np.zeros_like(line)
+            strips.into_strips(line, strip, width, row)
+            lanes = row[: width * strip].reshape(strip, width)
+            assert (lanes == line[: width * strip].reshape(width, strip).T).all()
+            strips.out_of_strips(row, strip, width, back)
+            assert (back[: width * strip] == line[: width * strip]).all()
+
+
+def test_vectors_of_twice_the_width(tmp_path):
+    """What a processor with wider registers computes, in pairs of this one's."""
+    here = Path(__file__)
+    code = (
+        "import sys; import fastssim.cpu.simd as simd\n"
+        "width = simd.vector_bytes(); simd.vector_bytes = lambda: 2 * width\n"
+        f"sys.path.insert(0, {str(here.parent)!r})\n"
+        "import test_filters as t\n"
+        "t.test_every_width_of_a_strip(t.Gaussian()); t.test_every_width_of_a_strip(t.Uniform(7))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}  # this code must not be kept for others
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=600)
+
+
+def test_mean_equals_the_maps_mean():
+    x, y = pair((2, 3, 70, 120))
+    for window in (Gaussian(), Uniform(7), Uniform(31)):
+        assert abs(float(ssim(x, y, window=window)) - float(ssim_map(x, y, window=window).double().mean())) <= VALUE
