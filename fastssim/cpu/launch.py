@@ -11,6 +11,8 @@ import torch
 
 from fastssim.cpu import pixels
 from fastssim.cpu import ssim as kernels
+from fastssim.cpu.kinds import CALL, PLAN, Fold, March, packer
+from fastssim.cpu.machine_code import entry
 from fastssim.cpu.pool import run_slabs
 from fastssim.cpu.simd import vector_bytes
 from fastssim.interop import LARGEST
@@ -35,6 +37,8 @@ KINDS = {
     torch.bool: pixels.UINT8,
     torch.uint16: pixels.UINT16,
 }
+_PLAN, _CALL = packer(PLAN), packer(CALL)
+_NO_IMAGE = (0,) * 6
 _scratch = threading.local()
 
 
@@ -90,45 +94,51 @@ def _march(
     grad_y: Tensor | None = None,
 ) -> Sums:
     """Run every tile of every plane; return the planes' sums."""
-    n, c = plan.shape[:2]
-    planes = n * c
-    layout = _layout(plan, gradient=grad_x is not None)
-    number, edges = layout.number, layout.slabs
-    sums = np.empty((planes, len(layout.tiles), 3))
-    rims = [None if gradient is None else np.empty(planes * layout.rim, number) for gradient in (grad_x, grad_y)]
-    images = [None if image is None else _image(image) for image in (x, y, mask, upstream)]
-    divisors = [number(LARGEST.get(image.dtype, 1) if plan.fractions else 1) for image in (x, y)]
-    outputs = [None if array is None else _flat(array) for array in (ssim_map, grad_x, grad_y)]
+    ready = _ready(
+        plan, upstream is not None, l1 is not None, ssim_map is not None, grad_x is not None, grad_y is not None
+    )
+    run, at, edges = ready.run, ready.at, ready.layout.slabs
+    sums = np.empty(ready.sums)
+    rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
+    fractions = plan.fractions
+    call = _CALL.pack(
+        *_image(x), *_image(y),
+        *(_NO_IMAGE if mask is None else _image(mask)), *(_NO_IMAGE if upstream is None else _image(upstream)),
+        sums.ctypes.data, 0 if ssim_map is None else ssim_map.data_ptr(),
+        0 if grad_x is None else grad_x.data_ptr(), 0 if grad_y is None else grad_y.data_ptr(),
+        0 if rim_x is None else rim_x.data_ptr(), 0 if rim_y is None else rim_y.data_ptr(),
+        LARGEST.get(x.dtype, 1) if fractions else 1, LARGEST.get(y.dtype, 1) if fractions else 1,
+        scale, 0 if l1 is None else l1,
+    )  # fmt: skip
 
     def slab(i: int) -> None:
-        work, total = _workspace(len(plan.taps_y), len(plan.taps_x), plan.dtype)
-        kernels.ssim_tiles(
-            *images, tuple(divisors), layout.edges, layout.tiles, edges[i], edges[i + 1], c, layout.pitch, layout.taps,
-            layout.constants, number(scale), None if l1 is None else number(l1), work, total, sums, *outputs, *rims,
-        )  # fmt: skip
+        if run(at, call, edges[i], edges[i + 1], *_workspace(plan)):
+            raise MemoryError("no memory for the pivots of a tile")
 
-    run_slabs(slab, len(edges) - 1)
-    if layout.rim:
-        for rim, gradient in zip(rims, outputs[1:], strict=True):
-            _fold(layout, rim, gradient, planes)
-    totals = sums.sum(axis=1).reshape(n, c, 3)
-    return Sums(totals[..., 0], totals[..., 1], totals[..., 2])
+    if len(edges) == 2:
+        slab(0)
+    else:
+        run_slabs(slab, len(edges) - 1)
+    if rim_x is not None:
+        _fold(plan, ready, rim_x, grad_x)
+    if rim_y is not None:
+        _fold(plan, ready, rim_y, grad_y)
+    n, c = plan.shape[:2]
+    return Sums(*np.add.reduce(sums, 1).reshape(n, c, 3).transpose(2, 0, 1))
 
 
-def _fold(layout: _Layout, rim: Any, gradient: Any, planes: int) -> None:
+def _rim(ready: _Ready, gradient: Tensor | None) -> Tensor | None:
+    """Memory for the gradients of padded pixels."""
+    return None if gradient is None else gradient.new_empty(ready.rims)
+
+
+def _fold(plan: Plan, ready: _Ready, rim: Tensor, gradient: Any) -> None:
     """Add the gradients of padded pixels to those of their sources."""
-    if gradient is None:
-        return
-    rows, columns, pad_y, pad_x = layout.edges[:4]
-    slabs = min(len(layout.slabs) - 1, planes)
+    run, planes = entry(Fold(plan.dtype)), plan.shape[0] * plan.shape[1]
+    slabs = min(len(ready.layout.slabs) - 1, planes)
     edges = [planes * i // slabs for i in range(slabs + 1)]
-    run_slabs(lambda i: kernels.fold(rows, columns, pad_y, pad_x, edges[i], edges[i + 1], rim, gradient), slabs)
-
-
-def _flat(tensor: Tensor) -> NDArray[Any]:
-    """View a contiguous tensor as a flat array."""
-    array: NDArray[Any] = tensor.detach().view(-1).numpy()
-    return array
+    addresses = rim.data_ptr(), gradient.data_ptr()
+    run_slabs(lambda i: run(ready.at, edges[i], edges[i + 1], *addresses), slabs)
 
 
 def _image(tensor: Tensor) -> tuple[int, ...]:
@@ -136,6 +146,39 @@ def _image(tensor: Tensor) -> tuple[int, ...]:
     item = tensor.element_size()
     n, c, row, column = tensor.stride()
     return tensor.data_ptr(), KINDS[tensor.dtype], n * item, c * item, row * item, column
+
+
+class _Ready(NamedTuple):
+    """A kind of march over a plan, ready to run."""
+
+    run: Callable[..., int]
+    at: int  # address of the plan's block
+    layout: _Layout
+    sums: tuple[int, int, int]  # their shape
+    rims: int  # gradients of padded pixels of all planes
+    kept: tuple[Any, ...]  # what the plan's block points to, and itself
+
+
+@lru_cache(maxsize=1024)
+def _ready(plan: Plan, upstream: bool, l1: bool, ssim_map: bool, grad_x: bool, grad_y: bool) -> _Ready:  # noqa: FBT001  # by position, for the cache
+    """Prepare what every call on a plan shares, see `fastssim.cpu.kinds`."""
+    layout = _layout(plan, gradient=grad_x)
+    rows, columns, *pads = layout.edges
+    down, across, *_ = layout.taps
+    taps = np.array([*down, *across], plan.dtype)
+    planes = plan.shape[0] * plan.shape[1]
+    kind = March(plan.dtype, len(down), len(across), plan.masked, upstream, l1, ssim_map, grad_x, grad_y)
+    _, _, work, total = _buffers(len(down), len(across), plan.dtype)
+    block = np.frombuffer(
+        _PLAN.pack(
+            rows.ctypes.data, len(rows), columns.ctypes.data, len(columns), *pads,
+            layout.tiles.ctypes.data, len(layout.tiles), planes, plan.shape[1], layout.pitch,
+            taps.ctypes.data, work.size, total.size, *layout.constants,
+        ),
+        np.uint8,
+    )  # fmt: skip
+    kept = (rows, columns, layout.tiles, taps, block)
+    return _Ready(entry(kind), block.ctypes.data, layout, (planes, len(layout.tiles), 3), planes * layout.rim, kept)
 
 
 class _Layout(NamedTuple):
@@ -185,12 +228,20 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     )
 
 
-def _workspace(taps_y: int, taps_x: int, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return this thread's rolling buffers and lanes of sums."""
+def _workspace(plan: Plan) -> tuple[int, int]:
+    """Return the addresses of this thread's rolling buffers and lanes of sums."""
     kept = _scratch.__dict__
-    key = (taps_y, taps_x, dtype)
-    if kept.get("key") != key:
-        lanes = vector_bytes() // np.dtype(dtype).itemsize
-        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, np.dtype(dtype)), np.zeros(3 * lanes, dtype)))
-    arrays: tuple[NDArray[Any], NDArray[Any]] = kept["arrays"]
-    return arrays
+    if kept.get("plan") is not plan:
+        key = (len(plan.taps_y), len(plan.taps_x), plan.dtype)
+        if kept.get("key") != key:
+            kept.update(key=key, buffers=_buffers(*key))
+        kept["plan"] = plan
+    addresses: tuple[int, int] = kept["buffers"][:2]
+    return addresses
+
+
+def _buffers(taps_y: int, taps_x: int, dtype: str) -> tuple[int, int, NDArray[Any], NDArray[Any]]:
+    """Make rolling buffers and lanes of sums; their addresses come first."""
+    work = kernels.workspace(taps_y, taps_x, np.dtype(dtype))
+    total = np.zeros(3 * vector_bytes() // np.dtype(dtype).itemsize, dtype)
+    return work.ctypes.data, total.ctypes.data, work, total
