@@ -142,20 +142,23 @@ def _cell(row: dict[str, Any], key: str, form: str) -> str:
 
 
 def _losses(rows: list[dict[str, Any]]) -> str:
-    """Name every measurement in which another library was better."""
+    """Name every measurement in which another library was better, by the figures as they are printed: no ties."""
+    form = COLUMNS["times_fastssim"][1]
+    times = [(row, format(row["times_fastssim"], form)) for row in rows if "times_fastssim" in row]
     lines = [
-        f"- {r['case']}, {r['kind']}: {r['peer']} takes {r['times_fastssim']:.2f} of our time"
-        for r in rows
-        if r.get("times_fastssim", 1) < 1
+        f"- {row['case']}, {row['kind']}: {row['peer']} takes {time} of our time"
+        for row, time in times
+        if float(time) < 1
     ]
     own = {(row["case"], row["kind"]): row for row in rows if row["peer"] == "fastssim"}
     for row in rows:
         ours = own.get((row["case"], row["kind"]), {})
         for key in LOSSES:
-            if row.get("comparable", True) and key in row and key in ours and row[key] < ours[key]:
+            if row.get("comparable", True) and key in row and key in ours:
                 title, form = COLUMNS[key]
-                text = f"{format(row[key], form)}, ours {format(ours[key], form)}"
-                lines.append(f"- {row['case']}, {row['kind']}: {row['peer']} has {text} ({title})")
+                theirs, here = format(row[key], form), format(ours[key], form)
+                if float(theirs) < float(here):
+                    lines.append(f"- {row['case']}, {row['kind']}: {row['peer']} has {theirs}, ours {here} ({title})")
     return "### Where we lose\n\n" + ("\n".join(lines) if lines else "In none of the above.") + "\n"
 
 

@@ -11,12 +11,15 @@ in float32; gradients come in that dtype and are rounded to the images' own when
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+import os
+import sys
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from fastssim.plan import Plan
 
@@ -54,7 +57,7 @@ def _plan(
 
 
 def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    return torch.float64 if torch.float64 in {x.dtype, y.dtype} else torch.float32
+    return torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
 
 
 def plan_of(x: Tensor, y: Tensor, mask: Tensor | None, taps_y: Any, taps_x: Any, *rest: Any) -> Plan:
@@ -67,10 +70,22 @@ def reduced_shape(x: Tensor, reduction: str) -> tuple[int, ...]:
     return {"image": (x.shape[0],), "channel": (x.shape[0], x.shape[1])}.get(reduction, ())
 
 
-def _gradients(x: Tensor, y: Tensor, *, both: bool) -> tuple[Tensor, Tensor]:
-    """Memory for the gradients; the second is empty where only one is wanted."""
+def _gradients(x: Tensor, y: Tensor, *, both: bool) -> tuple[Tensor, Tensor | None]:
+    """Memory for the gradients; the second is None where only one is wanted."""
     dtype = _dtype(x, y)
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape if both else (0,), dtype=dtype)
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype) if both else None
+
+
+def _filled(function: Any) -> Any:
+    """Make an operator of a function: where that returns None, the operator must return a tensor, an empty one."""
+
+    def operator(x: Tensor, *arguments: Any) -> Any:
+        results = function(x, *arguments)
+        if isinstance(results, tuple):
+            return tuple(x.new_empty((0,), dtype=results[0].dtype) if result is None else result for result in results)
+        return results
+
+    return operator
 
 
 # ------------------------------------------------------------------------------------------------------------- CPU
@@ -79,14 +94,16 @@ def _gradients(x: Tensor, y: Tensor, *, both: bool) -> tuple[Tensor, Tensor]:
 @cache
 def _launch() -> Any:
     """Return the kernels' launch, or what stands for it where Numba's compiler is switched off."""
-    from numba import config  # noqa: PLC0415  # loads Numba, at the first use
-
-    return import_module("fastssim.cpu.plain" if config.DISABLE_JIT else "fastssim.cpu.launch")
+    numba: Any = sys.modules.get("numba")  # not loaded to be asked
+    off = numba.config.DISABLE_JIT if numba else os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}
+    return import_module("fastssim.cpu.plain" if off else "fastssim.cpu.launch")
 
 
 def _reduced(planes: Any, reduction: str) -> Any:
-    """Add up what the planes hold, (N, C)."""
-    return planes if reduction == "channel" else planes.sum(axis=1) if reduction == "image" else planes.sum()
+    """Add up what the planes hold, (N, C): an array, or a number of Python's."""
+    if reduction == "channel":
+        return planes
+    return planes.sum(axis=1) if reduction == "image" else float(planes.item() if planes.size == 1 else planes.sum())
 
 
 def _pixels(plan: Plan, reduction: str) -> int:
@@ -105,8 +122,7 @@ def _value(plan: Plan, sums: Any, reduction: str, alpha: float | None) -> Tensor
         value = value / plan.count(reduction)
     if alpha is not None:
         value = alpha * _reduced(sums.distance, reduction) / _pixels(plan, reduction) + (1 - alpha) * (1 - value)
-    dtype = getattr(torch, plan.dtype)
-    return torch.as_tensor(value, dtype=dtype) if value.ndim else torch.scalar_tensor(float(value), dtype=dtype)
+    return torch.from_numpy(np.asarray(value, plan.dtype))  # on the CPU whatever torch's default device
 
 
 def _ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
@@ -119,12 +135,12 @@ def _ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
 def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
     launch = _launch()
     plan = plan_of(x, y, mask, *problem)
-    out = torch.empty(plan.map_shape, dtype=_dtype(x, y))
+    out = x.new_empty(plan.map_shape, dtype=_dtype(x, y))
     launch.ssim_map(plan, x, y, mask, out)
     return out
 
 
-def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     launch = _launch()
     *problem, reduction, alpha, both = rest
     plan = plan_of(x, y, mask, *problem)
@@ -133,30 +149,32 @@ def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -
     l1 = None
     if alpha is not None:
         scale, l1 = -(1 - alpha) * scale, alpha / _pixels(plan, reduction)
-    sums = launch.value_and_gradient(plan, x, y, mask, scale, grad_x, grad_y if both else None, l1=l1)
+    sums = launch.value_and_gradient(plan, x, y, mask, scale, grad_x, grad_y, l1=l1)
     if plan.masked and reduction != "sum":  # only now is it known how many windows count
-        count = torch.as_tensor(_reduced(sums.counted, reduction)).clamp(min=1)
-        for gradient in (grad_x, grad_y)[: 1 + both]:
-            gradient.div_(_spread(count, gradient))
+        count = torch.from_numpy(np.asarray(np.maximum(_reduced(sums.counted, reduction), 1)))
+        for gradient in (grad_x, grad_y):
+            if gradient is not None:
+                gradient.div_(_spread(count, gradient))
     return _value(plan, sums, reduction, alpha), grad_x, grad_y
 
 
-def _ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+def _ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
     launch = _launch()
     *problem, upstream, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)
-    launch.map_gradient(plan, x, y, mask, upstream, grad_x, grad_y if both else None)
+    launch.map_gradient(plan, x, y, mask, upstream, grad_x, grad_y)
     return grad_x, grad_y
 
 
-for _name, _function in (
-    ("ssim_mean", _ssim_mean),
-    ("ssim_map", _ssim_map),
-    ("ssim_mean_gradient", _ssim_mean_gradient),
-    ("ssim_map_gradient", _ssim_map_gradient),
-):
-    _library.impl(_name, _function, "CPU")
+_ON_CPU = {
+    "ssim_mean": _ssim_mean,
+    "ssim_map": _ssim_map,
+    "ssim_mean_gradient": _ssim_mean_gradient,
+    "ssim_map_gradient": _ssim_map_gradient,
+}
+for _name, _function in _ON_CPU.items():
+    _library.impl(_name, _filled(_function), "CPU")
 
 
 # ------------------------------------------------------------------------------------------- shapes, for the compiler
@@ -175,34 +193,81 @@ def _(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
     return x.new_empty((n, c, height - cut_y, width - cut_x), dtype=_dtype(x, y))
 
 
-@torch.library.register_fake("fastssim::ssim_mean_gradient", lib=_library)
-def _(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     value = x.new_empty(reduced_shape(x, rest[-3]), dtype=_dtype(x, y))
     return (value, *_gradients(x, y, both=rest[-1]))
 
 
-@torch.library.register_fake("fastssim::ssim_map_gradient", lib=_library)
-def _(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+def _fake_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
     return _gradients(x, y, both=rest[-1])
+
+
+for _name, _function in (("ssim_mean_gradient", _fake_mean_gradient), ("ssim_map_gradient", _fake_map_gradient)):
+    torch.library.register_fake(f"fastssim::{_name}", _filled(_function), lib=_library)
+
+
+def _one_by_one(operator: Any, info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+    """Run an operator for every example of torch.func.vmap: each is a batch of images already."""
+    examples = [
+        [
+            argument.select(axis, i) if isinstance(axis, int) else argument
+            for argument, axis in zip(arguments, in_dims, strict=True)
+        ]
+        for i in range(info.batch_size)
+    ]
+    results = [operator(*example) for example in examples]
+    if isinstance(results[0], torch.Tensor):
+        return torch.stack(results), 0
+    return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
+
+
+for _name in _ON_CPU:
+    if hasattr(torch.library, "register_vmap"):  # torch 2.5; before it, torch does the same with a warning
+        torch.library.register_vmap(
+            f"fastssim::{_name}", partial(_one_by_one, getattr(torch.ops.fastssim, _name)), lib=_library
+        )
 
 
 # -------------------------------------------------------------------------------------------------------- gradients
 
 _ops = torch.ops.fastssim
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+_NO_SECOND = (
+    "fastssim's SSIM has no second derivative: call backward or grad without create_graph=True, and do not nest"
+    " transforms of torch.func that differentiate"
+)
+
+
+def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
+    """Return an operator, or its function itself where nothing looks on: torch's dispatch takes 30 us.
+
+    What looks on are a compiler, a tracer, a mode, a transform (whose tensors are of torch's own class), a subclass.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or not x.is_cpu
+        or type(x) not in _PLAIN
+        or type(y) not in _PLAIN
+        or (mask is not None and type(mask) not in _PLAIN)
+        or torch._C._len_torch_dispatch_stack()  # noqa: SLF001  # torch has no public words for these
+        or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+        or torch._C._is_tracing()  # noqa: SLF001
+    ):
+        return getattr(_ops, name)
+    return _ON_CPU[name]
 
 
 def _refuse_second_order() -> None:
     """Stop a gradient of the gradient, which would silently come out as zero."""
     if torch.is_grad_enabled():  # in a backward only under create_graph=True
-        raise NotImplementedError(
-            "fastssim's SSIM has no second derivative: call backward or grad without create_graph=True"
-        )
+        raise NotImplementedError(_NO_SECOND)
 
 
-def _refuse_forward_mode(*images: Tensor) -> None:
-    """Stop a forward-mode derivative, which would silently come out as zero."""
-    if not torch.compiler.is_compiling() and any(unpack_dual(image).tangent is not None for image in images):
-        raise NotImplementedError("fastssim's SSIM has no forward-mode derivative: use backward or torch.autograd.grad")
+def _in_forward_mode(*images: Tensor) -> bool:
+    """Whether a forward-mode derivative is on its way through the images."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # noqa: SLF001  # as unpack_dual itself does
+        return False
+    return any(forward_ad.unpack_dual(image).tangent is not None for image in images)
 
 
 def _spread(weight: Tensor, images: Tensor) -> Tensor:
@@ -223,20 +288,22 @@ class _Mean(torch.autograd.Function):
         reduction: str,
         alpha: float | None,
     ) -> Tensor:
-        ctx.dtypes = x.dtype, y.dtype
-        ctx.swapped = not ctx.needs_input_grad[0]
-        both = ctx.needs_input_grad[0] and ctx.needs_input_grad[1]
-        first, second = (y, x) if ctx.swapped else (x, y)  # SSIM is symmetric
-        value, *gradients = _ops.ssim_mean_gradient(first, second, mask, *problem, reduction, alpha, both)
+        to_x, to_y, *_ = ctx.needs_input_grad
+        ctx.wanted = to_x, to_y, x.dtype, y.dtype
+        both = to_x and to_y
+        first, second = (x, y) if to_x else (y, x)  # SSIM is symmetric
+        run = _operator("ssim_mean_gradient", first, second, mask)
+        value, *gradients = run(first, second, mask, *problem, reduction, alpha, both)
         ctx.save_for_backward(*gradients[: 1 + both])
         return value  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_order()
+        to_x, to_y, dtype_x, dtype_y = ctx.wanted
         gradients = [_spread(upstream, gradient) * gradient for gradient in ctx.saved_tensors]
-        by_x = None if ctx.swapped else gradients[0].to(ctx.dtypes[0])
-        by_y = gradients[-1].to(ctx.dtypes[1]) if ctx.needs_input_grad[1] else None
+        by_x = gradients[0].to(dtype_x) if to_x else None
+        by_y = gradients[-1].to(dtype_y) if to_y else None
         return by_x, by_y, None, None, None, None
 
 
@@ -247,7 +314,7 @@ class _Map(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, mask: Tensor | None, problem: tuple[Any, ...]) -> Tensor:
         ctx.save_for_backward(x, y, mask)
         ctx.problem = problem
-        return _ops.ssim_map(x, y, mask, *problem)  # type: ignore[no-any-return]
+        return _operator("ssim_map", x, y, mask)(x, y, mask, *problem)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -255,9 +322,68 @@ class _Map(torch.autograd.Function):
         x, y, mask = ctx.saved_tensors
         to_x, to_y = ctx.needs_input_grad[:2]
         first, second = (x, y) if to_x else (y, x)
-        gradients = _ops.ssim_map_gradient(first, second, mask, *ctx.problem, upstream, to_x and to_y)
+        run = _operator("ssim_map_gradient", first, second, mask)
+        gradients = run(first, second, mask, *ctx.problem, upstream, to_x and to_y)
         by_x = gradients[0].to(x.dtype) if to_x else None
         return by_x, gradients[1 if to_x else 0].to(y.dtype) if to_y else None, None, None
+
+
+class _Transformed(torch.autograd.Function):
+    """`_Mean` for torch.func's transforms and forward mode: both gradients come out beside the value.
+
+    A derivative of these gradients would be a second one, which there is not.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, y: Tensor, mask: Tensor | None, problem: tuple[Any, ...], reduction: str, alpha: float | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        both = True
+        return _ops.ssim_mean_gradient(x, y, mask, *problem, reduction, alpha, both)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.dtypes = inputs[0].dtype, inputs[1].dtype
+        ctx.summed = tuple(range(output[0].ndim, 4))
+        ctx.save_for_backward(*output[1:])
+        ctx.save_for_forward(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, *by_gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if any(by_gradient is not None for by_gradient in by_gradients):
+            raise NotImplementedError(_NO_SECOND)
+        if upstream is None:
+            return (None,) * 6
+        gradients = [_spread(upstream, gradient) * gradient for gradient in ctx.saved_tensors]
+        return *(by.to(dtype) for by, dtype in zip(gradients, ctx.dtypes, strict=True)), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
+        products = [
+            gradient * tangent
+            for gradient, tangent in zip(ctx.saved_tensors, tangents, strict=False)
+            if tangent is not None
+        ]
+        total: Any = sum(products)
+        return total.sum(ctx.summed), *map(torch.zeros_like, ctx.saved_tensors)  # `_transform` refuses what takes these
+
+
+def _transform(
+    x: Tensor, y: Tensor, mask: Tensor | None, problem: tuple[Any, ...], reduction: str, alpha: float | None
+) -> Tensor:
+    """SSIM with its derivative in forward mode or under a transform of torch.func."""
+    if reduction == "none":
+        raise NotImplementedError(
+            "fastssim's SSIM map has no derivative in forward mode nor by torch.func's transforms: reduce it, or use"
+            " backward or torch.autograd.grad"
+        )
+    stack = torch._C._functorch.get_interpreter_stack() or []  # noqa: SLF001  # no public word for it
+    if sum(level.key().name in {"Grad", "Jvp"} for level in stack) > 1:
+        raise NotImplementedError(_NO_SECOND)
+    return _Transformed.apply(x, y, mask, problem, reduction, alpha)[0]  # type: ignore[no-any-return, no-untyped-call]
 
 
 def ssim(
@@ -268,10 +394,14 @@ def ssim(
     `problem` is (taps down, taps across, C1, C2, padding, factor of variances, whether integers are fractions); with
     `alpha`, the loss alpha L1 + (1 - alpha)(1 - SSIM).
     """
-    _refuse_forward_mode(x, y)
+    transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public word for it
+    forward_mode = _in_forward_mode(x, y)
     gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+    if forward_mode or (transformed and gradient):
+        return _transform(x, y, mask, problem, reduction, alpha)
     if reduction == "none":
-        return _Map.apply(x, y, mask, problem) if gradient else _ops.ssim_map(x, y, mask, *problem)  # type: ignore[no-any-return, no-untyped-call]
+        run = _Map.apply if gradient else _operator("ssim_map", x, y, mask)
+        return run(x, y, mask, problem) if gradient else run(x, y, mask, *problem)  # type: ignore[no-any-return]
     if gradient:
         return _Mean.apply(x, y, mask, problem, reduction, alpha)  # type: ignore[no-any-return, no-untyped-call]
-    return _ops.ssim_mean(x, y, mask, *problem, reduction, alpha)  # type: ignore[no-any-return]
+    return _operator("ssim_mean", x, y, mask)(x, y, mask, *problem, reduction, alpha)  # type: ignore[no-any-return]

@@ -91,7 +91,9 @@ def ssim(
     TypeError, ValueError
         If an argument is none of the above.
     NotImplementedError
-        In a backward with ``create_graph=True``: there is no second derivative.
+        For a second derivative (``create_graph=True``, nested transforms of ``torch.func``), which there is not; for
+        that of a map in forward mode or by ``torch.func``. Of the other reductions ``torch.func.grad``, ``vjp``,
+        ``jvp``, ``vmap`` and their compositions are there.
 
     References
     ----------
@@ -436,8 +438,10 @@ def _check_fit(images: Images, window: Window, padding: str, *, unbiased: bool) 
     """Refuse images that hold no whole window, and what is not defined together."""
     if images.mask is not None and unbiased:
         raise ValueError("unbiased=True is not defined with a mask; leave one of them out")
-    height, width = images.x.shape[2:]
-    if padding == "valid" and (height < window.shape[0] or width < window.shape[1]):
+    if padding != "valid":
+        return
+    _, _, height, width = images.x.shape
+    if height < len(window.weights_y) or width < len(window.weights_x):
         raise ValueError(
             f"the images are {height} x {width} pixels, smaller than the window of {window.shape[0]} x"
             f" {window.shape[1]}; take a smaller window, larger images, or padding"

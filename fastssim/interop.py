@@ -33,6 +33,8 @@ class Images(NamedTuple):
 
     def give_back(self, result: torch.Tensor, reduction: str) -> Any:
         """Return a result without the axes that were added, as the kind of array that came."""
+        if type(self.like) is torch.Tensor and self.like.ndim == 4:
+            return result
         axes = {"none": 2, "channel": 2, "image": 1}.get(reduction, 0)  # axes of images and channels in the result
         for _ in range(min(4 - len(self.like.shape), axes)):
             result = result[0]
@@ -51,16 +53,11 @@ def take(x: Any, y: Any, mask: Any = None) -> Images:
     TypeError, ValueError
         What came, what is allowed, what to do.
     """
-    a, b = (_tensor(name, image) for name, image in (("x", x), ("y", y)))
+    a, b = _tensor("x", x), _tensor("y", y)
     if type(x) is not type(y) and isinstance(x, torch.Tensor) != isinstance(y, torch.Tensor):
         raise TypeError(f"x is a {type(x).__name__} and y a {type(y).__name__}; give two of one kind")
-    for name, image in (("x", a), ("y", b)):
-        if image.dtype not in DTYPES:
-            raise TypeError(f"{name} is {image.dtype}; give {_NAMES}")
-        if not 2 <= image.ndim <= 4:
-            raise ValueError(f"{name} has shape {tuple(image.shape)}; give (N, C, H, W), (C, H, W) or (H, W)")
-        if image.requires_grad and image.dtype not in FLOATS:
-            raise TypeError(f"{name} requires a gradient but holds integers")  # torch does not allow it either
+    _check("x", a)
+    _check("y", b)
     if a.shape != b.shape:
         raise ValueError(f"x has shape {tuple(a.shape)} and y {tuple(b.shape)}; they must be equal")
     if a.device != b.device:
@@ -73,6 +70,16 @@ def take(x: Any, y: Any, mask: Any = None) -> Images:
     while a.ndim < 4:
         a, b = a[None], b[None]
     return Images(a, b, weights if weights is None else weights.expand(a.shape), x)
+
+
+def _check(name: str, image: torch.Tensor) -> None:
+    """Check one image by itself."""
+    if image.dtype not in DTYPES:
+        raise TypeError(f"{name} is {image.dtype}; give {_NAMES}")
+    if not 2 <= image.ndim <= 4:
+        raise ValueError(f"{name} has shape {tuple(image.shape)}; give (N, C, H, W), (C, H, W) or (H, W)")
+    if image.dtype not in FLOATS and image.requires_grad:
+        raise TypeError(f"{name} requires a gradient but holds integers")  # torch does not allow it either
 
 
 def _mask(mask: Any, image: torch.Tensor) -> torch.Tensor:

@@ -16,9 +16,14 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def jit(function: Callable[..., Any]) -> Any:
+def jit(function: Callable[..., Any], **options: Any) -> Any:
+    """Compile `function` at its first call, or with the kernel that calls it."""
+    return numba.njit(**_OPTIONS, **options)(function)
+
+
+def kept(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call and keep the machine code on disk where a folder can be written."""
     try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
+        return jit(function, cache=True)
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
-        return numba.njit(**_OPTIONS)(function)
+        return jit(function)

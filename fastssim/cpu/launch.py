@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from fastssim.cpu import pixels, strips, sums
-from fastssim.cpu import ssim as kernels
+from fastssim.cpu import buffers, pixels
+from fastssim.cpu.kinds import CALL, PLAN, Fold, March, packer
+from fastssim.cpu.machine_code import entry
 from fastssim.cpu.pool import run_slabs
-from fastssim.cpu.strips import lanes_of, pitch, strip_of
+from fastssim.cpu.simd import vector_bytes
 from fastssim.interop import LARGEST
 from fastssim.plan import TILE_ROWS, Sums, source, tiles
 from fastssim.window import rounded
@@ -35,6 +36,8 @@ KINDS = {
     torch.bool: pixels.UINT8,
     torch.uint16: pixels.UINT16,
 }
+_PLAN, _CALL = packer(PLAN), packer(CALL)
+_NO_IMAGE = (0,) * 6
 _scratch = threading.local()
 
 
@@ -90,47 +93,51 @@ def _march(
     grad_y: Tensor | None = None,
 ) -> Sums:
     """Run every tile of every plane; return the planes' sums."""
-    n, c = plan.shape[:2]
-    planes = n * c
-    layout = _layout(plan, gradient=grad_x is not None)
-    number, edges = layout.number, layout.slabs
-    results = np.empty((planes, len(layout.tiles), 3))
-    rims = [None if gradient is None else np.empty(planes * layout.rim, number) for gradient in (grad_x, grad_y)]
-    images = [None if image is None else _image(image) for image in (x, y, mask, upstream)]
-    divisors = [number(LARGEST.get(image.dtype, 1) if plan.fractions else 1) for image in (x, y)]
-    outputs = [None if array is None else _flat(array) for array in (ssim_map, grad_x, grad_y)]
+    ready = _ready(
+        plan, upstream is not None, l1 is not None, ssim_map is not None, grad_x is not None, grad_y is not None
+    )
+    run, at, edges = ready.run, ready.at, ready.layout.slabs
+    sums = np.empty(ready.sums)
+    rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
+    fractions = plan.fractions
+    call = _CALL.pack(
+        *_image(x), *_image(y),
+        *(_NO_IMAGE if mask is None else _image(mask)), *(_NO_IMAGE if upstream is None else _image(upstream)),
+        sums.ctypes.data, 0 if ssim_map is None else ssim_map.data_ptr(),
+        0 if grad_x is None else grad_x.data_ptr(), 0 if grad_y is None else grad_y.data_ptr(),
+        0 if rim_x is None else rim_x.data_ptr(), 0 if rim_y is None else rim_y.data_ptr(),
+        LARGEST.get(x.dtype, 1) if fractions else 1, LARGEST.get(y.dtype, 1) if fractions else 1,
+        scale, 0 if l1 is None else l1,
+    )  # fmt: skip
 
     def slab(i: int) -> None:
-        work, room, total = _workspace(len(plan.taps_y), layout.room, plan.dtype, exact=layout.exact is not None)
-        exact = None if layout.exact is None else (room, *layout.exact)
-        kernels.ssim_tiles(
-            *images, tuple(divisors), layout.edges, layout.tiles, edges[i], edges[i + 1], c, layout.pitch, layout.taps,
-            layout.constants, number(scale), None if l1 is None else number(l1), work, exact, total, results,
-            *outputs, *rims,
-        )  # fmt: skip
+        if run(at, call, edges[i], edges[i + 1], *_workspace(plan, ready.layout.filters)):
+            raise MemoryError("no memory for the pivots of a tile")
 
-    run_slabs(slab, len(edges) - 1)
-    if layout.rim:
-        for rim, gradient in zip(rims, outputs[1:], strict=True):
-            _fold(layout, rim, gradient, planes)
-    totals = results.sum(axis=1).reshape(n, c, 3)
-    return Sums(totals[..., 0], totals[..., 1], totals[..., 2])
+    if len(edges) == 2:
+        slab(0)
+    else:
+        run_slabs(slab, len(edges) - 1)
+    if rim_x is not None:
+        _fold(plan, ready, rim_x, grad_x)
+    if rim_y is not None:
+        _fold(plan, ready, rim_y, grad_y)
+    n, c = plan.shape[:2]
+    return Sums(*np.add.reduce(sums, 1).reshape(n, c, 3).transpose(2, 0, 1))
 
 
-def _fold(layout: _Layout, rim: Any, gradient: Any, planes: int) -> None:
+def _rim(ready: _Ready, gradient: Tensor | None) -> Tensor | None:
+    """Memory for the gradients of padded pixels."""
+    return None if gradient is None else gradient.new_empty(ready.rims)
+
+
+def _fold(plan: Plan, ready: _Ready, rim: Tensor, gradient: Any) -> None:
     """Add the gradients of padded pixels to those of their sources."""
-    if gradient is None:
-        return
-    rows, columns, pad_y, pad_x = layout.edges[:4]
-    slabs = min(len(layout.slabs) - 1, planes)
+    run, planes = entry(Fold(plan.dtype)), plan.shape[0] * plan.shape[1]
+    slabs = min(len(ready.layout.slabs) - 1, planes)
     edges = [planes * i // slabs for i in range(slabs + 1)]
-    run_slabs(lambda i: kernels.fold(rows, columns, pad_y, pad_x, edges[i], edges[i + 1], rim, gradient), slabs)
-
-
-def _flat(tensor: Tensor) -> NDArray[Any]:
-    """View a contiguous tensor as a flat array."""
-    array: NDArray[Any] = tensor.detach().view(-1).numpy()
-    return array
+    addresses = rim.data_ptr(), gradient.data_ptr()
+    run_slabs(lambda i: run(ready.at, edges[i], edges[i + 1], *addresses), slabs)
 
 
 def _image(tensor: Tensor) -> tuple[int, ...]:
@@ -140,34 +147,58 @@ def _image(tensor: Tensor) -> tuple[int, ...]:
     return tensor.data_ptr(), KINDS[tensor.dtype], n * item, c * item, row * item, column
 
 
+class _Ready(NamedTuple):
+    """A kind of march over a plan, ready to run."""
+
+    run: Callable[..., int]
+    at: int  # address of the plan's block
+    layout: _Layout
+    sums: tuple[int, int, int]  # their shape
+    rims: int  # gradients of padded pixels of all planes
+    kept: tuple[Any, ...]  # what the plan's block points to, and itself
+
+
+@lru_cache(maxsize=1024)
+def _ready(plan: Plan, upstream: bool, l1: bool, ssim_map: bool, grad_x: bool, grad_y: bool) -> _Ready:  # noqa: FBT001  # by position, for the cache
+    """Prepare what every call on a plan shares, see `fastssim.cpu.kinds`."""
+    layout = _layout(plan, gradient=grad_x)
+    rows, columns, *pads = layout.edges
+    filters = layout.filters
+    planes = plan.shape[0] * plan.shape[1]
+    kind = March(plan.dtype, *filters.kind, plan.masked, upstream, l1, ssim_map, grad_x, grad_y)
+    block = np.frombuffer(
+        _PLAN.pack(
+            rows.ctypes.data, len(rows), columns.ctypes.data, len(columns), *pads,
+            layout.tiles.ctypes.data, len(layout.tiles), planes, plan.shape[1],
+            buffers.pitch(filters.room, _lanes(plan.dtype)),
+            filters.taps.ctypes.data, filters.exact_taps.ctypes.data, filters.uniform,
+            *_sizes(plan, filters), *layout.constants, filters.share,
+        ),
+        np.uint8,
+    )  # fmt: skip
+    kept = (rows, columns, layout.tiles, filters, block)
+    return _Ready(entry(kind), block.ctypes.data, layout, (planes, len(layout.tiles), 3), planes * layout.rim, kept)
+
+
 class _Layout(NamedTuple):
     """What follows from a plan alone, as the kernels take it."""
 
     edges: tuple[Any, ...]
     tiles: NDArray[np.int64]
     slabs: list[int]  # edges of the parts that threads take, in planes x tiles
-    number: Any  # NumPy's type of the arithmetic
-    pitch: int
-    taps: tuple[Any, ...]
-    constants: tuple[Any, ...]
+    constants: tuple[float, float, float]
     rim: int  # gradients of padded pixels of one plane
-    exact: tuple[Any, ...] | None  # what filters in float64 need to know
-    room: int  # taps across that the rows of buffers have room for
+    filters: _Filters
 
 
 @lru_cache(maxsize=1024)
 def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     """Tiles, taps and constants of a plan."""
-    number: Callable[[float], Any] = np.dtype(plan.dtype).type
     n, c, height, width = plan.shape
     pad_y, pad_x = plan.pad
-    down, across = rounded(plan.taps_y, plan.dtype), rounded(plan.taps_x, plan.dtype)
-    exact = _exact(plan)
-    # That kernel serves all windows with as much room; it does not look at the taps that the other one is made for.
-    room = sums.room(len(across)) if exact else len(across)
+    filters = _filters(plan)
     first_y = first_x = rim = 0
-    halo_y, halo_x = len(down) - 1, len(across) - 1
-    lanes = lanes_of(np.dtype(plan.dtype))
+    halo_y, halo_x = len(plan.taps_y) - 1, len(plan.taps_x) - 1
     covered = plan.map_shape[2:]
     if gradient:
         if plan.padding == "zeros":  # no pixel takes the gradient of a padded zero
@@ -176,10 +207,11 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
             covered = plan.padded
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
     # A gradient tile computes the windows of its left neighbour that reach into it, too.
-    most = _tile_columns(covered[1], strips.longest(room, lanes), 2 * halo_x if gradient else halo_x, lanes)
-    cut = np.array(tiles(*covered, most, sums.TILE_ROWS if exact else TILE_ROWS), np.int64) + np.array(
-        (first_y, first_y, first_x, first_x), np.int64
-    )
+    beside = 2 * halo_x if gradient else halo_x
+    most = buffers.tile_columns(covered[1], filters.room, beside, _lanes(plan.dtype))
+    most_rows = buffers.EXACT_TILE_ROWS if filters.exact else TILE_ROWS
+    cut = np.array(tiles(*covered, most, most_rows), np.int64)
+    cut += np.array((first_y, first_y, first_x, first_x), np.int64)
     items = n * c * len(cut)
     slabs = min(items, max(1, n * c * height * width // SLAB_PIXELS))
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]
@@ -187,57 +219,78 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         (*places, pad_y, pad_x, first_y, first_x, halo_y, halo_x),
         cut,
         [items * i // slabs for i in range(slabs + 1)],
-        number,
-        pitch(room, lanes),
-        4 * ((down[:1] * (room // 2 + 1),),)
-        if exact
-        else tuple(_taps(line) for line in (down, across, down[::-1], across[::-1])),
-        (number(plan.c1), number(plan.c2), number(plan.unbiased)),
+        (plan.c1, plan.c2, plan.unbiased),
         rim,
-        exact,
-        room,
+        filters,
     )
 
 
-def _taps(taps: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Those up to the middle, where the others mirror them; see `fastssim.cpu.strips.tap_vectors`."""
-    return (taps[: len(taps) // 2 + 1],) if taps == taps[::-1] else taps
+class _Filters(NamedTuple):
+    """The window as the kernels take it."""
+
+    taps: NDArray[Any]  # down, then across; of a mirrored window those up to the middle
+    kind: tuple[int, int, bool, bool, bool]  # taps down, across, whether they are mirrored; whether in float64
+    room: int  # taps across that buffers have room for
+    exact_taps: NDArray[np.float64]  # down, across, then both mirrored
+    share: float  # what these are multiplied by
+    uniform: bool  # they are all alike
+
+    @property
+    def exact(self) -> bool:
+        """Filter in float64."""
+        return self.kind[4]
 
 
-def _tile_columns(width: int, longest: int, more: int, lanes: int) -> int:
-    """How many columns a tile has, for the least vectors in all; `more` columns of a tile are computed besides."""
-
-    def vectors(count: int) -> int:
-        strip: int = strip_of(-(-width // count) + more, lanes)
-        return count * strip
-
-    least = 1
-    while strip_of(-(-width // least) + more, lanes) > longest:
-        least += 1
-    return -(-width // min(range(least, 2 * least + 1), key=vectors))
-
-
-def _exact(plan: Plan) -> tuple[Any, ...] | None:
-    """Taps down, across, both mirrored, their factor, whether they are alike; None where float32 filters are right."""
+def _filters(plan: Plan) -> _Filters:
+    """Choose between filters in float64 and those by float32 taps, which are faster for large windows."""
     y, x = (np.array(taps) for taps in (plan.taps_y, plan.taps_x))
-    uniform = (y == y[0]).all() and (x == x[0]).all()
-    if not uniform and len(y) + len(x) >= sums.LARGE:
-        return None
+    uniform = bool((y == y[0]).all() and (x == x[0]).all())
     if uniform:  # whole numbers: what comes into a sum goes out of it again
-        return *(np.ones(len(taps)) for taps in (y, x, y, x)), 1 / (len(y) * len(x)), True
-    return y, x, y[::-1].copy(), x[::-1].copy(), 1.0, False
+        exact_taps, share = np.ones(2 * (len(y) + len(x))), 1 / (len(y) * len(x))
+    else:
+        exact_taps, share = np.concatenate([y, x, y[::-1], x[::-1]]), 1.0
+    if uniform or len(y) + len(x) < buffers.LARGE:
+        room = buffers.room(len(x))  # that kernel serves all windows with as much room: its taps only tell how much
+        kind = (1, room // 2 + 1, True, True, True)
+        return _Filters(np.zeros(sum(kind[:2]), plan.dtype), kind, room, exact_taps, share, uniform)
+    given, mirrored = [], []
+    for taps in (plan.taps_y, plan.taps_x):
+        right = rounded(taps, plan.dtype)
+        mirrored.append(right == right[::-1])
+        given.append(right[: len(right) // 2 + 1] if mirrored[-1] else right)
+    kind = (len(given[0]), len(given[1]), mirrored[0], mirrored[1], False)
+    return _Filters(np.array([*given[0], *given[1]], plan.dtype), kind, len(x), exact_taps, share, uniform)
 
 
-def _workspace(
-    taps_y: int, taps_x: int, dtype: str, *, exact: bool
-) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
-    """Return this thread's rolling buffers, room for sums in float64 and lanes of sums."""
+def _workspace(plan: Plan, filters: _Filters) -> tuple[int, int, int]:
+    """Return the addresses of this thread's rolling buffers, room for sums in float64 and lanes of sums."""
     kept = _scratch.__dict__
-    key = (taps_y, taps_x, dtype, exact)
-    if kept.get("key") != key:
-        number = np.dtype(dtype)
-        room = sums.workspace(taps_x, number) if exact else None
-        totals = np.zeros(3 * lanes_of(number), number)
-        kept.update(key=key, arrays=(kernels.workspace(taps_y, taps_x, number), room, totals))
-    arrays: tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]] = kept["arrays"]
-    return arrays
+    if kept.get("filters") is not filters:
+        key = (plan.dtype, *_sizes(plan, filters))
+        if kept.get("key") != key:
+            dtypes = (plan.dtype, "float64", plan.dtype)
+            made = [_aligned(size, dtype) for size, dtype in zip(key[1:], dtypes, strict=True)]
+            kept.update(key=key, arrays=made, addresses=tuple(array.ctypes.data for array in made))
+        kept["filters"] = filters
+    addresses: tuple[int, int, int] = kept["addresses"]
+    return addresses
+
+
+def _sizes(plan: Plan, filters: _Filters) -> tuple[int, int, int]:
+    """Numbers in the rolling buffers, in the room for sums and in the lanes of sums."""
+    lanes = _lanes(plan.dtype)
+    rolling = buffers.rolling(len(plan.taps_y), filters.room, lanes)
+    return rolling, buffers.summed(filters.room, lanes) if filters.exact else 0, 3 * lanes
+
+
+def _lanes(dtype: str) -> int:
+    """How many numbers one vector holds."""
+    return vector_bytes() // np.dtype(dtype).itemsize
+
+
+def _aligned(size: int, dtype: str) -> NDArray[Any]:
+    """Make an array of zeros in which no vector lies across two cache lines."""
+    item = np.dtype(dtype).itemsize
+    numbers = np.zeros(size + 64 // item, dtype)
+    first = -numbers.ctypes.data % 64 // item
+    return numbers[first : first + size]

@@ -50,41 +50,24 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
+from fastssim.cpu.buffers import BLOCK, GROUP, MAPS, ROWS, SPARE_ROWS, pitch
 from fastssim.cpu.jit import jit
 from fastssim.cpu.pixels import read, read_padded
 from fastssim.cpu.simd import Code, Vector, wanted
 from fastssim.cpu.strips import (
-    BLOCK,
-    GROUP,
     continue_strips,
     enter,
     into_strips,
-    lanes_of,
     out_of_strips,
-    pitch,
     strip_of,
     tap_count,
     tap_vectors,
 )
-from fastssim.cpu.sums import FINITE, LARGEST_SQUARE, MAPS, across, add_maps, add_moments, within
+from fastssim.cpu.sums import FINITE, LARGEST_SQUARE, across, add_maps, add_moments, within
 from fastssim.plan import LEAST_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-ROWS = 4  # window rows per step: 2 maps x 4 sums stay in registers
-SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
-
-
-def workspace(taps_y: int, taps_x: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Allocate the rolling buffers for `ssim_tiles`, so that no vector lies across two cache lines."""
-    rows = 7 * (taps_y + SPARE_ROWS) + 10 * ROWS + 11
-    line = 64 // dtype.itemsize
-    numbers = np.zeros(rows * pitch(taps_x, lanes_of(dtype)) + line, dtype)
-    first = -numbers.ctypes.data % 64 // dtype.itemsize
-    return numbers[first : first + len(numbers) - line]
 
 
 # ---------------------------------------------------------------------------------------------------------- vectors

@@ -8,48 +8,22 @@ square, when it comes in and when it goes out.
 Behind the last vector of a strip its halo goes on in the next strip: vector strip + i is vector i with its lanes
 rotated. The last lane gets columns there that do not belong to it; windows that would touch them are not the tile's.
 
-Numbers in a row: strip vectors, then those of the halo. Rows of a buffer lie `pitch` numbers apart.
+Numbers in a row: strip vectors, then those of the halo. Rows of a buffer lie a pitch (`fastssim.cpu.buffers`) apart.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, register_jitable
 
+from fastssim.cpu import buffers
 from fastssim.cpu.jit import jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 
-if TYPE_CHECKING:
-    import numpy as np
-
-BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
-GROUP = 8  # vectors of a strip that share a local pivot
-TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level cache allow
-
-
-def longest(taps: int, width: int) -> int:
-    """Return the longest strip that buffers have room for; windows `taps` wide, vectors of `width` lanes."""
-    strip: int = strip_of(TILE_COLUMNS + 2 * (taps - 1), width)
-    return strip
-
-
-@register_jitable
-def strip_of(columns: int, width: int) -> int:
-    """Return the strip for so many columns in vectors of `width` lanes."""
-    count: int = -(-columns // (4 * width)) * 4
-    return count
-
-
-def pitch(taps: int, width: int) -> int:
-    """Numbers from one buffer row to the next, for windows `taps` wide and vectors of `width` lanes.
-
-    No multiple of 64, so that rows do not fall on the same cache sets. A row that is not in strips yet fits, too.
-    """
-    numbers = (longest(taps, width) + max(taps, width)) * width
-    return numbers if numbers % 64 else numbers + 16
+strip_of = register_jitable(buffers.strip_of)
 
 
 def tap_count(taps: Any) -> int:
@@ -185,8 +159,3 @@ def continue_strips(row: Any, like: Any, strip: int, width: int, halo: int) -> N
     """Append to every strip of a row the first `halo` columns of the next; `like`: an array of the images' numbers."""
     for i in range(halo):
         _rotate(row, like, i * width, (strip + i) * width)
-
-
-def lanes_of(dtype: np.dtype[Any]) -> int:
-    """How many numbers of a NumPy type one vector holds."""
-    return lanes({4: types.float32, 8: types.float64}[dtype.itemsize])

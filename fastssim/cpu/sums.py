@@ -16,24 +16,18 @@ Layouts as in `fastssim.cpu.ssim`; sums: [map][pitch] of float64, then the total
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastssim.cpu.buffers import MAPS
 from fastssim.cpu.jit import jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
-from fastssim.cpu.strips import continue_strips, lanes_of, pitch
+from fastssim.cpu.strips import continue_strips
 from fastssim.plan import LEAST_WEIGHT
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-TILE_ROWS = 256  # what a tile computes beside its own windows grows with the window: tiles are large
-LARGE = 14  # height and width together of windows from which on float32 keeps a variance
-MAPS = 5  # at most: two moments of s and d, and the mask
 FINITE = 1e30  # weights beyond are no better than infinite
 LARGEST_SQUARE = 1e6  # times C2: what a pixel's square of this size leaves behind does not show in a variance
 
@@ -156,16 +150,6 @@ def _finish(
         return context.get_dummy_value()
 
     return types.void(sums, step, column, ahead, share, maps, moments, mask, out), codegen
-
-
-def workspace(taps: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Allocate the sums of the moments and of the derivatives, for windows `taps` wide."""
-    return np.zeros(2 * (MAPS + 1) * pitch(taps, lanes_of(dtype)))
-
-
-def room(taps: int) -> int:
-    """Return the size of windows that buffers are made for: one kernel serves many sizes."""
-    return -(-(taps - 1) // 32) * 32 + 1
 
 
 @jit

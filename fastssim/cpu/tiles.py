@@ -30,7 +30,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastssim.cpu.jit import jit
+from fastssim.cpu.jit import kept as jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 
 if TYPE_CHECKING:

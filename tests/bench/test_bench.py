@@ -197,6 +197,13 @@ def test_losses_are_named():
         {"case": "c", "kind": "forward", "peer": "fastssim", "times_fastssim": 1.0, "peak_mib": 8.0},
         {"case": "c", "kind": "forward", "peer": "other", "times_fastssim": 0.5, "peak_mib": 4.0},
         {"case": "c", "kind": "forward", "peer": "third", "times_fastssim": 2.0, "peak_mib": 9.0},
+        {
+            "case": "c",
+            "kind": "forward",
+            "peer": "tie",
+            "times_fastssim": 0.996,
+            "peak_mib": 7.96,
+        },  # prints as 1.00, 8.0
     ]
     lines = [line for line in results._losses(rows).splitlines() if line.startswith("-")]
     assert lines == [

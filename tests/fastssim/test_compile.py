@@ -1,11 +1,14 @@
-"""A training step with the loss compiles whole."""
+"""A training step with the loss compiles whole, and whatever looks on at torch's operators sees ours."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastssim
+
+WINDOW = fastssim.Gaussian((5, 3), 1.5)
 
 
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated:DeprecationWarning")
@@ -42,3 +45,69 @@ def test_operators_keep_their_promises_to_torch(name, masked):
     }[name]
     operator = getattr(torch.ops.fastssim, name).default
     torch.library.opcheck(operator, (*problem, *extra), test_utils=("test_schema", "test_faketensor"))
+
+
+class Listener(TorchDispatchMode):
+    """Notes the operators of ours that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "fastssim":
+            self.heard.append(function._opname)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_mode_sees_the_operators_and_nothing_comes_out_differently():
+    x, y = torch.rand(2, 2, 1, 14, 13)
+    results = []
+    for listener in (None, Listener()):
+        if listener is not None:
+            listener.__enter__()
+        a = x.clone().requires_grad_()
+        value = fastssim.ssim(a, y, window=WINDOW)
+        value.backward()
+        windows = fastssim.ssim(a, y, window=WINDOW, reduction="none")
+        windows.sum().backward()
+        results.append(
+            [value.detach(), windows.detach(), a.grad, fastssim.ssim(x, y, window=WINDOW, reduction="image")]
+        )
+        if listener is not None:
+            listener.__exit__(None, None, None)
+    assert listener.heard == ["ssim_mean_gradient", "ssim_map", "ssim_map_gradient", "ssim_mean"]
+    for direct, dispatched in zip(*results, strict=True):
+        assert torch.equal(direct, dispatched)
+
+
+class Named(torch.Tensor):
+    """A subclass of tensors."""
+
+
+def test_a_subclass_stays_one():
+    x = torch.rand(1, 1, 14, 13)
+    found = fastssim.ssim(x.as_subclass(Named), x, window=WINDOW)
+    assert type(found) is Named
+    assert found.item() == 1
+    parameter = torch.nn.Parameter(x)
+    assert type(fastssim.ssim(parameter, x, window=WINDOW)) is torch.Tensor
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+def test_a_trace_holds_the_operator_not_its_result():
+    x, y, other = torch.rand(3, 1, 1, 14, 13)
+    traced = torch.jit.trace(lambda a, b: fastssim.ssim(a, b, window=WINDOW), (x, y))
+    assert traced(other, y) == fastssim.ssim(other, y, window=WINDOW)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "channel", "none"])
+def test_images_on_the_cpu_are_computed_there_whatever_the_default_device(reduction):
+    x, y = torch.rand(2, 1, 2, 14, 13)
+    expected = fastssim.ssim(x, y, window=WINDOW, reduction=reduction)
+    with torch.device("meta"):
+        a = x.clone().requires_grad_()
+        found = fastssim.ssim(a, y, window=WINDOW, padding="valid", reduction=reduction)
+        found.sum().backward()
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-6, atol=1e-6)
+    assert a.grad.is_cpu

@@ -100,6 +100,33 @@ def test_masks_of_any_dtype_and_shape_mean_the_same(images):
     assert ones.item() == pytest.approx(ssim(x, y, window=WINDOW).item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "mask"])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_equal_images_have_exactly_one_and_a_gradient_of_exactly_zero(images, padding, masked):
+    x, _ = images((1, 2, 30, 40))
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    value = ssim(a, b, window=WINDOW, padding=padding, mask=holes((30, 40)) if masked else None)
+    value.backward()
+    assert value.item() == 1
+    assert (a.grad == 0).all()
+    assert (b.grad == 0).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_a_bad_pixel_spoils_only_the_gradients_of_pixels_that_share_a_window(images, padding, bad):
+    x, y = images((1, 1, 40, 300))
+    x[0, 0, 20, 150] = bad
+    a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+    ssim(a, b, window=WINDOW, padding=padding).backward()
+    for gradient in (a.grad, b.grad):
+        spoilt = ~torch.isfinite(gradient)
+        assert spoilt[0, 0, 20, 150]
+        near = torch.zeros_like(spoilt)
+        near[0, 0, 16:25, 148:153] = True  # twice the window's reach
+        assert not spoilt[~near].any()
+
+
 def test_an_image_without_weight_shows_no_difference(images):
     x, y = images((2, 1, 20, 30))
     mask = torch.ones(2, 1, 20, 30)

@@ -236,22 +236,6 @@ def test_the_gradient_of_the_gradient_is_refused(images):
             torch.autograd.grad(ssim(a, y, reduction=reduction).sum(), a, create_graph=True)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's transforms load it
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_transforms_work_or_are_refused(images, reduction):
-    x, y = images((3, 1, 1, 20, 20))
-
-    def score(a, b):
-        return ssim(a, b, reduction=reduction)
-
-    expected = torch.stack([score(a, b) for a, b in zip(x, y, strict=True)])
-    assert torch.equal(torch.func.vmap(score)(x, y), expected)
-    with pytest.raises(RuntimeError, match="setup_context"):
-        torch.func.grad(lambda a: score(a, y[0]).sum())(x[0])
-    with pytest.raises(NotImplementedError, match="forward-mode"):
-        torch.func.jvp(lambda a: score(a, y[0]), (x[0],), (y[0],))
-
-
 def test_backward_can_run_twice_on_a_retained_graph(images):
     x, y = images((1, 1, 20, 20))
     a = x.clone().requires_grad_()

@@ -13,6 +13,7 @@ import torch
 
 from fastssim import Gaussian, Taps, Uniform, reference, ssim, ssim_map
 from fastssim.cpu import strips
+from fastssim.cpu.simd import vector_bytes
 
 VALUE, MAP, GRADIENT = 1e-6, 5e-7, 1e-6  # measured: 2e-8, 2.5e-7, 3e-7
 
@@ -105,7 +106,7 @@ def test_a_flat_region_beside_an_edge_keeps_its_little_variance(window):
 
 def test_strips_turn_a_row_there_and_back():
     for dtype in (np.float32, np.float64):
-        width = strips.lanes_of(np.dtype(dtype))
+        width = vector_bytes() // np.dtype(dtype).itemsize
         for strip in range(4, 41, 4):
             line = np.arange(width * (strip + width), dtype=dtype)
             row, back = np.zeros_like(line), np.zeros_like(line)

@@ -60,7 +60,7 @@ def test_results_are_right_where_nothing_can_be_written(here, tmp_path):
         (folder / "__pycache__").write_text("a file where the cache's folder would be")
     nowhere = tmp_path / "nowhere"
     nowhere.write_text("a file where a home would be")
-    places = dict.fromkeys(("HOME", "XDG_CACHE_HOME"), str(nowhere / "home"))
+    places = {**dict.fromkeys(("HOME", "XDG_CACHE_HOME"), str(nowhere / "home")), "NUMBA_CACHE_DIR": ""}
     found = run(f"import os; os.chdir({str(tmp_path)!r})\n" + PROGRAM, PYTHONPATH=str(tmp_path), **places)
     assert found == pytest.approx(here, rel=1e-6)
 

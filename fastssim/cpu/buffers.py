@@ -1,0 +1,58 @@
+"""Sizes of what the march of `fastssim.cpu.ssim` works in; nothing here needs a compiler."""
+
+from __future__ import annotations
+
+ROWS = 4  # window rows per step: 2 maps x 4 sums stay in registers
+BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
+GROUP = 8  # vectors of a strip that share a local pivot
+SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
+TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level cache allow
+MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
+LARGE = 14  # height and width together of windows from which on float32 keeps a variance
+EXACT_TILE_ROWS = 256  # filters in float64 do more beside a tile's own windows, the larger these: tiles are large
+
+
+def strip_of(columns: int, lanes: int) -> int:
+    """Return the vectors of `lanes` lanes that so many columns take, see `fastssim.cpu.strips`."""
+    return -(-columns // (BLOCK * lanes)) * BLOCK
+
+
+def longest(taps: int, lanes: int) -> int:
+    """Return the longest strip that buffers have room for; windows `taps` wide."""
+    return strip_of(TILE_COLUMNS + 2 * (taps - 1), lanes)
+
+
+def pitch(taps: int, lanes: int) -> int:
+    """Numbers from one buffer row to the next, for windows `taps` wide.
+
+    No multiple of 64, so that rows do not fall on the same cache sets. A row that is not in strips yet fits, too.
+    """
+    numbers = (longest(taps, lanes) + max(taps, lanes)) * lanes
+    return numbers if numbers % 64 else numbers + 16
+
+
+def room(taps: int) -> int:
+    """Return the size of windows that buffers for filters in float64 are made for: one kernel serves many sizes."""
+    return -(-(taps - 1) // 32) * 32 + 1
+
+
+def rolling(taps_y: int, taps_x: int, lanes: int) -> int:
+    """Numbers in the rolling buffers."""
+    return (7 * (taps_y + SPARE_ROWS) + 10 * ROWS + 11) * pitch(taps_x, lanes)
+
+
+def summed(taps_x: int, lanes: int) -> int:
+    """Numbers of float64 in the sums of the moments and of the derivatives, and their totals across."""
+    return 2 * (MAPS + 1) * pitch(taps_x, lanes)
+
+
+def tile_columns(width: int, taps: int, more: int, lanes: int) -> int:
+    """Return how many columns a tile has, for the least vectors in all; `more` columns of each are computed besides."""
+
+    def vectors(count: int) -> int:
+        return count * strip_of(-(-width // count) + more, lanes)
+
+    least = 1
+    while strip_of(-(-width // least) + more, lanes) > longest(taps, lanes):
+        least += 1
+    return -(-width // min(range(least, 2 * least + 1), key=vectors))

@@ -1,0 +1,188 @@
+"""Entries to the kernels that take nothing but integers (Numba): no array and no tuple is unpacked at a call.
+
+An entry is `fastssim.cpu.ssim`'s march or fold for one kind of call; it reads the blocks of `fastssim.cpu.kinds`. This
+module is loaded only where machine code must be made, see `fastssim.cpu.machine_code`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numba import carray, from_dtype, types
+from numba.extending import intrinsic, overload
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from fastssim.cpu import ssim
+from fastssim.cpu.jit import jit
+from fastssim.cpu.kinds import CALL, PLAN, Fold, Kind, layout
+from fastssim.cpu.simd import wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_INT = np.int64
+_ALL = 1 << 48  # more numbers than an output has: the march knows where each ends
+_PLAN, _CALL = (from_dtype(layout(fields)) for fields in (PLAN, CALL))
+
+
+class Compiled(NamedTuple):
+    """An entry as the compiler made it."""
+
+    address: int  # in this process
+    symbol: str
+    code: bytes  # an object file
+    needs: list[str]  # functions that the code calls and does not hold
+
+
+def compiled(kind: Kind) -> Compiled:
+    """Compile the entry of a kind."""
+    function = _fold(kind) if isinstance(kind, Fold) else _march(kind)
+    signature = (types.int64,) * kind.arguments
+    dispatcher = jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    dispatcher.compile(signature)
+    made = dispatcher.overloads[signature]
+    symbol = made.fndesc.llvm_func_name
+    declared = re.findall(r'^declare [^@]*@"?([^"(]+)', made.library.get_llvm_str(), re.MULTILINE)
+    return Compiled(
+        made.library.get_pointer_to_function(symbol),
+        symbol,
+        made.library._get_compiled_object(),  # noqa: SLF001  # what Numba's own cache keeps
+        sorted({name for name in declared if not name.startswith("llvm.")}),
+    )
+
+
+def _march(kind: Any) -> Callable[..., None]:
+    """Write the entry of `ssim.ssim_tiles`."""
+    number = np.dtype(kind.dtype).type
+    taps_y, taps_x = kind.taps_y, kind.taps_x
+    mask, upstream = (_INT if there else None for there in (kind.mask, kind.upstream))
+    l1, ssim_map, grad_x, grad_y = (number if there else None for there in kind[8:])
+    sums = np.float64 if kind.exact else None
+    down_of, across_of = _taps(taps_y, mirrored=kind.mirrored_y), _taps(taps_x, mirrored=kind.mirrored_x)
+
+    def entry(plan_at: int, call_at: int, begin: int, end: int, work: int, room: int, total: int) -> None:
+        plan, call = _at(plan_at, _PLAN, 1)[0], _at(call_at, _CALL, 1)[0]
+        rows, columns = _at(plan.rows, _INT, plan.row_count), _at(plan.columns, _INT, plan.column_count)
+        taps = _at(plan.taps, number, taps_y + taps_x)
+        down, across = taps[:taps_y], taps[taps_y:]
+        ssim.ssim_tiles(
+            to_fixed_tuple(call.x, 6), to_fixed_tuple(call.y, 6), _image(mask, call.mask),
+            _image(upstream, call.upstream),
+            (number(call.divisors[0]), number(call.divisors[1])),
+            (rows, columns, plan.pads[0], plan.pads[1], plan.pads[2], plan.pads[3], plan.pads[4], plan.pads[5]),
+            _at(plan.tiles, _INT, (plan.tile_count, 4)),
+            begin, end, plan.channels, plan.pitch,
+            (down_of(down, 1), across_of(across, 1), down_of(down, -1), across_of(across, -1)),
+            (number(plan.constants[0]), number(plan.constants[1]), number(plan.constants[2])),
+            number(call.scale), _number(l1, call.l1),
+            _at(work, number, plan.work_size),
+            _exact(
+                _at(room, sums, plan.room_size), _at(plan.exact_taps, sums, 2 * (plan.pads[4] + plan.pads[5] + 2)),
+                plan.pads[4] + 1, plan.pads[5] + 1, plan.constants[3], plan.uniform != 0,
+            ),
+            _at(total, number, plan.total_size),
+            _at(call.sums, np.float64, (plan.planes, plan.tile_count, 3)),
+            _at(call.ssim_map, ssim_map, _ALL), _at(call.grad_x, grad_x, _ALL), _at(call.grad_y, grad_y, _ALL),
+            _at(call.rim_x, grad_x, _ALL), _at(call.rim_y, grad_y, _ALL),
+        )  # fmt: skip
+
+    return entry
+
+
+def _taps(count: int, *, mirrored: bool) -> Any:
+    """Make what turns an array of taps into a tuple as kernels take it, forwards (1) or backwards (-1)."""
+    if mirrored:
+        return jit(lambda taps, direction: (to_fixed_tuple(taps, count),))
+    return jit(lambda taps, direction: to_fixed_tuple(taps[::direction], count))
+
+
+def _fold(kind: Fold) -> Callable[..., None]:
+    """Write the entry of `ssim.fold`."""
+    number = np.dtype(kind.dtype).type
+
+    def entry(plan_at: int, begin: int, end: int, rim: int, gradient: int) -> None:
+        plan = _at(plan_at, _PLAN, 1)[0]
+        rows, columns = _at(plan.rows, _INT, plan.row_count), _at(plan.columns, _INT, plan.column_count)
+        ssim.fold(
+            rows, columns, plan.pads[0], plan.pads[1], begin, end, _at(rim, number, _ALL), _at(gradient, number, _ALL)
+        )  # fmt: skip
+
+    return entry
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any, like: Any) -> Any:
+    """Take an address as a pointer to numbers of the type `like`."""
+    kind = types.CPointer(like.instance_type)
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64, like), codegen
+
+
+def _at(address: int, like: Any, shape: Any) -> Any:
+    """View memory as an array of the type `like`, or None where that is None; nothing here checks the shape."""
+    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
+
+
+@overload(_at)
+def _(address: int, like: Any, shape: Any) -> Any:
+    def nothing(address: int, like: Any, shape: Any) -> None:
+        return None
+
+    def something(address: int, like: Any, shape: Any) -> Any:
+        return carray(_pointer(address, like), shape)
+
+    return something if wanted(like) else nothing
+
+
+def _exact(room: Any, taps: Any, down: int, across: int, share: float, uniform: Any) -> Any:
+    """Return what `ssim.ssim_tiles` takes as `exact`: None where there is no room."""
+    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
+
+
+@overload(_exact)
+def _(room: Any, taps: Any, down: int, across: int, share: float, uniform: Any) -> Any:
+    def nothing(room: Any, taps: Any, down: int, across: int, share: float, uniform: Any) -> None:
+        return None
+
+    def something(room: Any, taps: Any, down: int, across: int, share: float, uniform: Any) -> Any:
+        back = down + across
+        return room, taps[:down], taps[down:back], taps[back : back + down], taps[back + down :], share, uniform
+
+    return something if wanted(room) else nothing
+
+
+def _image(like: Any, image: Any) -> Any:
+    """Return an image's numbers as a tuple, or None where there is no such image."""
+    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
+
+
+@overload(_image)
+def _(like: Any, image: Any) -> Any:
+    def nothing(like: Any, image: Any) -> None:
+        return None
+
+    def something(like: Any, image: Any) -> Any:
+        return to_fixed_tuple(image, 6)
+
+    return something if wanted(like) else nothing
+
+
+def _number(like: Any, value: float) -> Any:
+    """Return a number of the type `like`, or None where that is None."""
+    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
+
+
+@overload(_number)
+def _(like: Any, value: float) -> Any:
+    def nothing(like: Any, value: float) -> None:
+        return None
+
+    def something(like: Any, value: float) -> Any:
+        return like(value)
+
+    return something if wanted(like) else nothing

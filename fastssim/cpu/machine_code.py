@@ -1,0 +1,146 @@
+"""The machine code of SSIM's kernels: made once for a processor, kept in a file, and called through its address.
+
+Numba's cache would do for the first of these, but a process that reads it loads all of Numba's compiler and, where
+SciPy is installed, SciPy's linear algebra (0.5 s), it notices changes of one source file only, and a call through
+Numba's dispatcher takes 40 to 100 us to unpack its arguments. Here a file is named by a hash of all that decides its
+contents, a process that finds it compiles nothing, and a call takes 1 us.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import threading
+from contextlib import suppress
+from functools import cache, lru_cache, partial
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llvmlite.binding as llvm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fastssim.cpu.kinds import Kind
+
+_HERE = Path(__file__).parent
+_SOURCES = (
+    "buffers.py", "entry.py", "jit.py", "kinds.py", "pixels.py", "simd.py", "ssim.py", "strips.py", "sums.py",
+    "../plan.py",
+)  # fmt: skip
+#  Numba's functions write a result and an exception through their first two arguments; ours have neither.
+_nothing = ctypes.create_string_buffer(16)
+_engines: list[Any] = []  # machine code lives as long as its engine
+_lock = threading.Lock()
+
+
+def _start_anew() -> None:
+    """Forget a lock that another thread of the parent may have held."""
+    global _lock  # noqa: PLW0603  # one lock a process
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
+@lru_cache(maxsize=1024)
+def entry(kind: Kind) -> Callable[..., int]:
+    """Return the entry of a kind, see `fastssim.cpu.entry`.
+
+    It takes integers, or bytes where an address is due, lets other Python threads run, and returns 0, or another number
+    where memory ran out.
+    """
+    with _lock:
+        address = _loaded(kind) or _made(kind)
+    function = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * (2 + kind.arguments))(address)
+    nothing = ctypes.addressof(_nothing)
+    return partial(function, nothing, nothing + 8)
+
+
+def _made(kind: Kind) -> int:
+    """Compile, keep the machine code where a folder can be written, and return the entry's address."""
+    compiled = import_module("fastssim.cpu.entry").compiled(kind)  # loads Numba
+    about = {"symbol": compiled.symbol, "needs": compiled.needs, "sha256": hashlib.sha256(compiled.code).hexdigest()}
+    content = json.dumps(about).encode() + b"\n" + compiled.code
+    for path in _paths(kind):
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with suppress(OSError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                beside.write_bytes(content)
+                beside.replace(path)
+            finally:
+                beside.unlink(missing_ok=True)
+            for other in path.parent.glob(f"{path.name.rpartition('-')[0]}-*"):
+                if other != path:  # of sources that are no longer there
+                    other.unlink(missing_ok=True)
+            break
+    address: int = compiled.address
+    return address
+
+
+def _loaded(kind: Kind) -> int | None:
+    """Return the entry's address in machine code that was kept, or None."""
+    for path in _paths(kind):
+        with suppress(OSError, ValueError, KeyError):
+            first, _, code = path.read_bytes().partition(b"\n")
+            about = json.loads(first)
+            if hashlib.sha256(code).hexdigest() == about["sha256"] and all(map(_known, about["needs"])):
+                engine = _engine()
+                engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+                engine.finalize_object()
+                _engines.append(engine)
+                address: int = engine.get_function_address(about["symbol"])
+                return address
+    return None
+
+
+def _known(function: str) -> bool:
+    """Whether machine code may call a function by its name; Numba's own become known with its runtime."""
+    if llvm.address_of_symbol(function) is None and function.startswith("NRT_"):
+        context = import_module("numba.core.registry").cpu_target.target_context
+        import_module("numba.core.runtime").rtsys.initialize(context)
+    return llvm.address_of_symbol(function) is not None
+
+
+def _engine() -> Any:
+    """Return an engine without any code, which links an object file."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.create_mcjit_compiler(
+        llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine()
+    )
+
+
+def _paths(kind: Kind) -> Iterator[Path]:
+    """Places where the machine code of a kind may be, the best first: where Numba would keep it."""
+    name = f"{kind.name}-{_processor()}-{_sources()}.o"
+    if folder := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(folder) / "fastssim" / name
+        return
+    yield _HERE / "__pycache__" / name
+    with suppress(RuntimeError):  # no home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastssim" / name
+
+
+@cache
+def _sources() -> str:
+    """Return a hash of the sources that machine code is made of."""
+    return _hash(*((_HERE / source).read_text(encoding="utf-8") for source in _SOURCES))
+
+
+@cache
+def _processor() -> str:
+    """Return a hash of the compiler, its settings, the processor, and the place of this package."""
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
+    target = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    return _hash(version("numba"), version("llvmlite"), str(settings), str(target), str(_HERE))
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

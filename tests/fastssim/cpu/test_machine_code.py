@@ -1,0 +1,101 @@
+"""Machine code is made once, kept, checked before it is used, and made again when anything that decides it changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastssim.cpu import launch, machine_code
+from fastssim.cpu.kinds import Fold, March, layout, packer
+
+FOLD = Fold("float32")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    machine_code._processor.cache_clear()
+    yield tmp_path / "fastssim"
+    machine_code._processor.cache_clear()
+
+
+def folded(run):
+    """Fold a rim of ones of a 2 x 3 plane, padded by one pixel on each side and mirrored about the border."""
+    rows, columns = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2, 2])
+    block = packer(launch.PLAN).pack(rows.ctypes.data, 4, columns.ctypes.data, 5, 1, 1, *[0] * 13)
+    plan = np.frombuffer(block, np.uint8)
+    rim, gradient = np.ones(2 * 5 + 2 * 2, np.float32), np.zeros((2, 3), np.float32)
+    assert run(plan.ctypes.data, 0, 1, rim.ctypes.data, gradient.ctypes.data) == 0
+    return gradient.tolist()
+
+
+EXPECTED = [[3.0, 1.0, 3.0]] * 2  # of a corner: its column's, its row's and the corner's copy
+
+
+def test_it_is_made_once_and_loaded_afterwards(folder, monkeypatch):
+    assert folded(machine_code.entry.__wrapped__(FOLD)) == EXPECTED
+    (kept,) = folder.iterdir()
+    monkeypatch.setattr(machine_code, "_made", lambda _: pytest.fail("it is compiled again"))
+    assert folded(machine_code.entry.__wrapped__(FOLD)) == EXPECTED
+    assert list(folder.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}\n", None], ids=["empty", "foreign", "one bit"])
+def test_spoilt_code_is_never_run(folder, damage):
+    machine_code.entry.__wrapped__(FOLD)
+    (kept,) = folder.iterdir()
+    sound = kept.read_bytes()
+    kept.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]) if damage is None else damage)
+    assert machine_code._loaded(FOLD) is None
+    assert folded(machine_code.entry.__wrapped__(FOLD)) == EXPECTED
+    assert machine_code._loaded(FOLD) is not None
+
+
+def test_code_of_former_sources_is_not_taken_and_goes(folder, monkeypatch):
+    machine_code.entry.__wrapped__(FOLD)
+    (former,) = folder.iterdir()
+    monkeypatch.setattr(machine_code, "_sources", lambda: "0123456789abcdef")
+    assert machine_code._loaded(FOLD) is None
+    machine_code.entry.__wrapped__(FOLD)
+    assert [path.name for path in folder.iterdir()] == [former.name.rpartition("-")[0] + "-0123456789abcdef.o"]
+
+
+def test_code_that_calls_what_is_not_there_is_not_linked(folder):
+    machine_code.entry.__wrapped__(FOLD)
+    (kept,) = folder.iterdir()
+    first, _, code = kept.read_bytes().partition(b"\n")
+    about = json.loads(first)
+    about["needs"].append("no_such_function")
+    kept.write_bytes(json.dumps(about).encode() + b"\n" + code)
+    assert machine_code._loaded(FOLD) is None
+
+
+def test_a_process_that_finds_it_loads_no_compiler():
+    program = (
+        "import sys, torch, fastssim\n"
+        "x = torch.rand(1, 1, 30, 41).requires_grad_()\n"
+        "fastssim.ssim(x, x.detach(), window=fastssim.Gaussian((5, 3), 1.5), padding='reflect').backward()\n"
+        "print('fastssim.cpu.entry' in sys.modules)\n"
+    )
+    for _ in range(2):  # the first makes what no test before made
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ, timeout=300
+        )
+    assert done.stdout == "False\n"
+
+
+def test_names_tell_kinds_apart():
+    plain = March("float32", 3, 5, mirrored_y=False, mirrored_x=False, exact=False)
+    others = ({"taps_y": 5, "taps_x": 3}, {"dtype": "float64"}, {"mirrored_y": True}, {"exact": True}, {"l1": True})
+    kinds = [plain, *(plain._replace(**other) for other in others), FOLD]
+    assert len({kind.name for kind in kinds}) == len(kinds)
+
+
+def test_blocks_are_packed_as_kernels_read_them():
+    for fields in (launch.PLAN, launch.CALL):
+        assert layout(fields).itemsize == packer(fields).size == 8 * sum(count for _, count, _ in fields)
