@@ -39,7 +39,7 @@ def compiled(kind: Kind) -> Compiled:
     """Compile the entry of a kind."""
     function = _fold(kind) if isinstance(kind, Fold) else _march(kind)
     signature = (types.int64,) * kind.arguments
-    dispatcher = jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    dispatcher = jit(function)
     dispatcher.compile(signature)
     made = dispatcher.overloads[signature]
     symbol = made.fndesc.llvm_func_name
