@@ -56,8 +56,7 @@ def _march(kind: Any) -> Callable[..., None]:
     """Write the entry of `ssim.ssim_tiles`."""
     number = np.dtype(kind.dtype).type
     taps_y, taps_x = kind.taps_y, kind.taps_x
-    mask, upstream = (_INT if there else None for there in (kind.mask, kind.upstream))
-    l1, ssim_map, grad_x, grad_y = (number if there else None for there in kind[5:])
+    mask, upstream, l1, ssim_map, grad_x, grad_y = (True if there else None for there in kind[3:])
 
     def entry(plan_at: int, call_at: int, begin: int, end: int, work: int, total: int) -> None:
         plan, call = _at(plan_at, _PLAN, 1)[0], _at(call_at, _CALL, 1)[0]
@@ -65,8 +64,7 @@ def _march(kind: Any) -> Callable[..., None]:
         taps = _at(plan.taps, number, taps_y + taps_x)
         down, across = taps[:taps_y], taps[taps_y:]
         ssim.ssim_tiles(
-            to_fixed_tuple(call.x, 6), to_fixed_tuple(call.y, 6), _image(mask, call.mask),
-            _image(upstream, call.upstream),
+            call.x, call.y, _given(mask, call.mask), _given(upstream, call.upstream),
             (number(call.divisors[0]), number(call.divisors[1])),
             (rows, columns, plan.pads[0], plan.pads[1], plan.pads[2], plan.pads[3]),
             _at(plan.tiles, _INT, (plan.tile_count, 4)),
@@ -76,11 +74,12 @@ def _march(kind: Any) -> Callable[..., None]:
                 to_fixed_tuple(down[::-1], taps_y), to_fixed_tuple(across[::-1], taps_x),
             ),
             (number(plan.constants[0]), number(plan.constants[1]), number(plan.constants[2])),
-            number(call.scale), _number(l1, call.l1),
+            number(call.scale), _given(l1, number(call.l1)),
             _at(work, number, plan.work_size), _at(total, number, plan.total_size),
             _at(call.sums, np.float64, (plan.planes, plan.tile_count, 3)),
-            _at(call.ssim_map, ssim_map, 1), _at(call.grad_x, grad_x, 1), _at(call.grad_y, grad_y, 1),
-            _at(call.rim_x, grad_x, 1), _at(call.rim_y, grad_y, 1),
+            _given(ssim_map, _at(call.ssim_map, number, 1)),
+            _given(grad_x, _at(call.grad_x, number, 1)), _given(grad_y, _at(call.grad_y, number, 1)),
+            _given(grad_x, _at(call.rim_x, number, 1)), _given(grad_y, _at(call.rim_y, number, 1)),
         )  # fmt: skip
 
     return entry
@@ -111,49 +110,23 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
     return kind(types.int64, like), codegen
 
 
+@jit
 def _at(address: int, like: Any, shape: Any) -> Any:
-    """View memory as an array of the type `like`, or None where that is None; nothing here checks the shape."""
+    """View memory as an array of the type `like`; nothing here checks the shape."""
+    return carray(_pointer(address, like), shape)
+
+
+def _given(there: Any, value: Any) -> Any:
+    """Return a value, or None where `there` is None."""
     raise NotImplementedError  # kernels call what follows; its type says whether there is anything
 
 
-@overload(_at)
-def _(address: int, like: Any, shape: Any) -> Any:
-    def nothing(address: int, like: Any, shape: Any) -> None:
+@overload(_given)
+def _(there: Any, value: Any) -> Any:
+    def nothing(there: Any, value: Any) -> None:
         return None
 
-    def something(address: int, like: Any, shape: Any) -> Any:
-        return carray(_pointer(address, like), shape)
+    def something(there: Any, value: Any) -> Any:
+        return value
 
-    return something if wanted(like) else nothing
-
-
-def _image(like: Any, image: Any) -> Any:
-    """Return an image's numbers as a tuple, or None where there is no such image."""
-    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
-
-
-@overload(_image)
-def _(like: Any, image: Any) -> Any:
-    def nothing(like: Any, image: Any) -> None:
-        return None
-
-    def something(like: Any, image: Any) -> Any:
-        return to_fixed_tuple(image, 6)
-
-    return something if wanted(like) else nothing
-
-
-def _number(like: Any, value: float) -> Any:
-    """Return a number of the type `like`, or None where that is None."""
-    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
-
-
-@overload(_number)
-def _(like: Any, value: float) -> Any:
-    def nothing(like: Any, value: float) -> None:
-        return None
-
-    def something(like: Any, value: float) -> Any:
-        return like(value)
-
-    return something if wanted(like) else nothing
+    return something if wanted(there) else nothing
