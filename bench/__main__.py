@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def _measure(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None
 
 def _measure_one(name: str, suite: Suite, peers: list[str], given: argparse.Namespace) -> None:
     """Run one suite, print its tables and keep its results."""
+    start = time.perf_counter()
     rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
     measured = suite.run(
         peers,
@@ -94,6 +96,7 @@ def _measure_one(name: str, suite: Suite, peers: list[str], given: argparse.Name
     )
     content: dict[str, Any] = {**results.describe(), "suite": name, "quick": given.quick, "rounds": rounds, **measured}
     print(results.section("this run", content), flush=True)
+    _say(f"{name}: took {time.perf_counter() - start:.0f} s")
     if given.out is not None:
         results.write(given.out / f"{name}.json", content)
         _say(f"{name}: results in {given.out / f'{name}.json'}")

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ROUND_SECONDS = 0.02  # a sample repeats a short function until it lasts this long
-FEWEST = 3  # samples of a function that takes too long for more
 LONGEST = 6.0  # seconds of one function's samples after which the rest of its rounds is left out
+LONG = 2.0  # seconds of a call that is not made for nothing: the one that tells how long it takes is a sample, too
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     Returns
     -------
     dict of str to list of float
-        Seconds of one call, `rounds` samples each; fewer, but the first three, of a function that takes long.
+        Seconds of one call, `rounds` samples each; fewer, but at least one, of a function that takes long.
 
     Examples
     --------
@@ -45,15 +45,17 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     3
     """
     repeats = {}
+    samples: dict[str, list[float]] = {name: [] for name in functions}
     for name, function in functions.items():
         function()
         once = seconds(function, 1)
         repeats[name] = max(1, round(ROUND_SECONDS / max(once, 1e-7))) if math.isfinite(once) else 1
-    samples: dict[str, list[float]] = {name: [] for name in functions}
+        if once > LONG:
+            samples[name].append(once)
     for _ in range(rounds):
         for name, function in functions.items():
             taken = samples[name]
-            if len(taken) < FEWEST or sum(taken) * repeats[name] < LONGEST:
+            if sum(taken) * repeats[name] < LONGEST:
                 taken.append(seconds(function, repeats[name]))
     return samples
 

@@ -144,15 +144,14 @@ def timed(
     for name, row in rows.items():
         if "absent" not in row:
             call = attempt(make[name])
-            reason = call if isinstance(call, str) else attempt(call)
-            if isinstance(reason, str):
-                row["absent"] = reason
+            if isinstance(call, str):
+                row["absent"] = call
             else:
                 calls[name] = call
     failed: dict[str, str] = {}
     samples = interleaved({name: _Guarded(call, name, failed) for name, call in calls.items()}, rounds)
     for name, row in rows.items():
-        if name in failed:  # a later call: training has changed its input, say
+        if name in failed:
             row["absent"] = failed[name]
         elif name in samples:
             row.update(summary(samples[name]))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TABLES = ("bench.peers:SSIM",)
 KINDS = {"forward": "bench.tasks:forward", "forward + gradient": "bench.tasks:gradient"}
 SAMPLES = 3  # beside the first, of calls that take less than a second
-POINT_SECONDS = 10.0  # a point that is expected to take longer is left out
+POINT_SECONDS = 5.0  # a point that is expected to take longer is left out
 SHARE = 0.75  # of the free memory that one process may take
 
 

@@ -33,7 +33,7 @@ def run(
 
     ``import_ms`` counts from a process that has imported torch. The first call takes the gradient where there is one.
     """
-    times = 1 if quick else min(rounds, 5)
+    times = 1 if quick else min(rounds, 3)
     x, y = images(CASE)
     rows = []
     with Calls() as calls:

@@ -40,7 +40,7 @@ def compiled(kind: Kind) -> Compiled:
     """Compile the entry of a kind."""
     function = _fold(kind) if isinstance(kind, Fold) else _march(kind)
     signature = (types.int64,) * kind.arguments
-    dispatcher = jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    dispatcher = jit(function)
     dispatcher.compile(signature)
     made = dispatcher.overloads[signature]
     symbol = made.fndesc.llvm_func_name
@@ -57,9 +57,7 @@ def _march(kind: Any) -> Callable[..., None]:
     """Write the entry of `ssim.ssim_tiles`."""
     number = np.dtype(kind.dtype).type
     taps_y, taps_x = kind.taps_y, kind.taps_x
-    mask, upstream = (_INT if there else None for there in (kind.mask, kind.upstream))
-    l1, ssim_map, grad_x, grad_y = (number if there else None for there in kind[8:])
-    sums = np.float64 if kind.exact else None
+    exact, mask, upstream, l1, ssim_map, grad_x, grad_y = (True if there else None for there in kind[5:])
     down_of, across_of = _taps(taps_y, mirrored=kind.mirrored_y), _taps(taps_x, mirrored=kind.mirrored_x)
 
     def entry(plan_at: int, call_at: int, begin: int, end: int, work: int, room: int, total: int) -> None:
@@ -67,25 +65,28 @@ def _march(kind: Any) -> Callable[..., None]:
         rows, columns = _at(plan.rows, _INT, plan.row_count), _at(plan.columns, _INT, plan.column_count)
         taps = _at(plan.taps, number, taps_y + taps_x)
         down, across = taps[:taps_y], taps[taps_y:]
+        high, wide = plan.pads[4] + 1, plan.pads[5] + 1
+        exact_taps = _at(plan.exact_taps, np.float64, 2 * (high + wide))
         ssim.ssim_tiles(
-            to_fixed_tuple(call.x, 6), to_fixed_tuple(call.y, 6), _image(mask, call.mask),
-            _image(upstream, call.upstream),
+            call.x, call.y, _given(mask, call.mask), _given(upstream, call.upstream),
             (number(call.divisors[0]), number(call.divisors[1])),
             (rows, columns, plan.pads[0], plan.pads[1], plan.pads[2], plan.pads[3], plan.pads[4], plan.pads[5]),
             _at(plan.tiles, _INT, (plan.tile_count, 4)),
             begin, end, plan.channels, plan.pitch,
             (down_of(down, 1), across_of(across, 1), down_of(down, -1), across_of(across, -1)),
             (number(plan.constants[0]), number(plan.constants[1]), number(plan.constants[2])),
-            number(call.scale), _number(l1, call.l1),
+            number(call.scale), _given(l1, number(call.l1)),
             _at(work, number, plan.work_size),
-            _exact(
-                _at(room, sums, plan.room_size), _at(plan.exact_taps, sums, 2 * (plan.pads[4] + plan.pads[5] + 2)),
-                plan.pads[4] + 1, plan.pads[5] + 1, plan.constants[3], plan.uniform != 0,
-            ),
+            _given(exact, (
+                _at(room, np.float64, plan.room_size), exact_taps[:high], exact_taps[high : high + wide],
+                exact_taps[high + wide : high + wide + high], exact_taps[high + wide + high :],
+                plan.constants[3], plan.uniform != 0,
+            )),
             _at(total, number, plan.total_size),
             _at(call.sums, np.float64, (plan.planes, plan.tile_count, 3)),
-            _at(call.ssim_map, ssim_map, _ALL), _at(call.grad_x, grad_x, _ALL), _at(call.grad_y, grad_y, _ALL),
-            _at(call.rim_x, grad_x, _ALL), _at(call.rim_y, grad_y, _ALL),
+            _given(ssim_map, _at(call.ssim_map, number, _ALL)),
+            _given(grad_x, _at(call.grad_x, number, _ALL)), _given(grad_y, _at(call.grad_y, number, _ALL)),
+            _given(grad_x, _at(call.rim_x, number, _ALL)), _given(grad_y, _at(call.rim_y, number, _ALL)),
         )  # fmt: skip
 
     return entry
@@ -123,66 +124,23 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
     return kind(types.int64, like), codegen
 
 
+@jit
 def _at(address: int, like: Any, shape: Any) -> Any:
-    """View memory as an array of the type `like`, or None where that is None; nothing here checks the shape."""
+    """View memory as an array of the type `like`; nothing here checks the shape."""
+    return carray(_pointer(address, like), shape)
+
+
+def _given(there: Any, value: Any) -> Any:
+    """Return a value, or None where `there` is None."""
     raise NotImplementedError  # kernels call what follows; its type says whether there is anything
 
 
-@overload(_at)
-def _(address: int, like: Any, shape: Any) -> Any:
-    def nothing(address: int, like: Any, shape: Any) -> None:
+@overload(_given)
+def _(there: Any, value: Any) -> Any:
+    def nothing(there: Any, value: Any) -> None:
         return None
 
-    def something(address: int, like: Any, shape: Any) -> Any:
-        return carray(_pointer(address, like), shape)
+    def something(there: Any, value: Any) -> Any:
+        return value
 
-    return something if wanted(like) else nothing
-
-
-def _exact(room: Any, taps: Any, down: int, across: int, share: float, uniform: Any) -> Any:
-    """Return what `ssim.ssim_tiles` takes as `exact`: None where there is no room."""
-    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
-
-
-@overload(_exact)
-def _(room: Any, taps: Any, down: int, across: int, share: float, uniform: Any) -> Any:
-    def nothing(room: Any, taps: Any, down: int, across: int, share: float, uniform: Any) -> None:
-        return None
-
-    def something(room: Any, taps: Any, down: int, across: int, share: float, uniform: Any) -> Any:
-        back = down + across
-        return room, taps[:down], taps[down:back], taps[back : back + down], taps[back + down :], share, uniform
-
-    return something if wanted(room) else nothing
-
-
-def _image(like: Any, image: Any) -> Any:
-    """Return an image's numbers as a tuple, or None where there is no such image."""
-    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
-
-
-@overload(_image)
-def _(like: Any, image: Any) -> Any:
-    def nothing(like: Any, image: Any) -> None:
-        return None
-
-    def something(like: Any, image: Any) -> Any:
-        return to_fixed_tuple(image, 6)
-
-    return something if wanted(like) else nothing
-
-
-def _number(like: Any, value: float) -> Any:
-    """Return a number of the type `like`, or None where that is None."""
-    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
-
-
-@overload(_number)
-def _(like: Any, value: float) -> Any:
-    def nothing(like: Any, value: float) -> None:
-        return None
-
-    def something(like: Any, value: float) -> Any:
-        return like(value)
-
-    return something if wanted(like) else nothing
+    return something if wanted(there) else nothing

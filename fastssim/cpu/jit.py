@@ -16,14 +16,14 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """Compile `function` at its first call, or with the kernel that calls it."""
-    return numba.njit(**_OPTIONS, **options)(function)
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile `function` with the entry that calls it, see `fastssim.cpu.entry`; Python cannot call it."""
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
 def kept(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call and keep the machine code on disk where a folder can be written."""
     try:
-        return jit(function, cache=True)
+        return numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
-        return jit(function)
+        return numba.njit(**_OPTIONS)(function)

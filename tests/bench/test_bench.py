@@ -111,16 +111,23 @@ def test_rounds_are_interleaved():
     assert squeezed[-4:] == ["a", "b", "a", "b"]
 
 
-def test_what_takes_long_has_fewer_samples():
+@pytest.mark.parametrize(("seconds", "count", "calls"), [(0.5, 6, 7), (1.9, 4, 5), (4.0, 2, 2), (30.0, 1, 1)])
+def test_what_takes_long_is_called_less_often(seconds, count, calls):
     class Slow:
+        def __init__(self):
+            self.timed = 0
+
         def __call__(self):
             return None
 
         def seconds(self, repeats):
-            return 4.0 * repeats
+            self.timed += 1
+            return seconds * repeats
 
-    samples = harness.interleaved({"slow": Slow(), "quick": lambda: None}, rounds=6)
-    assert len(samples["slow"]) == 3
+    slow = Slow()
+    samples = harness.interleaved({"slow": slow, "quick": lambda: None}, rounds=6)
+    assert samples["slow"] == [seconds] * count
+    assert slow.timed == calls
     assert len(samples["quick"]) == 6
 
 

@@ -95,6 +95,7 @@ def test_a_subclass_stays_one():
 
 
 @pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # shapes are checked once, for the traced images
 def test_a_trace_holds_the_operator_not_its_result():
     x, y, other = torch.rand(3, 1, 1, 14, 13)
     traced = torch.jit.trace(lambda a, b: fastssim.ssim(a, b, window=WINDOW), (x, y))
