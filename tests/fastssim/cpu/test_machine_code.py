@@ -27,8 +27,9 @@ def folder(tmp_path, monkeypatch):
 def folded(run):
     """Fold a rim of ones of a 2 x 3 plane, padded by one pixel on each side and mirrored about the border."""
     rows, columns = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2, 2])
-    block = packer(launch.PLAN).pack(rows.ctypes.data, 4, columns.ctypes.data, 5, 1, 1, *[0] * 13)
-    plan = np.frombuffer(block, np.uint8)
+    plan = np.zeros(1, layout(launch.PLAN))
+    plan["rows"], plan["row_count"], plan["columns"], plan["column_count"] = rows.ctypes.data, 4, columns.ctypes.data, 5
+    plan["pads"][:, :2] = 1
     rim, gradient = np.ones(2 * 5 + 2 * 2, np.float32), np.zeros((2, 3), np.float32)
     assert run(plan.ctypes.data, 0, 1, rim.ctypes.data, gradient.ctypes.data) == 0
     return gradient.tolist()
