@@ -241,7 +241,7 @@ _NO_SECOND = (
 def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
     """Return an operator, or its function itself where nothing looks on: torch's dispatch takes 30 us.
 
-    What looks on are a compiler, a tracer, a mode, a transform (whose tensors are of torch's own class), a subclass.
+    What looks on are a compiler, a tracer, a profiler, a mode, a subclass, a transform (whose tensors are torch's own).
     """
     if (
         torch.compiler.is_compiling()
@@ -252,6 +252,7 @@ def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
         or torch._C._len_torch_dispatch_stack()  # noqa: SLF001  # torch has no public words for these
         or torch._C._are_functorch_transforms_active()  # noqa: SLF001
         or torch._C._is_tracing()  # noqa: SLF001
+        or torch.autograd._profiler_enabled()  # noqa: SLF001
     ):
         return getattr(_ops, name)
     return _ON_CPU[name]

@@ -81,6 +81,13 @@ def test_a_mode_sees_the_operators_and_nothing_comes_out_differently():
         assert torch.equal(direct, dispatched)
 
 
+def test_a_profile_names_the_operators():
+    x = torch.rand(1, 1, 14, 13)
+    with torch.autograd.profiler.profile() as profile:
+        fastssim.ssim(x, x, window=WINDOW)
+    assert "fastssim::ssim_mean" in {event.name for event in profile.function_events}
+
+
 class Named(torch.Tensor):
     """A subclass of tensors."""
 
