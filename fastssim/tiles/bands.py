@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastssim.tiles.extraction import take
+from fastssim.tiles.memory import Memory
 from fastssim.tiles.storage import bits, check, in_memory
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Bands:
         self._image = image
         self._flat = len(shape) == 2
         self._grid = grid
+        self._memory = Memory()
+        self._origins = grid.origins + np.array([side[0] for side in grid.halo])
         self.at_hand = in_memory(image) and grid.border == "flush"  # rows need not be read, only looked at
         self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
         self._band: NDArray[Any] | None = None
@@ -74,11 +77,8 @@ class Bands:
         """Cut the tiles first .. end-1 of the grid out of a band that begins with the row of tiles `row`."""
         from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
-        geometry, across = self._grid.geometry, self._grid.shape[1]
-        rows, columns = np.array(geometry.rows), np.array(geometry.columns)
-        down, right = np.divmod(np.arange(first, end), across)
-        origins = np.stack([rows[down] - rows[row], columns[right]], axis=1)
-        tiles = np.empty((end - first, band.shape[0], *self._grid.tile_shape), band.dtype)
+        origins = self._origins[first:end] - (self._origins[row * self._grid.shape[1], 0], 0)
+        tiles: NDArray[Any] = self._memory.empty((end - first, band.shape[0], *self._grid.tile_shape), band.dtype)
         tile_launch.copy(band, origins, tiles)
         return tiles
 

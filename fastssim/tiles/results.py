@@ -76,7 +76,11 @@ class Results:
         maps = [self._checked(value, first, end, names) for value in values]
         if self._keys is None:
             self._prepare(keys, maps, type(returned))
-        return [blender.add(value) for value, blender in zip(maps, self._blenders, strict=True)]
+        finished = [blender.add(value) for value, blender in zip(maps, self._blenders, strict=True)]
+        for value, blender in zip(maps, self._blenders, strict=True):
+            if not blender.finite or self._options["reduction"] in ("max", "min"):
+                self._check_finite(value, first)
+        return finished
 
     def write(self, finished: list[list[Rows]]) -> int:
         """Write finished rows; return the image's row that they reach."""
@@ -89,7 +93,7 @@ class Results:
         return reached
 
     def _checked(self, value: Any, first: int, end: int, names: str) -> Any:
-        """Take one map as a tensor or an array, of tiles as many as were given, all finite."""
+        """Take one map as a tensor or an array, of tiles as many as were given."""
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu()
         elif not isinstance(value, np.ndarray):
@@ -106,12 +110,15 @@ class Results:
                     "fn returned bfloat16, which NumPy does not have; convert it, or give the image as a tensor"
                 )
             value = value.numpy()
-        if not finite(value):
-            for number, tile in enumerate(value, start=first):
-                if not finite(tile):
-                    row, column = self._grid.origins[number]
-                    raise ValueError(f"fn returned NaN or infinity for tile {number}, at row {row}, column {column}")
         return value
+
+    def _check_finite(self, tiles: Any, first: int) -> None:
+        """Refuse NaN and infinity; names the tile, the first of which has the number `first`."""
+        if finite(tiles):
+            return
+        number = next(number for number, tile in enumerate(tiles, start=first) if not finite(tile))
+        row, column = self._grid.origins[number]
+        raise ValueError(f"fn returned NaN or infinity for tile {number}, at row {row}, column {column}")
 
     def _prepare(self, keys: list[Any], maps: list[Any], kind: type) -> None:
         """Make blenders and arrays for the maps of the first call."""

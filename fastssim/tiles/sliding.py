@@ -79,7 +79,8 @@ def sliding_window(
     Raises
     ------
     TypeError, ValueError
-        If an argument is none of the above, or `fn` returns another shape, another dtype, NaN or infinity.
+        If an argument is none of the above, or `fn` returns another shape, another dtype, or, inside the image, NaN
+        or infinity.
     RuntimeError
         If `fn` raises: names the tiles, with the error as cause.
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from fastssim.tiles.blending import check_reduction
+from fastssim.tiles.memory import Memory
 from fastssim.tiles.plan import NO_SUMS, Sums, make_plan
-from fastssim.tiles.storage import check, check_pixels, deviation_dtype, empty, stored
+from fastssim.tiles.storage import check, check_pixels, deviation_dtype, stored
 from fastssim.tiles.windows import window_key
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class Blender:
         Number of the tile that is to come first.
     finished : int
         Rows of the image above this one are done.
+    finite : bool
+        Whether the tiles added last were free of NaN and infinity inside the image, as their sums show; always true
+        for "max" and "min", which are not looked at.
 
     Raises
     ------
@@ -88,10 +92,12 @@ class Blender:
         self._plan = make_plan(tuple(grid.geometry), *window_key(window, grid.tile_shape))
         self._channels = channels
         self._reduction = reduction
+        self._memory = Memory()
         self._band_in = self._band_out = self._carry = NO_SUMS
         self._block: tuple[Any, ...] = ()
         self._due = self.first_tile = int(self._plan.down.first[grid.geometry.top + first_row]) * grid.shape[1]
         self.finished = first_row
+        self.finite = True
 
     @property
     def dtypes(self) -> tuple[Any, ...]:
@@ -138,6 +144,7 @@ class Blender:
             raise ValueError("tiles require a gradient, which a Blender does not carry through: call .detach() first")
         pixels = np.ascontiguousarray(stored(tiles))
         across = self._grid.shape[1]
+        self.finite = True
         finished = []
         while len(pixels):
             row, column = divmod(self._due, across)
@@ -161,13 +168,13 @@ class Blender:
         end = g.height if last else max(min(int(plan.down.origins[ib]) - g.top, g.height), self.finished)
         if ja == 0:
             shape = (self._channels, end - self.finished, g.width)
-            self._block = tuple(empty(shape, dtype) for dtype in self.dtypes)
+            self._block = tuple(self._memory.empty(shape, dtype) for dtype in self.dtypes)
             overlap = _overlap(plan.down.origins, ib, g.tile_height)
             self._band_out = self._sums(plan.down.origins, ib, (overlap, g.canvas_width))
         overlap = _overlap(plan.across.origins, jb, g.tile_width)
         carry = self._sums(plan.across.origins, jb, (g.tile_height, overlap))
         blocks = [stored(block) for block in self._block]
-        tile_launch.gather(
+        self.finite &= tile_launch.gather(
             plan,
             tiles,
             self._reduction,
@@ -191,7 +198,8 @@ class Blender:
         if not min(shape):
             return NO_SUMS
         states = 3 if self._reduction == "mean_std" else 1
-        return Sums(np.empty((states, self._channels, *shape)), int(origins[next_tile]))
+        values = self._memory.empty((states, self._channels, *shape), np.dtype(np.float64))
+        return Sums(values, int(origins[next_tile]))
 
 
 def _overlap(origins: NDArray[np.int64], next_tile: int, length: int) -> int:
