@@ -98,18 +98,23 @@ def scatter(
     tiles: Any,  # (N, stop - first, C, h, w) contiguous
     *,
     first: int = 0,
+    first_row: int = 0,
     weighted: bool,
 ) -> None:
-    """Cut tiles out of images, or write the adjoint of `gather` with "mean": every tile's weights times the image."""
+    """Cut tiles out of images, or write the adjoint of `gather` with "mean": every tile's weights times the image.
+
+    first: number of the first tile. first_row: canvas row that the image begins with.
+    """
     g = plan.geometry
     n, count, channels = tiles.shape[:3]
     kind = TYPES[device.dtype(image)] if weighted else _WORDS[device.itemsize(image)]
     made = scatter_instance(kind, g.tile_width, weighted=weighted, full=weighted and plan.full is not None)
     strips = -(-g.tile_width // made["THREADS"])
+    steps = device.strides(image)
     fields: dict[str, Any] = {
         **_shared(device, device.place(image), plan),
-        **dict(zip(("step_n", "step_c", "step_y", "step_x"), device.strides(image), strict=True)),
-        "image": device.pointer(image),
+        **dict(zip(("step_n", "step_c", "step_y", "step_x"), steps, strict=True)),
+        "image": device.pointer(image) - first_row * steps[2] * device.itemsize(image),
         "tiles": device.pointer(tiles),
         "channels": channels,
         "first": first,
@@ -143,7 +148,7 @@ def _tables(device: Any, place: Hashable, plan: Plan) -> _Tables:
     )
 
 
-def _shared(device: Device, place: Hashable, plan: Plan) -> dict[str, int]:
+def _shared(device: Any, place: Hashable, plan: Plan) -> dict[str, int]:
     """Fields that both kernels have in common."""
     g = plan.geometry
     tables = _tables(device, place, plan)
