@@ -22,6 +22,8 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "opencv": ("opencv-contrib-python-headless==5.0.0.93",),  # 70 MB, and shares its files with other OpenCVs
     "piq": ("piq==0.8.0",),  # asks for torchvision, which its SSIM does not use
     "piqa": ("piqa==1.3.2",),  # likewise
+    "pytorch-toolbelt": ("pytorch-toolbelt==0.8.0", "opencv-python-headless==5.0.0.93"),  # for its tiles alone
+    "tiler": ("tiler==0.6.0", "tqdm==4.70.1"),  # would bring another NumPy
 }
 ROOT = Path(sys.prefix) / "peers"
 

@@ -1,17 +1,11 @@
-"""Cut out, blend and slide over overlapping tiles, against what people use for it, on the CPU.
-
-The peers are installed without their dependencies, which would bring another torch or torchvision:
-``pip install --no-deps monai==1.6.1 tiler==0.6.0 pytorch-toolbelt==0.8.0 opencv-python-headless tqdm``. One that is
-absent is left out of the table and named there.
-"""
+"""Cut out, blend and slide over overlapping tiles, against what people use for it, on the CPU."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +14,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from bench import peers as scores
 from bench import roofline
-from bench.measure import attempt, timed
+from bench.calls import Calls
+from bench.measure import Row, attempt, timed
 from fastssim.tiles import TileGrid, blend, extract, sliding_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
 BATCH = 64  # tiles that the function of a sliding window gets at a time
 VALUE_TOLERANCE = 1e-5  # all do nothing to the image, which must come out again
@@ -55,20 +51,11 @@ CASES = (Case(512), Case(2048, quick=False))
 
 
 @dataclass(frozen=True)
-class Peer:
+class Peer(scores.Peer):
     """One library; for each kind that it does, a function of (case, image (1, 1, H, W)) makes the call to time."""
 
-    name: str
-    package: str
-    kinds: dict[str, Callable[[Case, torch.Tensor], Callable[[], torch.Tensor]]]
-
-    @property
-    def version(self) -> str:
-        """The installed version, or "not installed"."""
-        try:
-            return version(self.package)
-        except PackageNotFoundError:
-            return "not installed"
+    devices: tuple[str, ...] = ("cpu",)
+    kinds: dict[str, Callable[[Case, torch.Tensor], Callable[[], torch.Tensor]]] = field(default_factory=dict)
 
 
 def _same(tiles: Any) -> Any:
@@ -167,29 +154,63 @@ def _toolbelt_tiles() -> Any:
     return module
 
 
+def _loaded(module: str) -> Any:
+    return import_module(module)
+
+
 EXTRACT, BLEND = "extract", "blend, uniform"
 UNIFORM, FADING = "sliding window, uniform", "sliding window, fading weights"
 PEERS = (
     Peer(
         "fastssim",
         "fastssim",
-        {EXTRACT: _own_extract, BLEND: _own_blend, UNIFORM: _own_slide("uniform"), FADING: _own_slide("gaussian")},
+        partial(_loaded, "fastssim.tiles"),
+        kinds={
+            EXTRACT: _own_extract,
+            BLEND: _own_blend,
+            UNIFORM: _own_slide("uniform"),
+            FADING: _own_slide("gaussian"),
+        },
     ),
-    Peer("torch", "torch", {EXTRACT: _unfold, BLEND: _fold}),
-    Peer("monai", "monai", {UNIFORM: _monai("constant"), FADING: _monai("gaussian")}),
-    Peer("tiler", "tiler", {UNIFORM: _tiler("boxcar"), FADING: _tiler("triang")}),
-    Peer("pytorch-toolbelt", "pytorch-toolbelt", {UNIFORM: _toolbelt("mean"), FADING: _toolbelt("pyramid")}),
+    Peer("torch", "torch", partial(_loaded, "torch"), kinds={EXTRACT: _unfold, BLEND: _fold}),
+    Peer(
+        "monai",
+        "monai",
+        partial(_loaded, "monai.inferers"),
+        environment="monai",
+        kinds={UNIFORM: _monai("constant"), FADING: _monai("gaussian")},
+    ),
+    Peer(
+        "tiler",
+        "tiler",
+        partial(_loaded, "tiler"),
+        environment="tiler",
+        kinds={UNIFORM: _tiler("boxcar"), FADING: _tiler("triang")},
+    ),
+    Peer(
+        "pytorch-toolbelt",
+        "pytorch-toolbelt",
+        _toolbelt_tiles,
+        environment="pytorch-toolbelt",
+        kinds={UNIFORM: _toolbelt("mean"), FADING: _toolbelt("pyramid")},
+    ),
 )
+TABLES, TASK = ("bench.tiles:PEERS",), "bench.tiles:prepare"
+
+
+def prepare(peer: Peer, image: torch.Tensor, kind: str, tile: int, stride: int) -> Callable[[], torch.Tensor]:
+    """Make the task: one kind of call on a square image, also in a peer's own process."""
+    return peer.kinds[kind](Case(image.shape[-1], tile, stride), image)
 
 
 def run(
-    peers: Iterable[str], *, quick: bool, rounds: int, announce: Callable[[str], object] = lambda _: None
+    peers: Collection[str], *, quick: bool, rounds: int, announce: Callable[[str], object] = lambda _: None
 ) -> dict[str, Any]:
     """Time the named peers on every case.
 
     Parameters
     ----------
-    peers : iterable of str
+    peers : collection of str
         Names of `PEERS`.
     quick : bool
         Leave out the cases that take long.
@@ -204,25 +225,33 @@ def run(
         ``roofline`` and ``rows``, see `bench.results`. The roofline counts each tile and the image once: read or
         written in `extract` and `blend`; in a sliding window, whose tiles need not leave the cache, the image alone.
     """
-    names = set(peers)
     limits = roofline.measure()
-    rows: list[dict[str, Any]] = []
-    for case in CASES:
-        if quick and not case.quick:
-            continue
-        for kind in (EXTRACT, BLEND, UNIFORM, FADING):
-            announce(f"{case.name}: {kind}")
-            chosen = [peer for peer in PEERS if peer.name in names and kind in peer.kinds]
-            rows += _measure(case, kind, chosen, limits, rounds)
+    rows: list[Row] = []
+    with Calls() as calls:
+        for case in [case for case in CASES if case.quick or not quick]:
+            image = torch.rand(1, 1, case.size, case.size, generator=torch.Generator().manual_seed(0))
+            calls.inputs(image=image)
+            for kind in (EXTRACT, BLEND, UNIFORM, FADING):
+                announce(f"{case.name}: {kind}")
+                able = [peer for peer in PEERS if peer.name in peers and kind in peer.kinds]
+                rows += _measure(calls, case, kind, able, image, limits, rounds)
     return {"roofline": vars(limits), "rows": rows}
 
 
-def _measure(case: Case, kind: str, peers: list[Peer], limits: roofline.Roofline, rounds: int) -> list[dict[str, Any]]:
+def _measure(
+    calls: Calls,
+    case: Case,
+    kind: str,
+    peers: list[Peer],
+    image: torch.Tensor,
+    limits: roofline.Roofline,
+    rounds: int,
+) -> list[Row]:
     """Check that every peer gives the image, or its tiles, and time them together."""
-    image = torch.rand(1, 1, case.size, case.size, generator=torch.Generator().manual_seed(0))
     expected = extract(image[0], case.grid).reshape(len(case.grid), -1) if kind == EXTRACT else image[0]
-    made = {peer.name: partial(peer.kinds[kind], case, image) for peer in peers}
-    checks = {name: _check(make, expected, kind) for name, make in made.items()}
+    options = {"kind": kind, "tile": case.tile, "stride": case.stride}
+    made = {peer.name: partial(calls.make, peer, TABLES[0], TASK, **options) for peer in peers}
+    checks = {name: _check(call, expected, kind) for name, call in made.items()}
     pixels = case.size**2
     moved = 4 * (2 * pixels if kind in (UNIFORM, FADING) else pixels + len(case.grid) * case.tile**2)
     rows = timed({"case": case.name, "kind": kind}, peers, made, checks, rounds)
@@ -233,10 +262,9 @@ def _measure(case: Case, kind: str, peers: list[Peer], limits: roofline.Roofline
     return rows
 
 
-def _check(make: Callable[[], Callable[[], torch.Tensor]], expected: torch.Tensor, kind: str) -> dict[str, Any]:
+def _check(make: Callable[[], Callable[[], Any]], expected: torch.Tensor, kind: str) -> Row:
     """Compare what a peer gives with what must come out."""
-    call = attempt(make)
-    found = call if isinstance(call, str) else attempt(call)
+    found = attempt(lambda: torch.as_tensor(make()()))
     if isinstance(found, str):
         return {"absent": found}
     if kind == EXTRACT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
 _ROWS = 64  # of a slab
+_FEW = 32  # tiles over a pixel: with more, what is asked for ahead is gone again before it is used
+_TILES_AHEAD, _ROWS_AHEAD = 3, 2
+_SPANS = 16  # taken down the rows together where more tiles cover a pixel: their tiles' rows stay in the first cache
 _TILES = 16  # of a slab
 _WORDS = 1 << 17  # of a slab
 
@@ -32,8 +36,10 @@ def gather(
     rows: tuple[int, int] | None = None,
     band: tuple[Sums, Sums] = (NO_SUMS, NO_SUMS),
     carry: tuple[Sums, Sums] = (NO_SUMS, NO_SUMS),
-) -> None:
-    """Blend the canvas rows `rows` as far as the tiles of `part` allow.
+) -> bool:
+    """Blend the canvas rows `rows` as far as the tiles of `part` allow; tell whether all sums are finite.
+
+    For "max" and "min", which may drop what is infinite, this is always true.
 
     Parameters
     ----------
@@ -51,22 +57,7 @@ def gather(
     tile_plane = g.tile_height * g.tile_width
     tile_step = channels * tile_plane
     row_step = tile_step * (at_hand.j1 - at_hand.j0)
-    down, across = plan.down, plan.across
-    tile_rows = (np.arange(len(down.origins)) - at_hand.i0) * row_step - down.origins * g.tile_width
-    tile_columns = (np.arange(len(across.origins)) - at_hand.j0) * tile_step - across.origins
-    if plan.full is None:
-        weight_rows = down.kinds * g.tile_height - down.origins
-        weight_columns = across.kinds * g.tile_width - across.origins
-    else:
-        weight_rows, weight_columns = -down.origins * g.tile_width, -across.origins
-    tables = kernels.Tables(
-        np.stack([tile_rows, weight_rows], axis=1),
-        np.stack([tile_columns, weight_columns], axis=1),
-        down.weights.reshape(-1),
-        across.weights.reshape(-1),
-        None if plan.full is None else plan.full.reshape(-1),
-    )
-    covered = np.stack([down.first, down.last], axis=1)
+    tables, covered, few = _tables(plan, row_step, tile_step)
     band_in, band_out, carry_in, carry_out = (sums.values for sums in (*band, *carry))
     sinks = kernels.Sinks(
         band_in.reshape(-1),
@@ -81,6 +72,7 @@ def gather(
     edges = [*range(y0, y1, _ROWS), y1]
     blocks = len(edges) - 1
     flat = tiles.reshape(-1)
+    found = [0] * (blocks * channels)
 
     def slab(number: int) -> None:
         channel, block = divmod(number, blocks)
@@ -89,12 +81,12 @@ def gather(
             band_out=channel * planes[1],
             carry_in=channel * planes[2],
             carry_out=channel * planes[3],
-            tiles=channel * tile_plane,
+            tiles=channel * tile_plane - at_hand.i0 * row_step - at_hand.j0 * tile_step,
             tile_pitch=g.tile_width,
             band_in_row=band[0].start,
             band_out_row=band[1].start,
             band_pitch=g.canvas_width,
-            carry_row=int(down.origins[at_hand.i0]),
+            carry_row=int(plan.down.origins[at_hand.i0]),
             carry_in_column=carry[0].start,
             carry_out_column=carry[1].start,
             carry_in_pitch=carry_in.shape[3],
@@ -103,13 +95,41 @@ def gather(
             out_row=y0,
             out_column=g.left,
             out_pitch=out.shape[2],
+            ahead=_TILES_AHEAD * tile_step if few else _ROWS_AHEAD * g.tile_width,
+            together=len(plan.spans) if few else _SPANS,
         )
-        kernels.gather_rows(
+        found[number] = kernels.gather_rows(
             HOW[reduction], flat, tables, covered, plan.spans, at_hand, edges[block], edges[block + 1], layout,
             sinks, steps,
         )  # fmt: skip
 
     run_slabs(slab, blocks * channels)
+    return not any(found)
+
+
+@lru_cache(maxsize=64)
+def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.int64], bool]:
+    """Return offsets and weights; the rows of tiles over each canvas row; whether few tiles cover a pixel.
+
+    row_step, tile_step: numbers from one row of tiles to the next, and from one tile to the next.
+    """
+    g, down, across = plan.geometry, plan.down, plan.across
+    tile_rows = np.arange(len(down.origins)) * row_step - down.origins * g.tile_width
+    tile_columns = np.arange(len(across.origins)) * tile_step - across.origins
+    if plan.full is None:
+        weight_rows = down.kinds * g.tile_height - down.origins
+        weight_columns = across.kinds * g.tile_width - across.origins
+    else:
+        weight_rows, weight_columns = -down.origins * g.tile_width, -across.origins
+    tables = kernels.Tables(
+        np.stack([tile_rows, weight_rows], axis=1),
+        np.stack([tile_columns, weight_columns], axis=1),
+        down.weights.reshape(-1),
+        across.weights.reshape(-1),
+        None if plan.full is None else plan.full.reshape(-1),
+    )
+    most = [int((axis.last - axis.first).max()) for axis in (down, across)]
+    return tables, np.stack([down.first, down.last], axis=1), most[0] * most[1] <= _FEW
 
 
 def copy(

@@ -42,8 +42,6 @@ MAX, MIN, STD = (0,), (0, 0), (0, 0, 0)
 _SINGLE: tuple[int, ...] = ()  # one pixel, where few share the same tiles
 _VECTOR, _WIDE = (0,), (0, 0)  # one register of pixels, VECTORS registers
 VECTORS = 4
-_AHEAD = 2  # rows: the hardware does not follow as many tiles at once; from memory this saves a third of the time
-_TOGETHER = 16  # spans of columns that are taken down the rows together: their tiles' rows stay in the first cache
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -115,6 +113,13 @@ class _Pixels(Code):
         )
         return self.select(chosen, b, a)
 
+    def some_nan(self, vector: Vector) -> ir.Value:
+        """Return 1 where a lane is NaN, else 0."""
+        builder = self.builder
+        found = builder.fcmp_unordered("uno", vector.value, vector.value)
+        one = builder.icmp_unsigned("!=", builder.bitcast(found, ir.IntType(self.lanes)), ir.IntType(self.lanes)(0))
+        return builder.zext(one, _I64)
+
     def fill(self, number: float) -> Vector:
         """Fill a vector with a number known now."""
         return Vector(self.builder, ir.Constant(self.type, [number] * self.lanes))
@@ -185,6 +190,14 @@ class _Sums:
             for state in range(0 if len(slots) == 1 else 1, len(slots)):
                 term = row[vector, state]
                 self[vector, state] = self[vector, state] + (term if weight is None else weight * term)
+
+    def minus_themselves(self) -> Vector:
+        """Return the sum of s - s over all sums s but the pivots."""
+        total = self._code.zero()
+        for vector, slots in enumerate(self._slots):
+            for state in range(0 if len(slots) == 1 else 1, len(slots)):
+                total = total + (self[vector, state] - self[vector, state])
+        return total
 
     def load(self, pointer: ir.Value, step: ir.Value) -> None:
         """Take up what an earlier piece handed on; `step` numbers lie between the states."""
@@ -284,10 +297,12 @@ class _Block:
         self._vectors = VECTORS if len(block) == len(_WIDE) else 1
         self._code = _Pixels(context, builder, 1 if len(block) == len(_SINGLE) else lanes(types.float64))
         self._acc, self._row = (_Sums(self._code, self._how, self._vectors) for _ in range(2))
+        self._zeros = cgutils.alloca_once(builder, self._code.type)
 
-    def emit(self) -> None:
-        """Blend the block as far as the tiles at hand allow."""
+    def emit(self) -> ir.Value:
+        """Blend the block as far as the tiles at hand allow; return 1 where a sum is NaN or infinite, else 0."""
         builder, flags = self._builder, self._flags
+        builder.store(self._code.zero().value, self._zeros)
         self._begin()
         with self._loop(self._part.i0, self._part.i1) as i:
             self._begin_row()
@@ -298,13 +313,24 @@ class _Block:
                 self._code.prefetch(self._code.at(self._tile(i, j), self._at.ahead))
             with builder.if_else(flags.tiles_to_come) as (then, otherwise):
                 with then:
+                    self._look_at(self._row)
                     self._row.store(self._sink("carry_out"), self._steps.carry_out)
                 with otherwise:
                     self._acc.add_row(self._row, self._weight_down(i))
-        with builder.if_then(builder.and_(builder.not_(flags.tiles_to_come), flags.rows_to_come)):
-            self._acc.store(self._sink("band_out"), self._steps.band_out)
-        with builder.if_then(builder.not_(builder.or_(flags.tiles_to_come, flags.rows_to_come))):
-            self._finish()
+        with builder.if_then(builder.not_(flags.tiles_to_come)):
+            self._look_at(self._acc)
+            with builder.if_else(flags.rows_to_come) as (then, otherwise):
+                with then:
+                    self._acc.store(self._sink("band_out"), self._steps.band_out)
+                with otherwise:
+                    self._finish()
+        return self._code.some_nan(Vector(builder, builder.load(self._zeros)))
+
+    def _look_at(self, sums: _Sums) -> None:
+        """Add s - s of every sum to the zeros: it is NaN where the sum is NaN or infinite."""
+        if self._how in (len(MEAN), len(STD)):  # a maximum may drop what is infinite
+            zeros = Vector(self._builder, self._builder.load(self._zeros))
+            self._builder.store((zeros + sums.minus_themselves()).value, self._zeros)
 
     def _begin(self) -> None:
         """Begin the outer sum, or take it up."""
@@ -409,17 +435,16 @@ def _gather(
     typing: Any, block: Any, how: Any, tiles: Any, tables: Any, cover: Any, part: Any, flags: Any, places: Any,
     sinks: Any, steps: Any,
 ) -> Any:  # fmt: skip
-    """Blend one block of pixels of one row as far as the tiles at hand allow.
+    """Blend one block of pixels of one row as far as the tiles at hand allow; see `_Block.emit`.
 
     block: _SINGLE, _VECTOR or _WIDE. how: MEAN, MAX, MIN or STD. tiles: flat. cover: all tiles that cover the block;
     part: those at hand among them.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _Block(context, builder, signature.args, args).emit()
-        return context.get_dummy_value()
+        return _Block(context, builder, signature.args, args).emit()
 
-    return types.void(block, how, tiles, tables, cover, part, flags, places, sinks, steps), codegen
+    return types.int64(block, how, tiles, tables, cover, part, flags, places, sinks, steps), codegen
 
 
 class Layout(NamedTuple):
@@ -443,25 +468,30 @@ class Layout(NamedTuple):
     carry_out_column: Any
     out_row: Any
     out_column: Any
+    ahead: Any  # from a block's place in a tile to what will be read soon
+    together: Any  # spans of columns that are taken down the rows together
 
 
 @jit
 def gather_rows(
     how: Any, tiles: Any, tables: Any, covered: Any, spans: Any, part: Any, y0: int, y1: int, layout: Any, sinks: Any,
     steps: Any,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Blend canvas rows y0 .. y1-1 of one channel as far as the tiles of `part`, a Cover, allow.
+
+    Returns 1 where a sum is NaN or infinite; 0 where none is, and for MAX and MIN.
 
     how: MEAN, MAX, MIN or STD. tiles: flat. covered [Y, 2]: first covering row of tiles and the end. spans [S, 4]:
     columns with the same covering tiles, begin and end, and these tiles, begin and end.
     """
     at = layout
     count = lanes_of_double()
-    for group in range(0, len(spans), _TOGETHER):
+    not_finite = 0
+    for group in range(0, len(spans), at.together):
         for y in range(y0, y1):
             i_first, i_last = covered[y, 0], covered[y, 1]
             i0, i1 = max(i_first, part.i0), min(i_last, part.i1)
-            for span in range(group, min(group + _TOGETHER, len(spans))):
+            for span in range(group, min(group + at.together, len(spans))):
                 x, x1, j_first, j_last = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
                 j0, j1 = max(j_first, part.j0), min(j_last, part.j1)
                 if i0 >= i1 or j0 >= j1:
@@ -482,15 +512,16 @@ def gather_rows(
                         at.carry_in + (y - at.carry_row) * at.carry_in_pitch + x - at.carry_in_column,
                         at.carry_out + (y - at.carry_row) * at.carry_out_pitch + x - at.carry_out_column,
                         at.out + (y - at.out_row) * at.out_pitch + x - at.out_column,
-                        _AHEAD * at.tile_pitch,
+                        at.ahead,
                     )
                     if step == count * VECTORS:
-                        _gather(_WIDE, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                        not_finite |= _gather(_WIDE, how, tiles, tables, cover, here, flags, places, sinks, steps)
                     elif step == count:
-                        _gather(_VECTOR, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                        not_finite |= _gather(_VECTOR, how, tiles, tables, cover, here, flags, places, sinks, steps)
                     else:
-                        _gather(_SINGLE, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                        not_finite |= _gather(_SINGLE, how, tiles, tables, cover, here, flags, places, sinks, steps)
                     x += step
+    return not_finite
 
 
 @intrinsic

@@ -122,6 +122,7 @@ __device__ __forceinline__ int edge(int begin, int length, int i, int count) {
 }
 
 enum Padding { VALID, ZEROS, REFLECT, SYMMETRIC, REPLICATE };
+enum How { MEAN, MAX, MIN, MEAN_STD };  // overlapping tiles are brought together
 
 // The pixel that position `i` of an axis of n pixels shows, -1 where it shows none; the axis begins at pixel 0, and the
 // padding is no longer than the axis allows.

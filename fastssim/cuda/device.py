@@ -42,6 +42,12 @@ class Device(Protocol):
     def empty(self, like: Any, shape: tuple[int, ...], dtype: str) -> Any:
         """Memory for an array where `like` lies."""
 
+    def place(self, array: Any) -> Any:
+        """Which GPU an array lies on, as a value that can be hashed."""
+
+    def upload(self, place: Any, array: np.ndarray) -> Any:
+        """Copy an array to a GPU, before this returns."""
+
     def run(self, like: Any, launch: Launch, argument: np.ndarray) -> None:
         """Start a kernel on the current stream of the GPU where `like` lies."""
 
@@ -74,6 +80,16 @@ class TorchDevice:
         import torch  # noqa: PLC0415  # CuPy alone is enough where no tensor comes
 
         return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+
+    def place(self, array: Any) -> Any:
+        """Return the tensor's device."""
+        return array.device
+
+    def upload(self, place: Any, array: np.ndarray) -> Any:
+        """Copy an array to a GPU; from memory that is not pinned, this waits."""
+        import torch  # noqa: PLC0415
+
+        return torch.from_numpy(array).to(place)
 
     def run(self, like: Any, launch: Launch, argument: np.ndarray) -> None:
         """Start a kernel on torch's stream, asked for at every launch: a kept one would miss a graph's capture."""
@@ -113,6 +129,16 @@ class CupyDevice:
         with like.device:
             return load_cupy().empty(shape, dtype)
 
+    def place(self, array: Any) -> Any:
+        """Return the number of the array's GPU."""
+        return int(array.device.id)
+
+    def upload(self, place: Any, array: np.ndarray) -> Any:
+        """Copy an array to a GPU; from memory that is not pinned, this waits."""
+        cupy = load_cupy()
+        with cupy.cuda.Device(place):
+            return cupy.asarray(array)
+
     def run(self, like: Any, launch: Launch, argument: np.ndarray) -> None:
         """Start a kernel on CuPy's current stream."""
         device: AbstractContextManager[Any] = like.device
@@ -120,9 +146,12 @@ class CupyDevice:
             _start(launch, argument, load_cupy().cuda.get_current_stream())
 
 
+_TORCH, _CUPY = TorchDevice(), CupyDevice()
+
+
 def device_of(array: Any) -> Device:
     """Return the way to handle an array: torch's or CuPy's."""
-    return CupyDevice() if type(array).__module__.split(".")[0] == "cupy" else TorchDevice()
+    return _CUPY if type(array).__module__.split(".")[0] == "cupy" else _TORCH
 
 
 @cache

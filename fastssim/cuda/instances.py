@@ -145,6 +145,33 @@ def _reduce(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same 
     return [*_pointers("sums", "out"), ("parts", np.int64), ("scale", np.float64)]
 
 
+def _axes(*names: str) -> list[tuple[Any, ...]]:
+    return _integers(*(f"{name}_{axis}" for name in names for axis in "yx"))
+
+
+def _tiles_gather(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
+    sums = ("band_in", "band_out", "carry_in", "carry_out")
+    return [
+        *_pointers("tiles", "out", "deviation", "weights_y", "weights_x", "kinds_y", "kinds_x", "window", *sums),
+        *((f"{name}_plane", np.int64) for name in sums),
+        *_integers("channels", "height", "width", "tile_height", "tile_width"),
+        *_axes("stride", "last", "tiles"),
+        *_integers("i0", "i1", "j0", "j1", "y0", "x0", "out_rows", "strips"),
+        *_integers("band_in_row", "band_out_row", "band_pitch"),
+        *_integers("carry_row", "carry_in_column", "carry_out_column", "carry_in_pitch", "carry_out_pitch"),
+    ]
+
+
+def _tiles_scatter(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # as above
+    return [
+        *_pointers("image", "tiles", "weights_y", "weights_x", "kinds_y", "kinds_x", "window"),
+        *((f"step_{axis}", np.int64) for axis in "ncyx"),
+        *_integers("channels", "tile_height", "tile_width"),
+        *_axes("stride", "last"),
+        *_integers("tiles_x", "first", "count", "strips"),
+    ]
+
+
 def _numpy(number: str) -> str:
     return {"float": "float32", "double": "float64"}[number]
 
@@ -154,4 +181,6 @@ _ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {
     "windows": _windows,
     "pixels": _pixels,
     "reduce": _reduce,
+    "tiles_gather": _tiles_gather,
+    "tiles_scatter": _tiles_scatter,
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastssim.cuda import geometry
+from fastssim.cuda import geometry, tile_launch
 from fastssim.cuda.geometry import Task
+from fastssim.cuda.instances import TYPES
 from fastssim.plan import Plan
 from fastssim.window import Gaussian, Uniform
 
@@ -54,4 +56,18 @@ def instances() -> dict[str, Instance]:
     found["float32, 11 taps, by the definition: windows"] = geometry.windows(_PLAN, both).instance
     found["float32, 11 taps, by the definition: pixels"] = geometry.pixels(_PLAN, both).instance
     found["sums"] = geometry.reduce(1, 1, 1.0, "float32").instance
+    return found | _tiles()
+
+
+def _tiles() -> dict[str, Instance]:
+    """Return the kernels of tiles."""
+    width, cut = _SHAPE[3], partial(tile_launch.scatter_instance, width=128)
+    blend = partial(tile_launch.gather_instance, width=width)
+    found = {f"tiles, {dtype}, mean": blend(dtype, "mean", full=False) for dtype in TYPES}
+    found |= {f"tiles, float32, {name}": blend("float32", name, full=False) for name in ("max", "min", "mean_std")}
+    found["tiles, uint8, mean_std, given window"] = blend("uint8", "mean_std", full=True)
+    found["tiles, cut out, 4 bytes"] = cut("unsigned int", weighted=False, full=False)
+    found["tiles, cut out, 16 bytes"] = cut("Vector<unsigned long long, 2>", weighted=False, full=False)
+    found["tiles, float32, adjoint"] = cut("float", weighted=True, full=False)
+    found["tiles, float32, adjoint, given window"] = cut("float", weighted=True, full=True)
     return found

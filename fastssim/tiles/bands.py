@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fastssim.tiles.extraction import take
-from fastssim.tiles.storage import bits, check, in_memory
+from fastssim.tiles.extraction import padded, take
+from fastssim.tiles.memory import Memory
+from fastssim.tiles.storage import bits, check, in_memory, on_gpu
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class Bands:
     Raises
     ------
     TypeError, ValueError
-        If the image has another shape, or is a tensor that is not on the CPU.
+        If the image has another shape, or is a tensor that is neither on the CPU nor on a GPU.
     """
 
     def __init__(self, image: Any, grid: TileGrid) -> None:
@@ -45,19 +46,23 @@ class Bands:
             )
         if isinstance(image, torch.Tensor):
             check("image", image)
-            image = bits(image)
+            image = self._gpu_canvas(image, grid) if on_gpu(image) else bits(image)
         self._image = image
-        self._flat = len(shape) == 2
+        self._flat = len(image.shape) == 2
         self._grid = grid
-        self.at_hand = in_memory(image) and grid.border == "flush"  # rows need not be read, only looked at
+        self._memory = Memory()
+        self._origins = grid.origins + np.array([side[0] for side in grid.halo])
+        self.at_hand = on_gpu(image) or (in_memory(image) and grid.border == "flush")  # looked at, not read
         self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
         self._band: NDArray[Any] | None = None
         self._end = 0  # canvas row behind those in the band
 
-    def read(self, row: int, count: int) -> NDArray[Any]:
+    def read(self, row: int, count: int) -> Any:
         """Return the canvas rows of `count` rows of tiles from `row` on, (C, rows, canvas W)."""
         origins = self._grid.geometry.rows[row : row + count]
         first, end = origins[0], origins[-1] + self._grid.tile_shape[0]
+        if on_gpu(self._image):
+            return self._image[:, first:end]
         if self.at_hand:
             return self._slice(first, end)
         kept = None
@@ -70,17 +75,25 @@ class Bands:
         self._end = end
         return self._band
 
-    def cut(self, band: NDArray[Any], row: int, first: int, end: int) -> NDArray[Any]:
+    def cut(self, band: Any, row: int, first: int, end: int) -> Any:
         """Cut the tiles first .. end-1 of the grid out of a band that begins with the row of tiles `row`."""
+        if on_gpu(band):
+            from fastssim.tiles import gpu  # noqa: PLC0415  # only where there is one
+
+            geometry = self._grid.geometry
+            return gpu.cut(band[None], geometry, first, end, first_row=geometry.rows[row])[0]
         from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
-        geometry, across = self._grid.geometry, self._grid.shape[1]
-        rows, columns = np.array(geometry.rows), np.array(geometry.columns)
-        down, right = np.divmod(np.arange(first, end), across)
-        origins = np.stack([rows[down] - rows[row], columns[right]], axis=1)
-        tiles = np.empty((end - first, band.shape[0], *self._grid.tile_shape), band.dtype)
+        origins = self._origins[first:end] - (self._origins[row * self._grid.shape[1], 0], 0)
+        tiles: NDArray[Any] = self._memory.empty((end - first, band.shape[0], *self._grid.tile_shape), band.dtype)
         tile_launch.copy(band, origins, tiles)
         return tiles
+
+    @staticmethod
+    def _gpu_canvas(image: torch.Tensor, grid: TileGrid) -> torch.Tensor:
+        """Surround an image on a GPU by the grid's halo, (C, canvas H, canvas W)."""
+        canvas: torch.Tensor = padded(image.detach().reshape(-1, *grid.size), grid)
+        return canvas
 
     def _slice(self, first: int, end: int) -> NDArray[Any]:
         """Read rows of the image, (C, rows, W)."""

@@ -9,7 +9,7 @@ import torch
 
 from fastssim.tiles import operators
 from fastssim.tiles.plan import SUM
-from fastssim.tiles.storage import bits, check
+from fastssim.tiles.storage import bits, check, on_gpu
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,8 +65,8 @@ def padded(image: Any, grid: TileGrid) -> Any:
         if grid.border == "zeros":
             (above, below), (left, right) = grid.halo
             return torch.nn.functional.pad(image, (left, right, above, below))
-        chosen = image.index_select(-2, torch.tensor(rows))
-        return chosen.index_select(-1, torch.tensor(columns))
+        chosen = image.index_select(-2, torch.tensor(rows, device=image.device))
+        return chosen.index_select(-1, torch.tensor(columns, device=image.device))
     return take(take(image, rows, axis=-2), columns, axis=-1)
 
 
@@ -82,6 +82,11 @@ def _tensor_tiles(images: torch.Tensor, grid: TileGrid, start: int, stop: int | 
     if (start, stop) == (0, None) or (torch.is_grad_enabled() and images.requires_grad):
         tiles = operators.scatter(padded(images, grid), (list(grid.geometry), SUM, []))
         return tiles[:, start:stop]
+    if on_gpu(images):
+        from fastssim.tiles import gpu  # noqa: PLC0415  # only where there is one
+
+        first, end, _ = slice(start, stop).indices(len(grid))
+        return gpu.cut(padded(images, grid), grid.geometry, first, max(first, end))
     return torch.from_numpy(_array_tiles(bits(images), grid, start, stop)).view(images.dtype)
 
 

@@ -15,10 +15,12 @@ import torch
 
 from fastssim.tiles.grid import Geometry
 from fastssim.tiles.plan import SUM, make_plan
-from fastssim.tiles.storage import bits, deviation_dtype, empty, stored
+from fastssim.tiles.storage import bits, deviation_dtype, empty, on_gpu, stored
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from fastssim.tiles.plan import Plan
 
 _PLAN = "int[] geometry, str window, float[] weights"
 _library = torch.library.Library("fastssim", "FRAGMENT")
@@ -30,14 +32,20 @@ Key = tuple[list[int], str, list[float]]  # the arguments of a plan as the opera
 
 
 def _blended(tiles: Tensor, geometry: Any, window: str, weights: Any, reduction: str) -> tuple[Tensor, Tensor]:
+    plan = make_plan(tuple(geometry), window, tuple(weights))
+    shape, both = _image_shape(tiles, geometry), reduction == "mean_std"
+    if on_gpu(tiles):
+        from fastssim.tiles import gpu  # noqa: PLC0415  # only where there is one
+
+        out = tiles.new_empty(shape)
+        deviation = tiles.new_empty(shape if both else 0, dtype=deviation_dtype(tiles.dtype))
+        gpu.gather(plan, tiles, reduction, out, deviation if both else None)
+        return out, deviation
     from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
-    plan = make_plan(tuple(geometry), window, tuple(weights))
-    shape = _image_shape(tiles, geometry)
     out, deviation = empty(shape, tiles.dtype), empty(shape, deviation_dtype(tiles.dtype))
     source, mean, spread = stored(tiles.contiguous()), stored(out), stored(deviation)
     for n in range(len(tiles)):
-        both = reduction == "mean_std"
         tile_launch.gather(plan, source[n], reduction, mean[n], spread[n] if both else None)
     return out, deviation
 
@@ -51,23 +59,39 @@ def _gather_deviation(tiles: Tensor, geometry: Any, window: str, weights: Any) -
 
 
 def _scatter(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor:
-    from fastssim.cpu import tile_launch  # noqa: PLC0415
-
     plan = make_plan(tuple(geometry), window, tuple(weights))
     if window == SUM:
-        tiles: Tensor = empty(_tiles_shape(canvas, geometry), canvas.dtype)
-        for n in range(len(canvas)):
-            tile_launch.copy(bits(canvas)[n], plan.origins, bits(tiles)[n])
-        return tiles
+        return _cut(plan, canvas)
     # 16-bit floats are computed in float32 and rounded once more.
     floats = canvas if canvas.dtype in (torch.float32, torch.float64) else canvas.float()
     if plan.full is not None:
-        norm = torch.from_numpy(plan.norm())
+        norm = torch.from_numpy(plan.norm()).to(canvas.device)
         floats = torch.where(norm > 0, floats / norm.clamp(min=torch.finfo(torch.float64).tiny), 0).to(floats.dtype)
+    if on_gpu(canvas):
+        from fastssim.tiles import gpu  # noqa: PLC0415
+
+        tiles: Tensor = floats.new_empty(_tiles_shape(floats, geometry))
+        gpu.scatter(plan, floats, tiles)
+        return tiles.to(canvas.dtype)
+    from fastssim.cpu import tile_launch  # noqa: PLC0415
+
     tiles = empty(_tiles_shape(floats, geometry), floats.dtype)
     for n in range(len(canvas)):
         tile_launch.scatter(plan, floats[n].detach().numpy(), tiles[n].numpy())
     return tiles.to(canvas.dtype)
+
+
+def _cut(plan: Plan, canvas: Tensor) -> Tensor:
+    if on_gpu(canvas):
+        from fastssim.tiles import gpu  # noqa: PLC0415
+
+        return gpu.cut(canvas, plan.geometry, 0, len(plan.origins))
+    from fastssim.cpu import tile_launch  # noqa: PLC0415
+
+    tiles: Tensor = empty(_tiles_shape(canvas, plan.geometry), canvas.dtype)
+    for n in range(len(canvas)):
+        tile_launch.copy(bits(canvas)[n], plan.origins, bits(tiles)[n])
+    return tiles
 
 
 def _image_shape(tiles: Tensor, geometry: Any) -> tuple[int, ...]:
@@ -85,7 +109,8 @@ for _name, _function in (
     ("tiles_gather_deviation", _gather_deviation),
     ("tiles_scatter", _scatter),
 ):
-    _library.impl(_name, _function, "CPU")
+    for _where in ("CPU", "CUDA"):
+        _library.impl(_name, _function, _where)
 
 
 @torch.library.register_fake("fastssim::tiles_gather", lib=_library)

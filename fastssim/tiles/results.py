@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from fastssim.tiles.grid import TileGrid
-from fastssim.tiles.storage import bits, check_pixels, empty, finite, plain, torch_dtype
+from fastssim.tiles.storage import bits, check_pixels, empty, finite, in_memory, on_gpu, plain, torch_dtype
 from fastssim.tiles.stream import Blender, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from fastssim.tiles.gpu import Mover
 
 
 class Results:
@@ -27,15 +29,32 @@ class Results:
         Where the maps go, or None.
     tensors : bool
         Allocate tensors, not arrays.
+    home : torch.device
+        Where these tensors are.
+    mover : Mover, optional
+        Blend on the GPU what the function returned there, and move it by this.
     first_row : int
         The image's row to begin with.
     """
 
-    def __init__(self, grid: TileGrid, window: Any, reduction: str, out: Any, *, tensors: bool, first_row: int) -> None:
+    def __init__(
+        self,
+        grid: TileGrid,
+        window: Any,
+        reduction: str,
+        out: Any,
+        *,
+        tensors: bool,
+        home: torch.device,
+        mover: Mover | None,
+        first_row: int,
+    ) -> None:
         self._grid = grid
         self._options = {"window": window, "reduction": reduction}
         self._out = out
         self._tensors = tensors
+        self._home = home
+        self._mover = mover
         self._first_row = first_row
         self._keys: list[Any] | None = None  # None until the first call; [None] for a single map
         self._kind: type = object
@@ -48,6 +67,11 @@ class Results:
     def targets(self) -> list[Any]:
         """All arrays that are written to."""
         return [target for targets in self._maps for target in targets]
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether rows are written at once, not to a file or from a GPU."""
+        return all(on_gpu(target) or (in_memory(target) and self._mover is None) for target in self.targets)
 
     @property
     def value(self) -> Any:
@@ -76,22 +100,31 @@ class Results:
         maps = [self._checked(value, first, end, names) for value in values]
         if self._keys is None:
             self._prepare(keys, maps, type(returned))
-        return [blender.add(value) for value, blender in zip(maps, self._blenders, strict=True)]
+        finished = [blender.add(value) for value, blender in zip(maps, self._blenders, strict=True)]
+        for value, blender in zip(maps, self._blenders, strict=True):
+            if not blender.finite or self._options["reduction"] in ("max", "min") or on_gpu(value):
+                self._check_finite(value, first)
+        return finished
 
-    def write(self, finished: list[list[Rows]]) -> int:
-        """Write finished rows; return the image's row that they reach."""
+    def write(self, finished: list[list[Rows]], ready: Any = None) -> int:
+        """Write finished rows, those on a GPU once it is `ready`; return the image's row that they reach."""
         reached = 0
         for targets, blocks in zip(self._maps, finished, strict=True):
             for rows in blocks:
                 for target, pixels in zip(targets, rows.pixels, strict=True):
-                    _assign(target, rows, pixels)
+                    if self._mover is not None and on_gpu(pixels) and not on_gpu(target):
+                        _assign(target, rows, self._mover.down(pixels, ready))
+                    else:
+                        _assign(target, rows, pixels)
                 reached = rows.end * self._grid.size[0] // int(targets[0].shape[-2])
         return reached
 
     def _checked(self, value: Any, first: int, end: int, names: str) -> Any:
-        """Take one map as a tensor or an array, of tiles as many as were given, all finite."""
+        """Take one map as a tensor or an array, of tiles as many as were given."""
         if isinstance(value, torch.Tensor):
-            value = value.detach().cpu()
+            value = value.detach()
+            if not on_gpu(value) or self._mover is None:
+                value = value.cpu()
         elif not isinstance(value, np.ndarray):
             raise TypeError(f"fn returned a {type(value).__name__} for {names}; it must return an array or a tensor")
         shape = tuple(value.shape)
@@ -105,13 +138,16 @@ class Results:
                 raise TypeError(
                     "fn returned bfloat16, which NumPy does not have; convert it, or give the image as a tensor"
                 )
-            value = value.numpy()
-        if not finite(value):
-            for number, tile in enumerate(value, start=first):
-                if not finite(tile):
-                    row, column = self._grid.origins[number]
-                    raise ValueError(f"fn returned NaN or infinity for tile {number}, at row {row}, column {column}")
+            value = value if on_gpu(value) else value.numpy()
         return value
+
+    def _check_finite(self, tiles: Any, first: int) -> None:
+        """Refuse NaN and infinity; names the tile, the first of which has the number `first`."""
+        if finite(tiles):
+            return
+        number = next(number for number, tile in enumerate(tiles, start=first) if not finite(tile))
+        row, column = self._grid.origins[number]
+        raise ValueError(f"fn returned NaN or infinity for tile {number}, at row {row}, column {column}")
 
     def _prepare(self, keys: list[Any], maps: list[Any], kind: type) -> None:
         """Make blenders and arrays for the maps of the first call."""
@@ -121,11 +157,18 @@ class Results:
         for key, value, target in zip(keys, maps, given, strict=True):
             grid = _scaled(self._grid, tuple(value.shape[2:]))
             first_row = self._first_row * grid.size[0] // self._grid.size[0]
-            blender = Blender(grid, channels=value.shape[1], dtype=value.dtype, first_row=first_row, **self._options)
+            blender = Blender(
+                grid,
+                channels=value.shape[1],
+                dtype=value.dtype,
+                device=value.device if on_gpu(value) else None,
+                first_row=first_row,
+                **self._options,
+            )
             shape = (value.shape[1], *grid.size)
             dtypes = blender.dtypes
             if target is None:
-                arrays = tuple(empty(shape, dtype) for dtype in dtypes)
+                arrays = tuple(self._empty(shape, dtype) for dtype in dtypes)
             else:
                 arrays = tuple(target) if pair else (target,)
                 if len(arrays) != len(dtypes):
@@ -136,6 +179,14 @@ class Results:
             blenders.append(blender)
             targets.append(arrays)
         self._keys, self._kind, self._blenders, self._maps = keys, kind, blenders, targets
+
+    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Allocate a map of the image's kind."""
+        if self._tensors and self._home.type != "cpu":
+            return torch.empty(shape, dtype=torch_dtype(dtype), device=self._home)
+        if not self._tensors and isinstance(dtype, torch.dtype):
+            dtype = plain(torch.empty(0, dtype=dtype)).dtype
+        return empty(shape, dtype)
 
     def _given(self, keys: list[Any]) -> list[Any]:
         """Bring `out` into the order of the maps."""
@@ -197,6 +248,10 @@ def _check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) ->
 
 def _assign(target: Any, rows: Rows, pixels: Any) -> None:
     """Write finished rows to an array of any kind, (C, H, W) or (H, W)."""
+    if on_gpu(target):
+        with torch.inference_mode():  # which may have allocated it
+            target[..., rows.first : rows.end, :] = torch.as_tensor(pixels).to(target.device)
+        return
     if isinstance(target, torch.Tensor):  # as memory: torch forbids this thread to write what inference mode allocated
         target, value = bits(target), bits(torch.as_tensor(pixels).to(target.dtype))
     else:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fastssim.cuda.device import CudaUnavailableError, load_cupy
 from fastssim.tiles.bands import Bands
 from fastssim.tiles.progress import Record
 from fastssim.tiles.results import Results
-from fastssim.tiles.storage import in_memory
+from fastssim.tiles.storage import GPUS, on_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
 
-    from numpy.typing import NDArray
-
+    from fastssim.tiles.gpu import Mover
     from fastssim.tiles.grid import TileGrid
 
 
@@ -40,7 +40,8 @@ def sliding_window(
 
     Works down the image band by band: memory depends on the image's width and the tile's height, not on its height, so
     image and `out` may be larger than memory. While `fn` computes, one thread reads the next band from a file, and
-    another writes finished rows to one.
+    another writes finished rows to one. With a GPU and CuPy, tiles are cut out and blended there: rows of the image
+    go up and finished rows come down, each on a stream of its own.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def sliding_window(
         knows the grid, the window and the reduction, not the image and `fn`: these are yours to keep the same. It
         outlives a killed process, not a power cut: a memmap's last rows may not have reached the disk then.
     device : str or torch.device, optional
-        Give tiles to `fn` as tensors there.
+        Give tiles to `fn` as tensors there; by default where the image is.
     progress : callable, optional
         Called as ``progress(tiles done, tiles in all)`` after every batch.
 
@@ -79,7 +80,10 @@ def sliding_window(
     Raises
     ------
     TypeError, ValueError
-        If an argument is none of the above, or `fn` returns another shape, another dtype, NaN or infinity.
+        If an argument is none of the above, or `fn` returns another shape, another dtype, NaN or infinity (beyond the
+        image, where results are dropped, these may pass).
+    CudaUnavailableError
+        If `device` is a GPU and torch finds none.
     RuntimeError
         If `fn` raises: names the tiles, with the error as cause.
 
@@ -97,22 +101,26 @@ def sliding_window(
     bands = Bands(image, grid)
     if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
         raise ValueError("out shares the image's memory, which is still to be read; give an array of its own")
-    place = None if device is None else torch.device(device)
+    place = _device(device, image)
+    mover = _mover(place)
+    lift = None if on_gpu(image) else mover  # moves what is read
     record = Record(resume, grid, window, reduction)
     first_row = record.load()
-    results = Results(grid, window, reduction, out, tensors=isinstance(image, torch.Tensor), first_row=first_row)
+    tensors = isinstance(image, torch.Tensor)
+    home = image.device if isinstance(image, torch.Tensor) else torch.device("cpu")
+    results = Results(grid, window, reduction, out, tensors=tensors, home=home, mover=mover, first_row=first_row)
     across = grid.shape[1]
     together = max(1, batch_size // across)
     rows = range(results.first_tile // across, grid.shape[0], together)
     with ExitStack() as stack:
-        reader = stack.enter_context(_Here() if bands.at_hand else ThreadPoolExecutor(1))
+        reader = stack.enter_context(_Here() if bands.at_hand and lift is None else ThreadPoolExecutor(1))
         writer: Executor | None = None
         written: Future[None] | None = None
-        coming = reader.submit(bands.read, rows[0], together)
+        coming = reader.submit(_read, bands, rows[0], together, lift)
         for row in rows:
-            band = coming.result()
+            band = _arrived(coming.result(), lift)
             if row + together < grid.shape[0]:
-                coming = reader.submit(bands.read, row + together, together)
+                coming = reader.submit(_read, bands, row + together, together, lift)
             count = min(together, grid.shape[0] - row) * across
             for start in range(0, count, batch_size):
                 first, end = row * across + start, row * across + min(start + batch_size, count)
@@ -122,9 +130,8 @@ def sliding_window(
                     if written is not None:
                         written.result()
                     if writer is None:
-                        quick = all(in_memory(target) for target in results.targets)
-                        writer = stack.enter_context(_Here() if quick else ThreadPoolExecutor(1))
-                    written = writer.submit(_write, results, finished, record)
+                        writer = stack.enter_context(_Here() if results.at_hand else ThreadPoolExecutor(1))
+                    written = writer.submit(_write, results, finished, record, mover.ready() if mover else None)
                 if progress is not None:
                     progress(end, len(grid))
         if written is not None:
@@ -142,8 +149,48 @@ class _Here(Executor):
         return future
 
 
-def _given(tiles: NDArray[Any], image: Any, device: torch.device | None) -> Any:
+def _device(device: Any, image: Any) -> torch.device | None:
+    """Return where `fn` wants its tiles, None for the CPU as they are there."""
+    if device is None:
+        return image.device if on_gpu(image) else None
+    place = torch.device(device)
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise CudaUnavailableError(
+            f"device is {device}, but torch {torch.__version__} finds no GPU: install torch for your driver"
+            " (https://pytorch.org/get-started), or leave device out to compute on the CPU"
+        )
+    return place
+
+
+def _mover(place: torch.device | None) -> Mover | None:
+    """Return what moves bands and rows; without a GPU or CuPy none, and tiles are cut and blended on the CPU."""
+    if place is None or place.type not in GPUS:
+        return None
+    from fastssim.tiles import gpu  # noqa: PLC0415  # only where there is one
+
+    try:
+        load_cupy()
+    except CudaUnavailableError:
+        return None
+    return gpu.Mover(place)
+
+
+def _read(bands: Bands, row: int, together: int, mover: Mover | None) -> Any:
+    """Read a band; where there is a mover, begin to move it."""
+    band = bands.read(row, together)
+    return band if mover is None else mover.up(band)
+
+
+def _arrived(band: Any, mover: Mover | None) -> Any:
+    """Wait for a band that is being moved."""
+    return band if mover is None else mover.wait(*band)
+
+
+def _given(tiles: Any, image: Any, device: torch.device | None) -> Any:
     """Turn tiles into what `fn` takes."""
+    if on_gpu(tiles):
+        tiles = tiles.view(image.dtype) if isinstance(image, torch.Tensor) else tiles
+        return tiles.to(device)
     if not isinstance(image, torch.Tensor):
         return tiles if device is None else torch.from_numpy(tiles).to(device)
     tensor = torch.from_numpy(tiles).view(image.dtype)
@@ -162,6 +209,6 @@ def _call(fn: Callable[[Any], Any], tiles: Any, first: int, end: int, grid: Tile
         ) from error
 
 
-def _write(results: Results, finished: list[Any], record: Record) -> None:
+def _write(results: Results, finished: list[Any], record: Record, ready: Any) -> None:
     """Write finished rows and note how far they reach."""
-    record.save(results.write(finished), results.targets)
+    record.save(results.write(finished, ready), results.targets)

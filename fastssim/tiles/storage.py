@@ -34,26 +34,38 @@ _EXPONENTS = {  # of a stored number: the exponent's lowest bit, and how many it
     np.dtype(np.int16): (10, 5),
     np.dtype(np.uint16): (7, 8),
 }
+GPUS = {"cuda"}  # kinds of devices
 PIXELS = "float64, float32, float16, bfloat16 (tensors), uint8"
 
 
 def check(name: str, array: Any) -> None:
-    """Refuse anything but an array, or a dense tensor on the CPU.
+    """Refuse anything but an array, or a dense tensor on the CPU or a GPU.
 
     Raises
     ------
     TypeError, ValueError
         What came, what is allowed, what to do.
+    CudaUnavailableError
+        If the tensor is on a GPU and what computes there is not installed.
     """
     if isinstance(array, torch.Tensor):
         if array.layout != torch.strided:
             raise TypeError(f"{name} is {array.layout}; give a dense tensor ({name}.to_dense())")
-        if array.device.type != "cpu":
-            raise ValueError(f"{name} is on {array.device}; this version computes on the CPU: call {name}.cpu() first")
+        if array.device.type == "cuda":
+            from fastssim.cuda.device import load_cupy  # noqa: PLC0415  # loads CuPy, at the first use
+
+            load_cupy()
+        elif array.device.type != "cpu":
+            raise ValueError(f"{name} is on {array.device}; give a tensor on the CPU or an NVIDIA GPU")
     elif isinstance(array, np.ndarray) and array.dtype.hasobject:
         raise TypeError(f"{name} is {array.dtype}; give numbers")
     elif not isinstance(array, np.ndarray):
         raise TypeError(f"{name} is a {type(array).__name__}; give a NumPy array or a torch.Tensor")
+
+
+def on_gpu(array: Any) -> bool:
+    """Tell whether an array is a tensor on a GPU."""
+    return isinstance(array, torch.Tensor) and array.device.type in GPUS
 
 
 def in_memory(array: Any) -> bool:
@@ -127,5 +139,7 @@ def finite(array: Any) -> bool:
     """Tell whether there is neither NaN nor infinity among pixels."""
     from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
+    if on_gpu(array):
+        return bool(torch.isfinite(array).all())
     pixels = stored(array)
     return pixels.dtype == np.uint8 or tile_launch.finite(np.ascontiguousarray(pixels), _EXPONENTS[pixels.dtype])

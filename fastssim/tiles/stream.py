@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from fastssim.tiles.blending import check_reduction
+from fastssim.tiles.memory import Memory
 from fastssim.tiles.plan import NO_SUMS, Sums, make_plan
-from fastssim.tiles.storage import check, check_pixels, deviation_dtype, empty, stored
+from fastssim.tiles.storage import GPUS, check, check_pixels, deviation_dtype, on_gpu, stored
 from fastssim.tiles.windows import window_key
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Blender:
         Of the tiles and of the result: NumPy's or torch's, one of those that `blend` takes.
     window, reduction
         As for `blend`.
+    device : str or torch.device, optional
+        Where the tiles are, if they are tensors on a GPU; finished rows stay there.
     first_row : int
         Begin at this row of the image, to go on where an earlier run ended: the first tile that is due is
         `first_tile`, the first that covers this row; rows above are not handed over.
@@ -52,6 +55,9 @@ class Blender:
         Number of the tile that is to come first.
     finished : int
         Rows of the image above this one are done.
+    finite : bool
+        Whether the tiles added last were free of NaN and infinity inside the image, as their sums show; always true
+        for "max" and "min" and on a GPU, where nobody looks.
 
     Raises
     ------
@@ -77,6 +83,7 @@ class Blender:
         dtype: Any = np.float32,
         window: Any = "uniform",
         reduction: str = "mean",
+        device: str | torch.device | None = None,
         first_row: int = 0,
     ) -> None:
         self._dtype = dtype if isinstance(dtype, torch.dtype) else np.dtype(dtype)
@@ -88,10 +95,17 @@ class Blender:
         self._plan = make_plan(tuple(grid.geometry), *window_key(window, grid.tile_shape))
         self._channels = channels
         self._reduction = reduction
+        self._memory = Memory()
+        self._device = torch.device("cpu") if device is None else torch.empty(0, device=device).device
+        tensors = isinstance(self._dtype, torch.dtype)
+        if device is not None and not tensors:
+            raise TypeError(f"dtype is {self._dtype}, but tiles on {self._device} are tensors; give one of torch's")
+        self._gpu = tensors and self._device.type in GPUS
         self._band_in = self._band_out = self._carry = NO_SUMS
         self._block: tuple[Any, ...] = ()
         self._due = self.first_tile = int(self._plan.down.first[grid.geometry.top + first_row]) * grid.shape[1]
         self.finished = first_row
+        self.finite = True
 
     @property
     def dtypes(self) -> tuple[Any, ...]:
@@ -136,8 +150,11 @@ class Blender:
             raise TypeError(f"tiles are {tiles.dtype}, this blender is for {self._dtype}; convert them")
         if isinstance(tiles, torch.Tensor) and tiles.requires_grad and torch.is_grad_enabled():
             raise ValueError("tiles require a gradient, which a Blender does not carry through: call .detach() first")
-        pixels = np.ascontiguousarray(stored(tiles))
+        if isinstance(tiles, torch.Tensor) and tiles.device != self._device:
+            raise ValueError(f"tiles are on {tiles.device}, this blender is for {self._device}; move them")
+        pixels: Any = tiles.detach().contiguous() if on_gpu(tiles) else np.ascontiguousarray(stored(tiles))
         across = self._grid.shape[1]
+        self.finite = True
         finished = []
         while len(pixels):
             row, column = divmod(self._due, across)
@@ -149,10 +166,8 @@ class Blender:
             self._due += count
         return finished
 
-    def _blend(self, tiles: NDArray[Any], part: tuple[int, int, int, int]) -> list[Rows]:
+    def _blend(self, tiles: Any, part: tuple[int, int, int, int]) -> list[Rows]:
         """Blend tiles of one row of tiles, or whole rows of them."""
-        from fastssim.cpu import tile_launch  # noqa: PLC0415
-
         g, plan = self._grid.geometry, self._plan
         ia, ib, ja, jb = part
         y0 = max(int(plan.down.origins[ia]), g.top + self.finished)
@@ -161,23 +176,18 @@ class Blender:
         end = g.height if last else max(min(int(plan.down.origins[ib]) - g.top, g.height), self.finished)
         if ja == 0:
             shape = (self._channels, end - self.finished, g.width)
-            self._block = tuple(empty(shape, dtype) for dtype in self.dtypes)
+            self._block = tuple(self._empty(shape, dtype) for dtype in self.dtypes)
             overlap = _overlap(plan.down.origins, ib, g.tile_height)
             self._band_out = self._sums(plan.down.origins, ib, (overlap, g.canvas_width))
         overlap = _overlap(plan.across.origins, jb, g.tile_width)
         carry = self._sums(plan.across.origins, jb, (g.tile_height, overlap))
-        blocks = [stored(block) for block in self._block]
-        tile_launch.gather(
-            plan,
-            tiles,
-            self._reduction,
-            blocks[0],
-            blocks[1] if len(blocks) > 1 else None,
-            part=part,
-            rows=(y0, y1),
-            band=(self._band_in, self._band_out),
-            carry=(self._carry, carry),
-        )
+        pieces = {
+            "part": part,
+            "rows": (y0, y1),
+            "band": (self._band_in, self._band_out),
+            "carry": (self._carry, carry),
+        }
+        self._gather(tiles, self._block, pieces)
         self._carry = carry
         if jb < len(plan.across.origins):
             return []
@@ -186,12 +196,35 @@ class Blender:
         self.finished = end
         return [rows] if rows.end > rows.first else []
 
+    def _gather(self, tiles: Any, block: tuple[Any, ...], pieces: dict[str, Any]) -> None:
+        """Blend on the device where the tiles are."""
+        if on_gpu(tiles):
+            from fastssim.tiles import gpu  # noqa: PLC0415  # only where there is one
+
+            out, *deviation = (rows[None] for rows in block)
+            gpu.gather(self._plan, tiles[None], self._reduction, out, deviation[0] if deviation else None, **pieces)
+            return
+        from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
+
+        out, *deviation = (stored(rows) for rows in block)
+        self.finite &= tile_launch.gather(
+            self._plan, tiles, self._reduction, out, deviation[0] if deviation else None, **pieces
+        )
+
+    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Allocate where the tiles are."""
+        if self._gpu:
+            return torch.empty(shape, dtype=dtype, device=self._device)
+        return self._memory.empty(shape, dtype)
+
     def _sums(self, origins: NDArray[np.int64], next_tile: int, shape: tuple[int, int]) -> Sums:
         """Allocate what is handed on to the tiles from `next_tile` on."""
         if not min(shape):
             return NO_SUMS
         states = 3 if self._reduction == "mean_std" else 1
-        return Sums(np.empty((states, self._channels, *shape)), int(origins[next_tile]))
+        number: Any = torch.float64 if self._gpu else np.dtype(np.float64)
+        values = self._empty((states, self._channels, *shape), number)
+        return Sums(values, int(origins[next_tile]))
 
 
 def _overlap(origins: NDArray[np.int64], next_tile: int, length: int) -> int:

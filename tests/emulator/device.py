@@ -46,6 +46,12 @@ class EmulatedDevice:
     def empty(self, like, shape, dtype):  # noqa: ARG002  # one device only
         return self.output(shape, dtype)
 
+    def place(self, array):  # noqa: ARG002
+        return "emulated"
+
+    def upload(self, place, array):  # noqa: ARG002
+        return self.buffer(array)
+
     def run(self, like, launch, argument):  # noqa: ARG002
         library = build(launch.instance.text, launch.instance.kernel, "Problem", sanitize=self.sanitize)
         run(library, argument, (launch.grid, 1, 1), (launch.block, 1, 1), order=self.order)

@@ -107,6 +107,10 @@ class Buffer:
         self.array = np.ndarray(content.shape, content.dtype, self._bytes, GUARD - low, content.strides)
         self.array[...] = content
 
+    @property
+    def shape(self):
+        return self.array.shape
+
     @classmethod
     def empty(cls, shape, dtype):
         """Make an output full of NaN (of 0xFF)."""

@@ -6,14 +6,14 @@ import torch
 from torch.nn import functional as F
 
 import fastssim
-from fastssim.tiles import TileGrid, blend, extract, ssim_residual
+from fastssim.tiles import REDUCTIONS, TileGrid, blend, extract, ssim_residual
 
 SMALL = fastssim.Gaussian(7, 1.0)
 
 
 @pytest.mark.parametrize("border", ["flush", "reflect"])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("reduction", ["mean", "mean_std"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_it_equals_the_unfused_way(border, channels, reduction):
     grid = TileGrid((90, 200), (40, 32), (20, 9), border)
     torch.manual_seed(0)
@@ -37,6 +37,9 @@ def test_the_image_may_have_another_dtype():
     expected = ssim_residual(tiles, image.float() / 255, grid)
     torch.testing.assert_close(ssim_residual(tiles, image, grid), expected, rtol=0, atol=1e-6)
     assert ssim_residual(tiles, image.double() / 255, grid).dtype == torch.float32
+    half = (image.float() / 255).bfloat16()
+    expected = ssim_residual(tiles, half.float(), grid)
+    torch.testing.assert_close(ssim_residual(tiles, half, grid), expected, rtol=0, atol=1e-6)
 
 
 def test_bad_input():

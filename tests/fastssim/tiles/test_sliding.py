@@ -314,6 +314,56 @@ class TestInterruption:
         assert (out[:, :12] == 1).all()
         assert (out[:, 12:] == -1).all()
 
+    @pytest.mark.parametrize("reduction", ["mean", "max", "min", "mean_std"])
+    @pytest.mark.parametrize("window", ["hann", "given"])
+    @pytest.mark.parametrize("batch_size", [1, 3, 12])
+    @pytest.mark.parametrize("value", [np.nan, -np.inf])
+    def test_nan_is_found_however_tiles_are_cut_into_batches(self, reduction, window, batch_size, value):
+        image = image_of(GRID)
+        given = 0.1 + np.random.default_rng(3).random((16, 16)) if window == "given" else window
+        done = []
+
+        def fn(tiles):
+            done.append(len(tiles))
+            if sum(done) >= 8 and sum(done[:-1]) < 8:
+                tiles[7 - sum(done[:-1]), 1, 15, 15] = value
+            return tiles
+
+        with pytest.raises(ValueError, match="NaN or infinity for tile 7, at row 12, column 34"):
+            sliding_window(fn, image, GRID, window=given, reduction=reduction, batch_size=batch_size)
+        assert sum(done) < 8 + batch_size
+
+    def test_nan_beyond_the_image_is_dropped_with_what_lies_there(self):
+        grid = TileGrid((40, 50), 16, 12, "reflect")
+        (above, _), (left, _) = grid.halo
+        image = image_of(grid)
+
+        def fn(tiles):
+            tiles[0, :, : above - 1] = np.nan
+            tiles[0, :, :, : left - 1] = np.inf
+            return tiles
+
+        np.testing.assert_array_equal(sliding_window(fn, image, grid), image)
+
+    def test_squares_that_overflow_are_not_taken_for_nan(self):
+        image = image_of(GRID, np.float64)
+        image[0, 13, 13] = 1e200
+        signs = iter([1, -1] * 6)
+        mean, deviation = sliding_window(lambda t: next(signs) * t, image, GRID, reduction="mean_std", batch_size=1)
+        assert np.isfinite(mean).all()
+        assert np.argwhere(~np.isfinite(deviation)).tolist() == [[0, 13, 13]]
+
+    def test_tiles_that_fn_keeps_are_not_written_into(self):
+        image = image_of(GRID)
+        kept = []
+
+        def fn(tiles):
+            kept.append(tiles[:, :1])
+            return tiles
+
+        sliding_window(fn, image, GRID, batch_size=2)
+        np.testing.assert_array_equal(np.concatenate(kept), extract(image, GRID)[:, :1])
+
 
 class TestBadInput:
     @pytest.mark.parametrize(
