@@ -11,7 +11,7 @@ in float32; gradients come in that dtype and are rounded to the images' own when
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +150,11 @@ def _ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) ->
     return grad_x, grad_y
 
 
+def _on_cuda(name: str, *arguments: Any) -> Any:
+    """Run an operator on a GPU; its module is loaded at the first use."""
+    return getattr(import_module("fastssim.cuda.operators"), name)(*arguments)
+
+
 for _name, _function in (
     ("ssim_mean", _ssim_mean),
     ("ssim_map", _ssim_map),
@@ -157,6 +162,7 @@ for _name, _function in (
     ("ssim_map_gradient", _ssim_map_gradient),
 ):
     _library.impl(_name, _function, "CPU")
+    _library.impl(_name, partial(_on_cuda, _name), "CUDA")
 
 
 # ------------------------------------------------------------------------------------------- shapes, for the compiler

@@ -25,6 +25,7 @@ _TASKS: dict[str, dict[str, Any]] = {
     "value and both gradients": {"gradients": 2},
     "gradient of a map": {"gradients": 1, "upstream": True},
     "both gradients of a map": {"gradients": 2, "upstream": True},
+    "value and gradient, with L1": {"gradients": 1, "l1": True},
 }
 
 
@@ -45,7 +46,12 @@ def instances() -> dict[str, Instance]:
     cases["float32, 7 taps, value and gradient"] = (seven, replace(_TASK, gradients=1))
     for dtype in ("float16", "bfloat16"):
         cases[f"{dtype}, 11 taps, value and gradient"] = (_PLAN, Task(dtype, dtype, gradients=1))
-    cases["float32 against uint8, 11 taps, value and gradient"] = (_PLAN, Task("float32", "uint8", gradients=1))
+    fractions, masked = replace(_PLAN, fractions=True), replace(_PLAN, masked=True)
+    for dtype in ("uint8", "uint16"):
+        name = f"float32 against {dtype}, 11 taps, value and gradient"
+        cases[name] = (fractions, Task("float32", dtype, gradients=1))
+    for name, gradients in (("value", 0), ("value and gradient", 1), ("value and both gradients", 2)):
+        cases[f"float32, 11 taps, masked: {name}"] = (masked, replace(_TASK, gradients=gradients, mask="bool"))
     found: dict[str, Instance] = {}
     for name, (plan, task) in cases.items():
         launch = geometry.march(plan, task)
@@ -53,5 +59,5 @@ def instances() -> dict[str, Instance]:
     both = replace(_TASK, gradients=2, upstream=True)
     found["float32, 11 taps, by the definition: windows"] = geometry.windows(_PLAN, both).instance
     found["float32, 11 taps, by the definition: pixels"] = geometry.pixels(_PLAN, both).instance
-    found["sums"] = geometry.reduce(1, 1, 1.0, "float32").instance
+    found["sums"] = geometry.reduce(1, 1, "float32").instance
     return found
