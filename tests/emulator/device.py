@@ -75,3 +75,25 @@ def cuda_operators():
     return SimpleNamespace(
         **{name: partial(getattr(torch.ops.fastssim, name).default.redispatch, key) for name in names}
     )
+
+
+class EmulatedArrayDevice(EmulatedTorchDevice):
+    """Kernels run on the CPU, on NumPy's arrays in the place of CuPy's."""
+
+    def dtype(self, array):
+        return str(array.dtype)
+
+    def itemsize(self, array):
+        return array.itemsize
+
+    def strides(self, array):
+        return tuple(step // array.itemsize for step in array.strides)
+
+    def pointer(self, array):
+        return array.ctypes.data
+
+    def contiguous(self, array):
+        return np.ascontiguousarray(array)
+
+    def empty(self, like, shape, dtype):  # noqa: ARG002
+        return np.empty(shape, dtype)

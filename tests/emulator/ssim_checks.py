@@ -7,6 +7,7 @@ import torch
 
 import fastssim
 from fastssim import Gaussian, Uniform, reference
+from fastssim.cuda.arrays import ssim_and_gradient
 
 VALUE = {torch.float32: 1e-6, torch.float64: 1e-13}
 GRADIENT = {torch.float32: 2e-6, torch.float64: 1e-12}  # relative L2
@@ -120,7 +121,8 @@ def dtypes(device):
     ):
         largest = {torch.uint8: 255, torch.uint16: 65535}.get(target, 1)
         a = clean.to(dtype, copy=True).requires_grad_()
-        b = (other * largest).round().to(torch.int32).to(target) if largest > 1 else other.to(target)
+        b = other.cpu() * largest
+        b = (b.round().to(torch.int32).to(target) if largest > 1 else b.to(target)).to(device)
         value = fastssim.ssim(a, b)
         wide = torch.float64 if torch.float64 in (dtype, target) else torch.float32
         assert value.dtype == wide
@@ -228,6 +230,47 @@ def strides(device):
     assert torch.equal(one, fastssim.ssim(x[:1].expand(SHAPE).contiguous(), y, reduction="none"))
 
 
+def arrays(library, shape=(3, 43, 71)):
+    """CuPy's arrays, or what stands for them: value and gradients of mean SSIM, without torch."""
+    x, y = (array(image).astype(np.float32).reshape(shape) for image in pair("cpu", (1, *shape)))
+    value, *gradients = ssim_and_gradient(library.asarray(x), library.asarray(y), padding="reflect")
+    expected = reference.ssim(x[None], y[None], padding="reflect")
+    assert value.shape == ()
+    assert abs(float(value) - expected.mean()) <= VALUE[torch.float32]
+    ones = np.full(expected.shape, 1 / expected.size)
+    for gradient, by in zip(gradients, ((x, y), (y, x)), strict=True):
+        assert gradient.shape == shape
+        exact = reference.ssim_gradient(by[0][None], by[1][None], ones, padding="reflect")
+        assert_close(torch.from_dlpack(gradient), exact[0], GRADIENT[torch.float32])
+
+
+def training(device, dtype=torch.float32):
+    """A step of gradient descent: forward, backward, optimiser; the loss falls."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(2, 2, 3, padding=1).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+    x, y = pair(device)
+    loss = fastssim.L1SSIMLoss()
+
+    def step():
+        optimiser.zero_grad(set_to_none=False)
+        with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
+            value = loss(model(x), y)
+        value.backward()
+        optimiser.step()
+        return value.detach()
+
+    return model, step
+
+
+def loss_falls(device):
+    """Some steps of training bring the loss down, also under autocast."""
+    for dtype in (torch.float32, torch.bfloat16):
+        _, step = training(device, dtype)
+        losses = [step().item() for _ in range(4)]
+        assert losses == sorted(losses, reverse=True), losses
+
+
 CHECKS = (
-    reductions, maps, paddings, windows, unbiased, dtypes, masks, losses, ms_ssim, equal_images, strides,
+    reductions, maps, paddings, windows, unbiased, dtypes, masks, losses, ms_ssim, equal_images, strides, loss_falls,
 )  # fmt: skip
