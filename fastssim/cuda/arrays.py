@@ -71,9 +71,9 @@ def ssim_and_gradient(
     taps_y, taps_x, c1, c2, padding, factor, fractions = problem
     plan = Plan(shape, dtype, taps_y, taps_x, c1, c2, padding, factor, fractions=fractions)
     device = device_of(x)
-    gradients = [device.empty(x, x.shape, dtype) for _ in range(2)]
+    grad_x, grad_y = (device.empty(x, x.shape, dtype) for _ in range(2))
     windows = plan.count("mean")
-    images = [image[(None,) * (4 - image.ndim)] for image in (x, y)]
-    reduction = Reduction("all", dtype, windows)
-    value, _ = launch.value_and_gradient(plan, *images, None, 1 / windows, *gradients, reduction=reduction)
-    return value, gradients[0], gradients[1]
+    a, b = (image[(None,) * (4 - image.ndim)] for image in (x, y))
+    result = Reduction("all", dtype, windows)
+    value, _ = launch.value_and_gradient(plan, a, b, None, 1 / windows, grad_x, grad_y, reduction=result)
+    return value, grad_x, grad_y
