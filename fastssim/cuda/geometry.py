@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastssim.plan import Plan
 
 THREADS = (64, 96, 128)  # of a block of the march: whichever computes the fewest columns twice
+BOX_THREADS = (128, 256, 512)  # of a block that goes by running sums
 DIRECT_THREADS = 128  # of a block that computes element by element
 REDUCE_THREADS = 256
 BLOCKS = 600  # wanted on a GPU: fewer leave large ones without work, more compute more rows twice
@@ -66,9 +67,14 @@ class Launch:
         return np.frombuffer(argument, self.instance.argument)
 
 
+def first(plan: Plan, task: Task) -> Launch:
+    """Return the fastest kernel that computes a task; after `boxes` and `windows`, a gradient needs a second one."""
+    return march(plan, task) or boxes(plan, task) or windows(plan, task)
+
+
 @lru_cache(maxsize=1024)
 def march(plan: Plan, task: Task) -> Launch | None:
-    """Return the march for a plan; nothing where it does not fit, and the definition, window by window, is needed."""
+    """Return the march for a plan; nothing where it does not fit, and `boxes` or `windows` are needed."""
     n, c, height, width = plan.shape
     taps_y, taps_x = len(plan.taps_y), len(plan.taps_x)
     padding, (pad_y, pad_x) = plan.padding, plan.pad
@@ -118,6 +124,33 @@ def pixels(plan: Plan, task: Task) -> Launch:
     """Return the kernel that gathers the gradient from what `windows` wrote."""
     made = instance("pixels", **_options(plan, task, DIRECT_THREADS))
     return _by_the_element(made, plan, plan.shape)
+
+
+@lru_cache(maxsize=1024)
+def boxes(plan: Plan, task: Task) -> Launch | None:
+    """Return the kernel that goes by running sums; nothing where the window's weights differ or it does not fit."""
+    flat = len(set(plan.taps_y)) == 1 and len(set(plan.taps_x)) == 1
+    folded = task.gradients > 0 and plan.padding not in {"valid", "zeros"}
+    if not flat or folded or plan.masked or task.l1 or len(plan.taps_x) > BOX_THREADS[-1] // 2:
+        return None
+    return _by_the_strip("boxes", plan, task, plan.map_shape)
+
+
+@lru_cache(maxsize=1024)
+def boxes_back(plan: Plan, task: Task) -> Launch:
+    """Return the kernel that takes the gradient from what `boxes` wrote."""
+    return _by_the_strip("boxes_back", plan, task, plan.shape)
+
+
+def _by_the_strip(kernel: str, plan: Plan, task: Task, shape: tuple[int, int, int, int]) -> Launch:
+    """One block for a strip of columns and a segment of rows of `shape`, and threads for the columns beside it."""
+    n, c, height, width = shape
+    taps_y, taps_x = len(plan.taps_y), len(plan.taps_x)
+    threads = next(count for count in BOX_THREADS if 2 * taps_x <= count)
+    strips = -(-width // (threads - taps_x + 1))
+    segments = min(-(-BLOCKS // (n * c * strips)), max(1, height // max(LEAST_ROWS, 4 * taps_y)))
+    fields = {**_fields(plan), "windows": math.prod(plan.map_shape), "segments": segments, "strips": strips}
+    return _launch(instance(kernel, **_options(plan, task, threads)), n * c * segments * strips, threads, fields)
 
 
 def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, int, int, int]) -> Launch:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent
 _COMMON = ("common.cuh", "formula.cuh")
+_BOXES = ("boxes", "boxes_back")
 TYPES = {  # of memory; float64 is computed in float64, all others in float32
     "float64": "double",
     "float32": "float",
@@ -50,6 +51,8 @@ class Instance:
         """The whole CUDA text; it includes nothing."""
         parts = [_text(name) for name in _COMMON]
         parts.append("".join(_definition(key, value) for key, value in self.options))
+        if self.kernel in _BOXES:
+            parts.append(_text("box.cuh"))
         return "".join([*parts, _text(f"{self.kernel}.cu")])
 
     @cached_property
@@ -145,6 +148,26 @@ def _pixels(of: Instance) -> list[tuple[Any, ...]]:
     ]
 
 
+def _boxes(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
+    return [
+        *_pointers("x", "y", "upstream", "ssim_map", "maps", "sums"),
+        *_steps("x", "y", "upstream"),
+        ("windows", np.int64),
+        *_integers("channels", "height", "width", "windows_y", "windows_x", "segments", "strips"),
+        *_constants("float64"),
+    ]
+
+
+def _boxes_back(of: Instance) -> list[tuple[Any, ...]]:
+    return [
+        *_pointers("x", "y", "maps", "grad_x", "grad_y"),
+        *_steps("x", "y"),
+        ("windows", np.int64),
+        *_integers("channels", "height", "width", "windows_y", "windows_x", "segments", "strips"),
+        ("scale", _numpy(of["T"])),
+    ]
+
+
 def _reduce(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
     numbers = [(name, np.float64) for name in ("windows", "offset", "scale", "l1")]
     return [*_pointers("sums", "counted", "distances", "out", "counts"), ("parts", np.int64), *numbers]
@@ -158,5 +181,7 @@ _ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {
     "march": _march,
     "windows": _windows,
     "pixels": _pixels,
+    "boxes": _boxes,
+    "boxes_back": _boxes_back,
     "reduce": _reduce,
 }

@@ -117,18 +117,22 @@ def march(
     for name, out in (("ssim_map", ssim_map), ("grad_x", grad_x), ("grad_y", grad_y)):
         if out is not None:
             fields[name] = device.pointer(out)
-    first = geometry.march(plan, task) or geometry.windows(plan, task)
+    first = geometry.first(plan, task)
     names = ["sums", *(["counted"] if plan.masked else []), *(["distances"] if task.l1 else [])]
     sums = device.empty(x, (len(names), first.grid), "float64")
     places = {name: device.pointer(sums) + 8 * first.grid * i for i, name in enumerate(names)}
     fields.update(places)
-    direct = first.instance.kernel == "windows"
-    if direct and task.gradients:
+    second = None
+    if task.gradients and first.instance.kernel == "boxes":
+        maps = device.empty(x, (4, *plan.map_shape), "float64")
+        second = geometry.boxes_back(plan, task)
+    elif task.gradients and first.instance.kernel == "windows":
         maps = device.empty(x, (6, *plan.map_shape), plan.dtype)
+        second = geometry.pixels(plan, task)
+    if second is not None:
         fields["maps"] = device.pointer(maps)
     device.run(x, first, first.argument(fields))
-    if direct and task.gradients:
-        second = geometry.pixels(plan, task)
+    if second is not None:
         device.run(x, second, second.argument(fields))
     if reduction is None:
         return Reduced(None, None)

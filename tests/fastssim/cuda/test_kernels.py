@@ -256,6 +256,7 @@ def test_padded_gradients_are_the_same_in_every_order():
 def slow_twin(x, y, plan, monkeypatch, **options):
     """Compute by the definition, window by window."""
     monkeypatch.setattr(geometry, "THREADS", ())
+    monkeypatch.setattr(geometry, "boxes", lambda *_: None)
     geometry.march.cache_clear()
     device = EmulatedDevice()
     results = compute(device, x, y, plan=plan, **options)
@@ -290,8 +291,9 @@ def test_both_gradients_take_two_marches_where_registers_are_short():
         assert_gradient_close(gradient, reference.ssim_gradient(*by, ones))
 
 
-@pytest.mark.parametrize("window", [Uniform(1), Gaussian(33, 6.0)], ids=str)
-def test_windows_that_the_march_does_not_take(window):
+@pytest.mark.parametrize("window", [Gaussian(1), Gaussian(33, 6.0)], ids=str)
+def test_windows_that_the_march_does_not_take(window, monkeypatch):
+    monkeypatch.setattr(geometry, "boxes", lambda *_: None)  # one pixel is a box, too
     x, y = pair((1, 1, 37, 35), "float32")
     expected = reference.ssim(x, y, window=window)
     device = EmulatedDevice()
@@ -501,12 +503,61 @@ def test_masked_gradients_with_l1_are_the_same_in_every_order():
         )
 
 
+@pytest.mark.parametrize(
+    ("size", "shape", "dtype", "padding"),
+    [
+        (33, (2, 2, 83, 171), "float32", "valid"),
+        (25, (1, 1, 25, 25), "float32", "valid"),
+        ((3, 65), (1, 2, 40, 97), "float32", "zeros"),
+        (27, (1, 1, 300, 30), "float64", "zeros"),
+        (1, (1, 1, 20, 150), "float32", "valid"),
+    ],
+    ids=str,
+)
+def test_uniform_windows_by_running_sums(size, shape, dtype, padding):
+    x, y = pair(shape, dtype)
+    window = Uniform(size)
+    expected = reference.ssim(x, y, window=window, padding=padding)
+    upstream = np.random.default_rng(1).random(expected.shape).astype(dtype)
+    plan = Plan(shape, dtype, window.weights_y, window.weights_x, C1, C2, padding=padding)
+    options = {"plan": plan, "upstream": upstream, "ssim_map": True, "gradients": 2, "reduction": launch.Reduction()}
+    device = EmulatedDevice()
+    sums, ssim_map, grad_x, grad_y = compute(device, x, y, **options)
+    assert [made.instance.kernel for *_, made in device.launches] == ["boxes", "boxes_back", "reduce"]
+    assert np.abs(sums - expected.sum((2, 3))).max() <= VALUE[dtype] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= MAP[dtype]
+    assert_gradient_close(grad_x, reference.ssim_gradient(x, y, upstream, window=window, padding=padding))
+    assert_gradient_close(grad_y, reference.ssim_gradient(y, x, upstream, window=window, padding=padding))
+
+
+def test_running_sums_are_exact_for_equal_images_forget_bad_pixels_and_know_no_order():
+    x, y = pair((1, 1, 83, 171), "float32")
+    window = Uniform(33)
+    ssim_map, grad_x = compute(EmulatedDevice(), x, x, window, ssim_map=True, gradients=1)
+    assert (ssim_map == 1).all()
+    assert (grad_x == 0).all()
+    clean, gradient = compute(EmulatedDevice(), x, y, window, ssim_map=True, gradients=1)
+    for bad in (np.nan, np.inf):
+        spoilt_x = x.copy()
+        spoilt_x[0, 0, 40, 50] = bad
+        spoilt, spoilt_gradient = compute(EmulatedDevice(), spoilt_x, y, window, ssim_map=True, gradients=1)
+        touched, reached = np.zeros(clean.shape, bool), np.zeros(x.shape, bool)
+        touched[0, 0, 8:41, 18:51] = True
+        reached[0, 0, 8:73, 18:83] = True
+        assert not np.isfinite(spoilt[touched]).any()
+        assert not np.isfinite(spoilt_gradient[reached]).any()
+        np.testing.assert_allclose(spoilt[~touched], clean[~touched], rtol=0, atol=1e-7)
+        np.testing.assert_allclose(spoilt_gradient[~reached], gradient[~reached], rtol=1e-5, atol=1e-9)
+    options = {"ssim_map": True, "gradients": 2, "reduction": launch.Reduction("all")}
+    same_in_every_order(lambda order: compute(EmulatedDevice(order), x, y, window, **options))
+
+
 def test_sanitizers_find_nothing(tmp_path):
     program = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from device import EmulatedDevice
-from test_kernels import Gaussian, Plan, compute, geometry, launch, pair
+from test_kernels import Gaussian, Plan, Uniform, compute, geometry, launch, pair
 
 geometry.THREADS = (32,)
 x, y = pair((1, 2, 43, 71), "float32")
@@ -519,6 +570,7 @@ compute(EmulatedDevice(2, sanitize=True), x, y, plan=plan, gradients=2, upstream
 masked = Plan(x.shape, "float32", taps, taps, 1e-4, 9e-4, padding="reflect", masked=True)
 options = dict(plan=masked, mask=x > 0.4, gradients=1, l1=1.0, reduction=launch.Reduction(counted=True, l1=1.0))
 compute(EmulatedDevice(2, sanitize=True), x, y, **options)
+compute(EmulatedDevice(2, sanitize=True), x, y, Uniform(25), gradients=2, upstream=x[..., 24:, 24:])
 geometry.march.cache_clear()
 geometry.THREADS = ()
 compute(EmulatedDevice(2, sanitize=True), x, y, **options)
