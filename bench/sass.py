@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ARITHMETIC = ("FFMA", "FADD", "FMUL", "DFMA", "DADD", "DMUL")
 LEAST_PIVOT_CODE = 20  # instructions that move the pivots, at least
-_BYTES = {"float": 4, "double": 8, "Half": 2, "BFloat": 2, "unsigned char": 1}
+_BYTES = {"float": 4, "double": 8, "Half": 2, "BFloat": 2, "unsigned char": 1, "unsigned short": 2}
 
 
 @dataclass(frozen=True)
@@ -193,11 +193,11 @@ def warps(instance: Instance, compiled: Compiled, gpu: Gpu) -> int:
 
 
 def moved(instance: Instance) -> int:
-    """Bytes of DRAM per px·ch: both images read, what is wanted written, and the upstream gradient read."""
-    x, y = _BYTES[instance["X"]], _BYTES[instance["Y"]]
-    gradients: int = instance["GRADIENTS"]
-    others: int = instance["MAP"] + instance["UPSTREAM"]
-    return x + y + x * (gradients > 0) + y * (gradients == 2) + x * others
+    """Bytes of DRAM per px·ch: images, mask and upstream gradient read, map and gradients written."""
+    masks: int = instance["MASKED"]
+    others: int = instance["GRADIENTS"] + instance["MAP"] + instance["UPSTREAM"]
+    images = _BYTES[instance["X"]] + _BYTES[instance["Y"]]
+    return images + _BYTES[instance["W"]] * masks + _BYTES[instance["T"]] * others
 
 
 def bounds(instance: Instance, counted: Cost, gpu: Gpu) -> dict[str, tuple[float, float]]:

@@ -167,6 +167,11 @@ def _ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) ->
     return grad_x, grad_y
 
 
+def _on_cuda(name: str, *arguments: Any) -> Any:
+    """Run an operator on a GPU; its module is loaded at the first use."""
+    return getattr(import_module("fastssim.cuda.operators"), name)(*arguments)
+
+
 _ON_CPU = {
     "ssim_mean": _ssim_mean,
     "ssim_map": _ssim_map,
@@ -175,6 +180,7 @@ _ON_CPU = {
 }
 for _name, _function in _ON_CPU.items():
     _library.impl(_name, _filled(_function), "CPU")
+    _library.impl(_name, _filled(partial(_on_cuda, _name)), "CUDA")
 
 
 # ------------------------------------------------------------------------------------------- shapes, for the compiler

@@ -55,7 +55,8 @@ def ssim(
     Parameters
     ----------
     x, y : torch.Tensor, ndarray, or array that speaks DLPack; (N, C, H, W), (C, H, W) or (H, W)
-        Images of one shape, on the CPU, each float16, bfloat16, float32, float64, uint8 or uint16, of any strides.
+        Images of one shape, on the CPU or on one NVIDIA GPU, each float16, bfloat16, float32, float64, uint8 or uint16,
+        of any strides.
         Pixels are read in place: no converted copy is made. The arithmetic is float64 where one of them is, else
         float32.
     data_range : float
@@ -332,13 +333,12 @@ def _masked_distance(images: Images, reduction: str, *, fractions: bool) -> Tens
     """Mean of |x - y| under a mask; 0 where nothing is left."""
     x, y = (_readable(image, fractions=fractions) for image in (images.x, images.y))
     weights = images.mask.to(images.dtype)  # type: ignore[union-attr]  # there is one, see the caller
-    zero = torch.zeros((), dtype=images.dtype)
-    distance = (weights * torch.where(weights > 0, x - y, zero).abs()).sum((2, 3))
+    distance = (weights * torch.where(weights > 0, x - y, 0.0).abs()).sum((2, 3))
     total = weights.sum((2, 3))
     axes: tuple[int, ...] = {"mean": (0, 1), "image": (1,)}.get(reduction, ())
     if axes:
         distance, total = distance.sum(axes), total.sum(axes)
-    return distance / torch.where(total > 0, total, torch.ones((), dtype=images.dtype))
+    return distance / torch.where(total > 0, total, 1.0)
 
 
 # ----------------------------------------------------------------------------------------------------------- checks

@@ -62,8 +62,8 @@ def take(x: Any, y: Any, mask: Any = None) -> Images:
         raise ValueError(f"x has shape {tuple(a.shape)} and y {tuple(b.shape)}; they must be equal")
     if a.device != b.device:
         raise ValueError(f"x is on {a.device} and y on {b.device}; move one of them")
-    if a.device.type != "cpu":
-        raise ValueError(f"x is on {a.device}; this version computes on the CPU: call .cpu() first")
+    if a.device.type not in {"cpu", "cuda"}:
+        raise ValueError(f"x is on {a.device}; SSIM is computed on the CPU and on NVIDIA's GPUs: call .cpu() first")
     if a.numel() == 0:
         raise ValueError(f"x has shape {tuple(a.shape)}, no pixel at all; give at least one image")
     weights = None if mask is None else _mask(mask, a)

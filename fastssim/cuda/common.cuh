@@ -64,6 +64,10 @@ __device__ __forceinline__ T from_memory(unsigned char a) {
     return T(a);
 }
 template <typename T>
+__device__ __forceinline__ T from_memory(unsigned short a) {
+    return T(a);
+}
+template <typename T>
 __device__ __forceinline__ T from_memory(Half a) {
     float result;
 #ifdef __CUDA_ARCH__
@@ -81,6 +85,21 @@ __device__ __forceinline__ T from_memory(BFloat a) {
     float result;
     memcpy(&result, &bits, 4);
     return T(result);
+}
+
+template <typename M>
+constexpr int LARGEST = 0;  // number of an integer type
+template <>
+constexpr int LARGEST<unsigned char> = 255;
+template <>
+constexpr int LARGEST<unsigned short> = 65535;
+
+// A pixel; an integer as the fraction of its type's largest number where FRACTIONS.
+template <typename T, bool FRACTIONS, typename M>
+__device__ __forceinline__ T pixel_from_memory(M a) {
+    const T value = from_memory<T>(a);
+    if constexpr (FRACTIONS && LARGEST<M> > 0) return divide(value, T(LARGEST<M>), T(1) / T(LARGEST<M>));
+    return value;
 }
 
 template <typename M>
@@ -153,6 +172,15 @@ __device__ __forceinline__ const M* along(const M* start, int i, int bytes) {
 }
 
 // -------------------------------------------------------------------------------------------------------------- sums
+
+template <typename T>
+__device__ __forceinline__ T sign(T a) {
+    return a > T(0) ? T(1) : a < T(0) ? T(-1) : a;  // of NaN: NaN
+}
+template <typename T>
+__device__ __forceinline__ T absolute(T a) {
+    return a < T(0) ? -a : a;
+}
 
 // Sum over a block's threads, to all of them, always in the same order; `scratch` [32].
 template <int THREADS, typename T>

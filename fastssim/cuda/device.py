@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -52,6 +52,12 @@ class Device(Protocol):
         """Start a kernel on the current stream of the GPU where `like` lies."""
 
 
+class _Stream(NamedTuple):
+    """As much of a stream as CuPy's launch looks at."""
+
+    ptr: int
+
+
 class TorchDevice:
     """The GPU of a torch tensor, torch's current stream, torch's memory."""
 
@@ -95,10 +101,9 @@ class TorchDevice:
         """Start a kernel on torch's stream, asked for at every launch: a kept one would miss a graph's capture."""
         import torch  # noqa: PLC0415
 
-        cupy = load_cupy()
+        load_cupy()
         with torch.cuda.device(like.device):
-            stream = cupy.cuda.Stream.from_external(torch.cuda.current_stream())
-            _start(launch, argument, stream)
+            _start(launch, argument, _Stream(torch.cuda.current_stream().cuda_stream))
 
 
 class CupyDevice:

@@ -24,6 +24,12 @@
 // Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, IEEE Transactions on Image Processing 13(4), 2004. The same
 // symbols and the same form as in fastssim/cpu/ssim.py. With an unbiased covariance, sigma^2 and sigma_xy are multiplied
 // by n / (n - 1): `twice_spread` is that factor, `spread` half of it.
+//
+// With a mask a, n = w*a, every filtered map is w*(a ...) / n, every derivative is divided by n before it is filtered back
+// and the gradient is multiplied by a. Pixels of weight 0 may hold anything. A window with n at most LEAST_WEIGHT has
+// nothing to compare: SSIM 1, not counted.
+
+constexpr double LEAST_WEIGHT = 1e-8;
 
 template <typename T>
 struct Constants {

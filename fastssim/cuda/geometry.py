@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from fastssim.plan import Plan
 
 THREADS = (64, 96, 128)  # of a block of the march: whichever computes the fewest columns twice
+BOX_THREADS = (128, 256, 512)  # of a block that goes by running sums
 DIRECT_THREADS = 128  # of a block that computes element by element
 REDUCE_THREADS = 256
 BLOCKS = 600  # wanted on a GPU: fewer leave large ones without work, more compute more rows twice
 MOST_ROWS = 256  # of a block: the local mean that is taken off stays local
 LEAST_ROWS = 16
 REGISTERS = {"float32": 160, "float64": 144}  # of 255 may hold partial sums; beyond, some compiler spills
+MASK_REGISTERS = 10  # more that a mask takes
 SHARED_BYTES = 48 * 1024
 
 
@@ -38,6 +40,8 @@ class Task:
     gradients: int = 0  # 1: to x; 2: to both
     upstream: bool = False
     ssim_map: bool = False
+    mask: str | None = None  # dtype of the weights
+    l1: bool = False  # |x - y|, too
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,26 @@ class Launch:
         return np.frombuffer(argument, self.instance.argument)
 
 
+def first(plan: Plan, task: Task) -> Launch:
+    """Return the fastest kernel that computes a task; after `boxes` and `windows`, a gradient needs a second one."""
+    return march(plan, task) or boxes(plan, task) or windows(plan, task)
+
+
 @lru_cache(maxsize=1024)
 def march(plan: Plan, task: Task) -> Launch | None:
-    """Return the march for a plan; nothing where it does not fit, and the definition, window by window, is needed."""
+    """Return the march for a plan; nothing where it does not fit, and `boxes` or `windows` are needed."""
     n, c, height, width = plan.shape
     taps_y, taps_x = len(plan.taps_y), len(plan.taps_x)
     padding, (pad_y, pad_x) = plan.padding, plan.pad
     wide = _columns(task, taps_y, plan.dtype) if min(taps_y, taps_x) >= 3 else 0
     halo = taps_x - 1 if task.gradients else 0
-    possible = [count for count in THREADS if wide and count * wide - halo >= 2 * taps_x]
+    pivot_rows = 4 if taps_y > 7 else max(1, taps_y // 3)
+    possible = {
+        count: instance("march", **_options(plan, task, count), COLUMNS=wide, PIVOT_ROWS=pivot_rows)
+        for count in THREADS
+        if wide and count * wide - halo >= 2 * taps_x
+    }
+    possible = {count: made for count, made in possible.items() if _shared_bytes(made) <= SHARED_BYTES}
     if not possible or (padding != "valid" and (height <= pad_y or width <= pad_x)):
         return None
     first_y = first_x = 0
@@ -84,14 +99,6 @@ def march(plan: Plan, task: Task) -> Launch | None:
     strips = -(-columns // (threads * wide - halo))
     wanted = max(-(-BLOCKS // (n * c * strips)), -(-rows // MOST_ROWS))
     segments = min(wanted, max(1, rows // max(LEAST_ROWS, taps_y)))
-    made = instance(
-        "march",
-        **_options(plan, task, threads),
-        COLUMNS=wide,
-        PIVOT_ROWS=4 if taps_y > 7 else max(1, taps_y // 3),
-    )
-    if _shared_bytes(made) > SHARED_BYTES:
-        return None
     fields = {
         **_fields(plan),
         "first_y": first_y,
@@ -102,7 +109,7 @@ def march(plan: Plan, task: Task) -> Launch | None:
         "strips": strips,
         "gone_in": np.cumsum(np.array(rounded(plan.taps_y, plan.dtype), np.float64)),
     }
-    return _launch(made, n * c * segments * strips, threads, fields)
+    return _launch(possible[threads], n * c * segments * strips, threads, fields)
 
 
 @lru_cache(maxsize=1024)
@@ -117,6 +124,33 @@ def pixels(plan: Plan, task: Task) -> Launch:
     """Return the kernel that gathers the gradient from what `windows` wrote."""
     made = instance("pixels", **_options(plan, task, DIRECT_THREADS))
     return _by_the_element(made, plan, plan.shape)
+
+
+@lru_cache(maxsize=1024)
+def boxes(plan: Plan, task: Task) -> Launch | None:
+    """Return the kernel that goes by running sums; nothing where the window's weights differ or it does not fit."""
+    flat = len(set(plan.taps_y)) == 1 and len(set(plan.taps_x)) == 1
+    folded = task.gradients > 0 and plan.padding not in {"valid", "zeros"}
+    if not flat or folded or plan.masked or task.l1 or len(plan.taps_x) > BOX_THREADS[-1] // 2:
+        return None
+    return _by_the_strip("boxes", plan, task, plan.map_shape)
+
+
+@lru_cache(maxsize=1024)
+def boxes_back(plan: Plan, task: Task) -> Launch:
+    """Return the kernel that takes the gradient from what `boxes` wrote."""
+    return _by_the_strip("boxes_back", plan, task, plan.shape)
+
+
+def _by_the_strip(kernel: str, plan: Plan, task: Task, shape: tuple[int, int, int, int]) -> Launch:
+    """One block for a strip of columns and a segment of rows of `shape`, and threads for the columns beside it."""
+    n, c, height, width = shape
+    taps_y, taps_x = len(plan.taps_y), len(plan.taps_x)
+    threads = next(count for count in BOX_THREADS if 2 * taps_x <= count)
+    strips = -(-width // (threads - taps_x + 1))
+    segments = min(-(-BLOCKS // (n * c * strips)), max(1, height // max(LEAST_ROWS, 4 * taps_y)))
+    fields = {**_fields(plan), "windows": math.prod(plan.map_shape), "segments": segments, "strips": strips}
+    return _launch(instance(kernel, **_options(plan, task, threads)), n * c * segments * strips, threads, fields)
 
 
 def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, int, int, int]) -> Launch:
@@ -143,6 +177,7 @@ def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
         "T": "double" if plan.dtype == "float64" else "float",
         "X": TYPES[task.x],
         "Y": TYPES[task.y],
+        "W": TYPES[task.mask or "uint8"],
         "TAPS_Y": len(plan.taps_y),
         "TAPS_X": len(plan.taps_x),
         "THREADS": threads,
@@ -151,6 +186,9 @@ def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
         "MAP": task.ssim_map,
         "PADDING": plan.padding.upper(),
         "UNBIASED": plan.unbiased != 1,
+        "FRACTIONS": plan.fractions and any(dtype.startswith("uint") for dtype in (task.x, task.y)),
+        "MASKED": plan.masked,
+        "L1": task.l1,
     }
 
 
@@ -169,6 +207,7 @@ def _fields(plan: Plan) -> dict[str, Any]:
         "spread": plan.unbiased / 2,
         "twice_spread": plan.unbiased,
         "scale": 1,
+        "l1": 0,
         "taps_y": rounded(plan.taps_y, plan.dtype),
         "taps_x": rounded(plan.taps_x, plan.dtype),
     }
@@ -176,10 +215,10 @@ def _fields(plan: Plan) -> dict[str, Any]:
 
 def _columns(task: Task, taps_y: int, dtype: str) -> int:
     """Columns that one thread computes: as many as its registers hold partial sums for; 0 if not one."""
-    maps = 4 + (task.gradients + 2 if task.gradients else 0)
+    maps = 4 + (task.mask is not None) + (task.gradients + 2 if task.gradients else 0)
     words = maps * (taps_y - 1) * (2 if dtype == "float64" else 1)
     most = 2 if dtype == "float32" else 1
-    return min(most, REGISTERS[dtype] // words)
+    return min(most, (REGISTERS[dtype] - (MASK_REGISTERS if task.mask else 0)) // words)
 
 
 def _shared_bytes(made: Instance) -> int:
@@ -187,16 +226,20 @@ def _shared_bytes(made: Instance) -> int:
     number = 8 if made["T"] == "double" else 4
     row = made["THREADS"] * made["COLUMNS"]
     images = max(1, made["GRADIENTS"])
-    ring = (made["TAPS_Y"] + 2 if made["GRADIENTS"] else 2) * (row + made["TAPS_X"] - 1) * 2
+    pixel = 3 if made["MASKED"] else 2
+    ring = (made["TAPS_Y"] + 2 if made["GRADIENTS"] else 2) * (row + made["TAPS_X"] - 1) * pixel
     back = (2 * row * (2 + images) + row * images) if made["GRADIENTS"] else 0
     return int(number * (ring + back + 32) + 8 * 32)
 
 
 @lru_cache(maxsize=1024)
-def reduce(results: int, parts: int, scale: float, out: str) -> Launch:
-    """Return the sum of blocks' sums [results, parts], times scale."""
+def reduce(
+    results: int, parts: int, out: str, windows: float = 1, offset: float = 0, scale: float = 1, l1: float = 0
+) -> Launch:
+    """Return the kernel that brings blocks' sums [results, parts] together; see reduce.cu."""
     made = instance("reduce", OUT=TYPES[out], THREADS=REDUCE_THREADS)
-    return _launch(made, results, REDUCE_THREADS, {"parts": parts, "scale": scale})
+    fields = {"parts": parts, "windows": windows, "offset": offset, "scale": scale, "l1": l1}
+    return _launch(made, results, REDUCE_THREADS, fields)
 
 
 def steps(name: str, strides: tuple[int, ...], itemsize: int) -> dict[str, int]:

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent
 _COMMON = ("common.cuh", "formula.cuh")
+_BOXES = ("boxes", "boxes_back")
 TYPES = {  # of memory; float64 is computed in float64, all others in float32
     "float64": "double",
     "float32": "float",
     "float16": "Half",
     "bfloat16": "BFloat",
+    "bool": "unsigned char",
     "uint8": "unsigned char",
+    "uint16": "unsigned short",
 }
 
 
@@ -48,6 +51,8 @@ class Instance:
         """The whole CUDA text; it includes nothing."""
         parts = [_text(name) for name in _COMMON]
         parts.append("".join(_definition(key, value) for key, value in self.options))
+        if self.kernel in _BOXES:
+            parts.append(_text("box.cuh"))
         return "".join([*parts, _text(f"{self.kernel}.cu")])
 
     @cached_property
@@ -75,7 +80,7 @@ def _text(name: str) -> str:
 
 def _definition(key: str, value: int | str) -> str:
     """Write an option as C++."""
-    if key in ("T", "X", "Y", "OUT"):
+    if key in ("T", "X", "Y", "W", "OUT"):
         return f"using {key} = {value};\n"
     if isinstance(value, bool):
         return f"constexpr bool {key} = {'true' if value else 'false'};\n"
@@ -107,12 +112,13 @@ def _constants(number: str) -> list[tuple[Any, ...]]:
 def _march(of: Instance) -> list[tuple[Any, ...]]:
     number = _numpy(of["T"])
     return [
-        *_pointers("x", "y", "upstream", "ssim_map", "grad_x", "grad_y", "sums"),
-        *_steps("x", "y", "upstream"),
+        *_pointers("x", "y", "mask", "upstream", "ssim_map", "grad_x", "grad_y", "sums", "counted", "distances"),
+        *_steps("x", "y", "mask", "upstream"),
         *_integers("channels", "height", "width", "windows_y", "windows_x"),
         *_integers("first_y", "rows", "first_x", "columns", "segments", "strips"),
         *_constants(number),
         ("scale", number),
+        ("l1", number),
         *_taps(of),
         ("gone_in", number, (of["TAPS_Y"],)),
     ]
@@ -121,8 +127,8 @@ def _march(of: Instance) -> list[tuple[Any, ...]]:
 def _windows(of: Instance) -> list[tuple[Any, ...]]:
     number = _numpy(of["T"])
     return [
-        *_pointers("x", "y", "upstream", "ssim_map", "maps", "sums"),
-        *_steps("x", "y", "upstream"),
+        *_pointers("x", "y", "mask", "upstream", "ssim_map", "maps", "sums", "counted", "distances"),
+        *_steps("x", "y", "mask", "upstream"),
         ("windows", np.int64),
         *_integers("channels", "height", "width", "windows_y", "windows_x", "parts"),
         *_constants(number),
@@ -132,17 +138,39 @@ def _windows(of: Instance) -> list[tuple[Any, ...]]:
 
 def _pixels(of: Instance) -> list[tuple[Any, ...]]:
     return [
-        *_pointers("x", "y", "maps", "grad_x", "grad_y"),
-        *_steps("x", "y"),
+        *_pointers("x", "y", "mask", "maps", "grad_x", "grad_y"),
+        *_steps("x", "y", "mask"),
         ("windows", np.int64),
         *_integers("channels", "height", "width", "windows_y", "windows_x", "parts"),
         ("scale", _numpy(of["T"])),
+        ("l1", _numpy(of["T"])),
         *_taps(of),
     ]
 
 
+def _boxes(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
+    return [
+        *_pointers("x", "y", "upstream", "ssim_map", "maps", "sums"),
+        *_steps("x", "y", "upstream"),
+        ("windows", np.int64),
+        *_integers("channels", "height", "width", "windows_y", "windows_x", "segments", "strips"),
+        *_constants("float64"),
+    ]
+
+
+def _boxes_back(of: Instance) -> list[tuple[Any, ...]]:
+    return [
+        *_pointers("x", "y", "maps", "grad_x", "grad_y"),
+        *_steps("x", "y"),
+        ("windows", np.int64),
+        *_integers("channels", "height", "width", "windows_y", "windows_x", "segments", "strips"),
+        ("scale", _numpy(of["T"])),
+    ]
+
+
 def _reduce(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
-    return [*_pointers("sums", "out"), ("parts", np.int64), ("scale", np.float64)]
+    numbers = [(name, np.float64) for name in ("windows", "offset", "scale", "l1")]
+    return [*_pointers("sums", "counted", "distances", "out", "counts"), ("parts", np.int64), *numbers]
 
 
 def _axes(*names: str) -> list[tuple[Any, ...]]:
@@ -180,6 +208,8 @@ _ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {
     "march": _march,
     "windows": _windows,
     "pixels": _pixels,
+    "boxes": _boxes,
+    "boxes_back": _boxes_back,
     "reduce": _reduce,
     "tiles_gather": _tiles_gather,
     "tiles_scatter": _tiles_scatter,

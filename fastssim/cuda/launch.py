@@ -18,37 +18,60 @@ if TYPE_CHECKING:
     from fastssim.plan import Plan
 
 
-class Mean(NamedTuple):
-    """How the sums of planes are brought together: their sum over `over`, times `scale`, as `dtype`."""
+class Reduction(NamedTuple):
+    """How planes' sums are brought together: offset + scale * S / windows + l1 * sum|x - y|, S the sum of SSIM."""
 
     over: str = "plane"  # "plane": (N, C); "image": (N,); "all": ()
-    scale: float = 1.0
     dtype: str = "float64"
+    windows: float = 1.0
+    counted: bool = False  # under a mask: divide by the windows that count instead, and return how many
+    offset: float = 0.0
+    scale: float = 1.0
+    l1: float | None = None
 
 
-_SUMS = Mean()
+class Reduced(NamedTuple):
+    """What came out, and how many windows counted where it was divided by that; both of the reduction's shape."""
+
+    value: Any
+    counts: Any
 
 
-def value(plan: Plan, x: Any, y: Any, *, mean: Mean = _SUMS) -> Any:
-    """Sum of SSIM over the windows of each plane, (N, C), float64; or as `mean` says."""
-    return march(device_of(x), plan, x, y, mean=mean)
+_SUMS = Reduction()
 
 
-def ssim_map(plan: Plan, x: Any, y: Any, out: Any) -> None:
-    """Write the SSIM map, `out` (N, C, H', W') contiguous, of x's dtype."""
-    march(device_of(x), plan, x, y, ssim_map=out)
+def value(plan: Plan, x: Any, y: Any, mask: Any = None, reduction: Reduction = _SUMS) -> Reduced:
+    """Bring the SSIM of all windows together as `reduction` says."""
+    return march(device_of(x), plan, x, y, mask, reduction=reduction)
+
+
+def ssim_map(plan: Plan, x: Any, y: Any, mask: Any, out: Any) -> None:
+    """Write the SSIM map, `out` (N, C, H', W') contiguous, of the plan's dtype."""
+    march(device_of(x), plan, x, y, mask, ssim_map=out)
 
 
 def value_and_gradient(
-    plan: Plan, x: Any, y: Any, scale: float, grad_x: Any, grad_y: Any | None, *, mean: Mean = _SUMS
-) -> Any:
-    """As `value`, and in the same march write scale * d(sum)/dx and, unless None, scale * d(sum)/dy; contiguous."""
-    return march(device_of(x), plan, x, y, scale=scale, grad_x=grad_x, grad_y=grad_y, mean=mean)
+    plan: Plan,
+    x: Any,
+    y: Any,
+    mask: Any,
+    scale: float,
+    grad_x: Any,
+    grad_y: Any | None,
+    *,
+    l1: float | None = None,
+    reduction: Reduction = _SUMS,
+) -> Reduced:
+    """As `value`, and in the same march write the gradient of scale * sum(SSIM) + l1 * sum|x - y|.
+
+    To x and, unless None, to y; contiguous, of the plan's dtype.
+    """
+    return march(device_of(x), plan, x, y, mask, scale=scale, l1=l1, grad_x=grad_x, grad_y=grad_y, reduction=reduction)
 
 
-def map_gradient(plan: Plan, x: Any, y: Any, upstream: Any, grad_x: Any, grad_y: Any | None) -> None:
-    """Write the gradient of sum(upstream * SSIM map) by x and, unless None, by y; upstream (N, C, H', W') as x."""
-    march(device_of(x), plan, x, y, upstream=upstream, grad_x=grad_x, grad_y=grad_y)
+def map_gradient(plan: Plan, x: Any, y: Any, mask: Any, upstream: Any, grad_x: Any, grad_y: Any | None) -> None:
+    """Write the gradient of sum(upstream * SSIM map) by x and, unless None, by y; all of the plan's dtype."""
+    march(device_of(x), plan, x, y, mask, upstream=upstream, grad_x=grad_x, grad_y=grad_y)
 
 
 def march(
@@ -56,40 +79,36 @@ def march(
     plan: Plan,
     x: Any,
     y: Any,
+    mask: Any = None,
     *,
     scale: float = 1.0,
+    l1: float | None = None,
     upstream: Any = None,
     ssim_map: Any = None,
     grad_x: Any = None,
     grad_y: Any = None,
-    mean: Mean | None = None,
-) -> Any:
-    """Launch what is asked for on a device; return the sums where `mean` says which.
-
-    Raises
-    ------
-    NotImplementedError
-        If the plan has a mask, or takes integer pixels as fractions.
-    """
-    integers = any(device.dtype(image).startswith("uint") for image in (x, y))
-    lacking = {"mask": plan.masked, "integer pixels as fractions of their range": plan.fractions and integers}
-    for option, asked in lacking.items():
-        if asked:
-            raise NotImplementedError(f"the CUDA kernels have no {option} yet: compute on the CPU, call x.cpu() first")
+    reduction: Reduction | None = None,
+) -> Reduced:
+    """Launch what is asked for on a device."""
     task = Task(
         device.dtype(x),
         device.dtype(y),
         gradients=(grad_x is not None) + (grad_y is not None),
         upstream=upstream is not None,
         ssim_map=ssim_map is not None,
+        mask=None if mask is None else device.dtype(mask),
+        l1=l1 is not None or (reduction is not None and reduction.l1 is not None),
     )
     if task.gradients == 2 and not geometry.march(plan, task) and geometry.march(plan, replace(task, gradients=1)):
         # Not enough registers for both: one after the other, for SSIM is symmetric.
-        march(device, plan, y, x, scale=scale, upstream=upstream, grad_x=grad_y)
-        return march(device, plan, x, y, scale=scale, upstream=upstream, ssim_map=ssim_map, grad_x=grad_x, mean=mean)
-    fields: dict[str, Any] = {}
+        march(device, plan, y, x, mask, scale=scale, l1=l1, upstream=upstream, grad_x=grad_y)
+        return march(
+            device, plan, x, y, mask, scale=scale, l1=l1, upstream=upstream, ssim_map=ssim_map, grad_x=grad_x,
+            reduction=reduction,
+        )  # fmt: skip
+    fields: dict[str, Any] = {"scale": scale, "l1": l1 or 0.0}
     kept = []  # copies must outlive the launches
-    for name, image in (("x", x), ("y", y), ("upstream", upstream)):
+    for name, image in (("x", x), ("y", y), ("mask", mask), ("upstream", upstream)):
         if image is not None:
             described, strides = geometry.described(device, image)
             kept.append(described)
@@ -98,23 +117,46 @@ def march(
     for name, out in (("ssim_map", ssim_map), ("grad_x", grad_x), ("grad_y", grad_y)):
         if out is not None:
             fields[name] = device.pointer(out)
-    first = geometry.march(plan, task) or geometry.windows(plan, task)
-    sums = device.empty(x, (first.grid,), "float64")
-    fields.update(sums=device.pointer(sums), scale=scale)
-    direct = first.instance.kernel == "windows"
-    if direct and task.gradients:
+    first = geometry.first(plan, task)
+    names = ["sums", *(["counted"] if plan.masked else []), *(["distances"] if task.l1 else [])]
+    sums = device.empty(x, (len(names), first.grid), "float64")
+    places = {name: device.pointer(sums) + 8 * first.grid * i for i, name in enumerate(names)}
+    fields.update(places)
+    second = None
+    if task.gradients and first.instance.kernel == "boxes":
+        maps = device.empty(x, (4, *plan.map_shape), "float64")
+        second = geometry.boxes_back(plan, task)
+    elif task.gradients and first.instance.kernel == "windows":
         maps = device.empty(x, (6, *plan.map_shape), plan.dtype)
+        second = geometry.pixels(plan, task)
+    if second is not None:
         fields["maps"] = device.pointer(maps)
     device.run(x, first, first.argument(fields))
-    if direct and task.gradients:
-        second = geometry.pixels(plan, task)
+    if second is not None:
         device.run(x, second, second.argument(fields))
-    if mean is None:
-        return None
+    if reduction is None:
+        return Reduced(None, None)
+    return _reduced(device, plan, x, first.grid, places, reduction)
+
+
+def _reduced(
+    device: Device, plan: Plan, like: Any, blocks: int, places: dict[str, int], reduction: Reduction
+) -> Reduced:
+    """Launch the kernel that brings the blocks' sums, at `places`, together."""
     n, c = plan.shape[:2]
-    shape = {"plane": (n, c), "image": (n,), "all": ()}[mean.over]
-    results = n * c if mean.over == "plane" else n if mean.over == "image" else 1
-    last = geometry.reduce(results, first.grid // results, mean.scale, mean.dtype)
-    out = device.empty(x, shape, mean.dtype)
-    device.run(x, last, last.argument({"sums": device.pointer(sums), "out": device.pointer(out)}))
-    return out
+    shape = {"plane": (n, c), "image": (n,), "all": ()}[reduction.over]
+    results = n * c if reduction.over == "plane" else n if reduction.over == "image" else 1
+    last = geometry.reduce(
+        results, blocks // results, reduction.dtype, reduction.windows, reduction.offset, reduction.scale,
+        reduction.l1 or 0.0,
+    )  # fmt: skip
+    out = device.empty(like, shape, reduction.dtype)
+    fields = {"sums": places["sums"], "out": device.pointer(out)}
+    counts = None
+    if reduction.counted:
+        counts = device.empty(like, shape, "float64")
+        fields.update(counted=places["counted"], counts=device.pointer(counts))
+    if reduction.l1 is not None:
+        fields["distances"] = places["distances"]
+    device.run(like, last, last.argument(fields))
+    return Reduced(out, counts)

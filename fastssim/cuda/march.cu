@@ -19,6 +19,9 @@
 // than the row's own spread and C2 can hide (mean^2 > 3 (variance + C2), about). Partial sums pass from one to the next by
 // m' = m + t W, e' = e + t (m + m'), W the sum of the taps that have gone in.
 //
+// Under a mask a, see formula.cuh, a ring of weights runs beside that of s and d, and the FIR carries w*a as a fifth map.
+// |x - y|, where L1: added up by the thread that fetches a pixel; its gradient joins SSIM's.
+//
 // Where padding repeats pixels, positions outside the image are owned like others, by the block of the pixels that they
 // repeat: their gradients are added to those pixels', across through a row in shared memory, down by adding to what this
 // same thread has written.
@@ -37,42 +40,54 @@ constexpr int RING = GRADIENT ? HALO_Y + 3 : 2;        // pixel rows kept
 constexpr int LOADS = (PITCH + THREADS - 1) / THREADS;  // pixels that a thread fetches in a row
 constexpr int IMAGES = GRADIENTS == 2 ? 2 : 1;         // whose gradients are wanted
 constexpr int MAPS = 2 + IMAGES;                       // maps on the way back
+constexpr int MOMENTS = MASKED ? 5 : 4;                // maps on the way down
 
 struct Problem {
     const X* x;            // [N, C, H, W]
     const Y* y;            // [N, C, H, W]
-    const X* upstream;     // [N, C, H', W'], where UPSTREAM
-    X* ssim_map;           // [N, C, H', W'] contiguous, where MAP
-    X* grad_x;             // [N, C, H, W] contiguous, where GRADIENT
-    Y* grad_y;             // [N, C, H, W] contiguous, where GRADIENTS == 2
+    const W* mask;         // [N, C, H, W], where MASKED
+    const T* upstream;     // [N, C, H', W'], where UPSTREAM
+    T* ssim_map;           // [N, C, H', W'] contiguous, where MAP
+    T* grad_x;             // [N, C, H, W] contiguous, where GRADIENT
+    T* grad_y;             // [N, C, H, W] contiguous, where GRADIENTS == 2
     double* sums;          // [N C, segments, strips]
-    long long image_x, image_y, image_upstream;        // from one image to the next, in elements
-    long long channel_x, channel_y, channel_upstream;  // from one channel to the next, in elements
-    int row_x, row_y, row_upstream;                    // from one row to the next, in bytes
-    int column_x, column_y, column_upstream;           // from one column to the next, in bytes
+    double* counted;       // [N C, segments, strips]: windows with something to compare, where MASKED
+    double* distances;     // [N C, segments, strips]: of |x - y|, where L1
+    long long image_x, image_y, image_mask, image_upstream;          // from one image to the next, in elements
+    long long channel_x, channel_y, channel_mask, channel_upstream;  // from one channel to the next, in elements
+    int row_x, row_y, row_mask, row_upstream;                        // from one row to the next, in bytes
+    int column_x, column_y, column_mask, column_upstream;            // from one column to the next, in bytes
     int channels, height, width;           // C, H, W
     int windows_y, windows_x;              // H', W'
     int first_y, rows, first_x, columns;   // the positions (windows, without a gradient) that blocks share out
     int segments, strips;
     Constants<T> constants;
-    T scale;                               // of the gradient
+    T scale, l1;                           // of the gradient, and of the sign of x - y
     T taps_y[TAPS_Y], taps_x[TAPS_X];      // each summing to 1
     T gone_in[TAPS_Y];                     // taps_y[0] + .. + taps_y[u]
 };
 
 using Pair = Vector<T, 2>;             // s, d of a pixel
 using Pairs = Vector<T, 2 * COLUMNS>;  // the same of adjacent pixels; q2_s, r2_d of adjacent windows
+using Weights = Vector<T, COLUMNS>;    // of adjacent pixels
 using Backs = Vector<T, IMAGES * COLUMNS>;
 
-// The mean of up to 8 x 8 finite pixels spread over rows y0 .. y1 - 1, columns x0 .. x1 - 1 of a plane; 0 without any.
+// The mean of up to 8 x 8 finite pixels with a weight, spread over rows y0 .. y1 - 1, columns x0 .. x1 - 1 of a plane; 0
+// without any.
 template <typename M>
 __device__ __forceinline__ T mean_of_samples(
-    const M* plane, int row, int column, int y0, int y1, int x0, int x1, T* scratch) {
+    const Problem& problem, const M* plane, int row, int column, const W* mask, int y0, int y1, int x0, int x1,
+    T* scratch) {
     T total = 0, count = 0;
     for (int i = threadIdx.x; i < 64; i += THREADS) {
         const int y = y0 + (y1 - y0) * (i / 8) / 8, x = x0 + (x1 - x0) * (i % 8) / 8;
-        const T value = from_memory<T>(*along(along(plane, y, row), x, column));
-        if (finite(value)) total += value, count += 1;
+        const T value = pixel_from_memory<T, FRACTIONS>(*along(along(plane, y, row), x, column));
+        bool wanted = finite(value);
+        if constexpr (MASKED) {
+            const W weight = *along(along(mask, y, problem.row_mask), x, problem.column_mask);
+            wanted = wanted && from_memory<T>(weight) > T(0);
+        }
+        if (wanted) total += value, count += 1;
     }
     total = block_sum<THREADS>(total, scratch);
     count = block_sum<THREADS>(count, scratch);
@@ -107,19 +122,18 @@ __device__ __forceinline__ void fold_columns(T (&to)[IMAGES][COLUMNS], T* row, i
     }
 }
 
-template <typename M>
-__device__ __forceinline__ void write(M* place, T value, bool add) {
-    *place = ToMemory<M>::from(add ? from_memory<T>(*place) + value : value);
-}
+constexpr int MIN_BLOCKS = MASKED ? 1 : 0;  // on a multiprocessor: 1 lets the compiler use all registers, and not spill
 
-extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT Problem problem) {
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GRID_CONSTANT Problem problem) {
     SHARED(Pairs, ring_memory, RING * STEP);
+    SHARED(Weights, weights_memory, MASKED ? RING * STEP : 1);
     SHARED(Pairs, variances_memory, GRADIENT ? 2 * THREADS : 1);
     SHARED(Backs, means_memory, GRADIENT ? 2 * THREADS : 1);
     SHARED(T, folded, GRADIENT && FOLDED ? IMAGES * WINDOWS : 1);
     SHARED(T, scratch, 32);
     SHARED(double, wide_scratch, 32);
     Pair* const ring = reinterpret_cast<Pair*>(ring_memory);
+    T* const weights_ring = reinterpret_cast<T*>(weights_memory);
 
     const int t = threadIdx.x;
     const int strip = blockIdx.x % problem.strips;
@@ -128,7 +142,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
     const long long n = plane / problem.channels, channel = plane % problem.channels;
     const X* const x = problem.x + n * problem.image_x + channel * problem.channel_x;
     const Y* const y = problem.y + n * problem.image_y + channel * problem.channel_y;
-    const X* const upstream =
+    const W* const mask = MASKED ? problem.mask + n * problem.image_mask + channel * problem.channel_mask : nullptr;
+    const T* const upstream =
         UPSTREAM ? problem.upstream + n * problem.image_upstream + channel * problem.channel_upstream : nullptr;
 
     // The block owns positions y0 .. y1 - 1, x0 .. x1 - 1, and computes windows first .. last - 1 from column `left` on.
@@ -150,8 +165,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
     }
     int column[LOADS];      // pixel columns that this thread fetches; where there is none, the nearest
     bool in_column[LOADS];  // whether there is one
+    bool own_column[LOADS];  // whether this block adds up |x - y| there
+    const int end_y = GRADIENT || y1 < problem.windows_y ? y1 : y1 + HALO_Y;  // of the pixels that this block adds up
+    const int end_x = GRADIENT || x1 < problem.windows_x ? x1 : x1 + HALO_X;
 #pragma unroll
     for (int load = 0; load < LOADS; ++load) {
+        const int position = left + t + load * THREADS;
+        own_column[load] = position >= max(x0, PAD_X) && position < min(end_x, PAD_X + problem.width);
         const int k = min(left + t + load * THREADS, x1 + HALO_X - 1);  // fetch nothing that no window needs
         const int pixel = pixel_at<PADDING>(k - PAD_X, problem.width);
         column[load] = nearest(pixel, problem.width);
@@ -162,24 +182,32 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
     {
         const int top = max(0, first - PAD_Y), bottom = min(problem.height, last + HALO_Y - PAD_Y);
         const int from = max(0, left - PAD_X), to = min(problem.width, x1 + HALO_X - PAD_X);
-        px = mean_of_samples(x, problem.row_x, problem.column_x, min(top, bottom - 1), bottom, min(from, to - 1), to, scratch);
-        py = mean_of_samples(y, problem.row_y, problem.column_y, min(top, bottom - 1), bottom, min(from, to - 1), to, scratch);
+        px = mean_of_samples(
+            problem, x, problem.row_x, problem.column_x, mask, min(top, bottom - 1), bottom, min(from, to - 1), to, scratch);
+        py = mean_of_samples(
+            problem, y, problem.row_y, problem.column_y, mask, min(top, bottom - 1), bottom, min(from, to - 1), to, scratch);
     }
     const T pivot_m = px + py, pivot_q = px - py;
 
     X fetched_x[LOADS];
     Y fetched_y[LOADS];
-    bool in_row = false;
+    W fetched_mask[LOADS];
+    bool in_row = false, own_row = false;
+    T distance = 0;  // of |x - y| since it went into `all_distances`
+    double all_distances = 0;
     const auto fetch = [&](int step) {
         const int pixel = pixel_at<PADDING>(first + step - PAD_Y, problem.height);
         const int row = nearest(pixel, problem.height);
         in_row = pixel == row;
+        own_row = first + step >= max(y0, PAD_Y) && first + step < min(end_y, PAD_Y + problem.height);
         const X* const x_row = along(x, row, problem.row_x);
         const Y* const y_row = along(y, row, problem.row_y);
 #pragma unroll
         for (int load = 0; load < LOADS; ++load) {
             fetched_x[load] = *along(x_row, column[load], problem.column_x);
             fetched_y[load] = *along(y_row, column[load], problem.column_y);
+            if constexpr (MASKED)
+                fetched_mask[load] = *along(along(mask, row, problem.row_mask), column[load], problem.column_mask);
         }
     };
     const auto keep = [&](int slot) {
@@ -187,22 +215,35 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
         for (int load = 0; load < LOADS; ++load) {
             const int k = t + load * THREADS;
             if ((load + 1) * THREADS > PITCH && k >= PITCH) continue;
-            T x_value = from_memory<T>(fetched_x[load]), y_value = from_memory<T>(fetched_y[load]);
-            if (PADDING == ZEROS && !(in_row && in_column[load])) x_value = y_value = 0;
+            const bool outside = PADDING == ZEROS && !(in_row && in_column[load]);
+            T x_value = pixel_from_memory<T, FRACTIONS>(fetched_x[load]);
+            T y_value = pixel_from_memory<T, FRACTIONS>(fetched_y[load]);
+            if (outside) x_value = y_value = 0;
+            T d = x_value - y_value;
+            if constexpr (L1) {
+                if (own_row && own_column[load]) distance += absolute(d);
+            }
             x_value -= px;
             y_value -= py;
-            ring[slot * COLUMNS + k] = {x_value + y_value, x_value - y_value};
+            d = L1 ? d - pivot_q : x_value - y_value;  // where x = y, d + pivot_q is exactly 0
+            T s = x_value + y_value;
+            if constexpr (MASKED) {
+                T weight = outside ? T(1) : from_memory<T>(fetched_mask[load]);
+                if (!(weight > T(0))) weight = s = d = 0;
+                weights_ring[slot * COLUMNS + k] = weight;
+            }
+            ring[slot * COLUMNS + k] = {s, d};
         }
     };
 
-    T down[4][HALO_Y][COLUMNS];    // partial sums of m_s, e_s, m_d, e_d
+    T down[MOMENTS][HALO_Y][COLUMNS];  // partial sums of m_s, e_s, m_d, e_d, n
     T back[MAPS][HALO_Y][COLUMNS];  // partial sums of the derivatives
 #pragma unroll
     for (int u = 0; u < HALO_Y; ++u)
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c) {
 #pragma unroll
-            for (int map = 0; map < 4; ++map) down[map][u][c] = 0;
+            for (int map = 0; map < MOMENTS; ++map) down[map][u][c] = 0;
             if constexpr (GRADIENT) {
 #pragma unroll
                 for (int map = 0; map < MAPS; ++map) back[map][u][c] = 0;
@@ -211,13 +252,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
     T local_s = 0, local_d = 0;  // this thread's pivot of s and of d, beside the block's
     T sum = 0;                   // of SSIM since the pivot was moved
     double total = 0;
+    int windows = 0;  // with something to compare
 
     fetch(0);
     keep(0);
     int slot = 0;    // where row `step` lies in the ring, in Pairs
     int buffer = 0;  // which of the two rows on their way back this step writes
-    X* to_x = nullptr;  // where this thread's next gradients go
-    Y* to_y = nullptr;
+    T* to_x = nullptr;  // where this thread's next gradients go
+    T* to_y = nullptr;
     if constexpr (GRADIENT) {
         const long long place = (plane * problem.height + y0 - PAD_Y) * problem.width + x0 - PAD_X + COLUMNS * t;
         to_x = problem.grad_x + place;
@@ -257,15 +299,24 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
 #pragma unroll
                 for (int c = 0; c < COLUMNS; ++c) {
                     const T by_s = pixels.v[2 * c] * q2_s[c], d = pixels.v[2 * c + 1];
-                    to[0][c] = problem.scale * (to[0][c] + multiply_add(-d, r2_d[c], by_s));
-                    if (IMAGES == 2) to[1][c] = problem.scale * (to[1][c] + multiply_add(d, r2_d[c], by_s));
+                    T scale = problem.scale;
+                    if constexpr (MASKED) scale *= weights_memory[kept + t + HALO_X / COLUMNS].v[c];
+                    to[0][c] = scale * (to[0][c] + multiply_add(-d, r2_d[c], by_s));
+                    if (IMAGES == 2) to[1][c] = scale * (to[1][c] + multiply_add(d, r2_d[c], by_s));
+                    if constexpr (L1) {
+                        const int row = p - PAD_Y, at = x0 + COLUMNS * t + c - PAD_X;
+                        const bool itself = row >= 0 && row < problem.height && at >= 0 && at < problem.width;
+                        const T by_distance = itself ? problem.l1 * sign(d + pivot_q) : T(0);
+                        to[0][c] += by_distance;
+                        if (IMAGES == 2) to[1][c] -= by_distance;
+                    }
                 }
                 if constexpr (!FOLDED) {
 #pragma unroll
                     for (int c = 0; c < COLUMNS; ++c) {
                         if (COLUMNS * t + c >= x1 - x0) continue;
-                        to_x[c] = ToMemory<X>::from(to[0][c]);
-                        if constexpr (IMAGES == 2) to_y[c] = ToMemory<Y>::from(to[1][c]);
+                        to_x[c] = to[0][c];
+                        if constexpr (IMAGES == 2) to_y[c] = to[1][c];
                     }
                     to_x += problem.width;
                     to_y += problem.width;
@@ -283,8 +334,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
                     for (int c = 0; c < COLUMNS; ++c) {
                         const int local = COLUMNS * t + c, pixel = x0 + local - PAD_X;
                         if (local >= x1 - x0 || pixel < 0 || pixel >= problem.width) continue;
-                        write<X>(problem.grad_x + place + pixel, to[0][c], add);
-                        if constexpr (IMAGES == 2) write<Y>(problem.grad_y + place + pixel, to[1][c], add);
+                        problem.grad_x[place + pixel] = to[0][c] + (add ? problem.grad_x[place + pixel] : T(0));
+                        if constexpr (IMAGES == 2)
+                            problem.grad_y[place + pixel] = to[1][c] + (add ? problem.grad_y[place + pixel] : T(0));
                     }
                 }
             }
@@ -295,23 +347,31 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
 
         T weight[COLUMNS];  // of this row's windows
         if constexpr (UPSTREAM) {
-            const X* const upstream_row = along(upstream, nearest(i, problem.windows_y), problem.row_upstream);
+            const T* const upstream_row = along(upstream, nearest(i, problem.windows_y), problem.row_upstream);
 #pragma unroll
             for (int c = 0; c < COLUMNS; ++c) {
                 const int j = nearest(left + COLUMNS * t + c, problem.windows_x);
-                weight[c] = from_memory<T>(*along(upstream_row, j, problem.column_upstream));
+                weight[c] = *along(upstream_row, j, problem.column_upstream);
             }
         }
 
         // Across: the four maps of this row, about the local pivot.
-        T row[4][COLUMNS] = {};
+        T row[MOMENTS][COLUMNS] = {};
 #pragma unroll
         for (int k = 0; k < (HALO_X + COLUMNS) / COLUMNS; ++k) {
             const Pairs pixels = ring_memory[slot + t + k];
+            Weights weights;
+            if constexpr (MASKED) weights = weights_memory[slot + t + k];
 #pragma unroll
             for (int from = 0; from < COLUMNS; ++from) {
-                const T s = pixels.v[2 * from] - local_s, d = pixels.v[2 * from + 1] - local_d;
-                const T s2 = s * s, d2 = d * d;
+                T s = pixels.v[2 * from] - local_s, d = pixels.v[2 * from + 1] - local_d;
+                T s2 = s * s, d2 = d * d;
+                if constexpr (MASKED) {
+                    s *= weights.v[from];
+                    d *= weights.v[from];
+                    s2 *= weights.v[from];
+                    d2 *= weights.v[from];
+                }
 #pragma unroll
                 for (int c = 0; c < COLUMNS; ++c) {
                     const int u = COLUMNS * k + from - c;
@@ -320,14 +380,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
                     row[1][c] = multiply_add(problem.taps_x[u], s2, row[1][c]);
                     row[2][c] = multiply_add(problem.taps_x[u], d, row[2][c]);
                     row[3][c] = multiply_add(problem.taps_x[u], d2, row[3][c]);
+                    if constexpr (MASKED) row[4][c] = multiply_add(problem.taps_x[u], weights.v[from], row[4][c]);
                 }
             }
         }
 
         // Down: the oldest partial sums are done, the others move on.
-        T done[4][COLUMNS];
+        T done[MOMENTS][COLUMNS];
 #pragma unroll
-        for (int map = 0; map < 4; ++map)
+        for (int map = 0; map < MOMENTS; ++map)
 #pragma unroll
             for (int c = 0; c < COLUMNS; ++c) {
                 T* const z = &down[map][0][c];
@@ -344,25 +405,37 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
             T derivatives[MAPS][COLUMNS];
 #pragma unroll
             for (int c = 0; c < COLUMNS; ++c) {
+                bool something = true;
+                T inverse_n = 1;
+                if constexpr (MASKED) {
+                    something = done[4][c] > T(LEAST_WEIGHT);
+                    inverse_n = something ? reciprocal(done[4][c]) : T(0);
+#pragma unroll
+                    for (int map = 0; map < 4; ++map) done[map][c] *= inverse_n;
+                }
                 const T m_s = done[0][c], m_d = done[2][c];
                 const T v_s = multiply_add(-m_s, m_s, done[1][c]), v_d = multiply_add(-m_d, m_d, done[3][c]);
                 const T from_s = m_s + local_s, from_d = m_d + local_d;
                 const Window<T, UNBIASED> window(v_s, v_d, from_s + pivot_m, from_d + pivot_q, problem.constants);
-                const T ssim = window.ssim();
-                if (own && counted[c]) sum += ssim;
+                const T ssim = something ? window.ssim() : T(1);
+                if (own && counted[c] && something) {
+                    sum += ssim;
+                    windows += MASKED;
+                }
                 if constexpr (MAP) {
                     const int j = left + COLUMNS * t + c;
                     if (own && counted[c])  // a neighbour block computes the same window about another pivot
-                        problem.ssim_map[(plane * problem.windows_y + i) * problem.windows_x + j] =
-                            ToMemory<X>::from(ssim);
+                        problem.ssim_map[(plane * problem.windows_y + i) * problem.windows_x + j] = ssim;
                 }
                 if constexpr (GRADIENT) {
                     const Derivatives<T> f(window, problem.constants);
                     T p_s = multiply_add(-from_s, f.q2_s, f.f_ms), p_d = multiply_add(from_d, f.r2_d, f.f_md);
+                    const T factor = (UPSTREAM ? weight[c] : T(1)) * inverse_n;
                     const T all[4] = {f.q2_s, f.r2_d, p_s + p_d, p_s - p_d};
 #pragma unroll
                     for (int map = 0; map < MAPS; ++map)
-                        derivatives[map][c] = inside && valid[c] ? (UPSTREAM ? weight[c] * all[map] : all[map]) : T(0);
+                        derivatives[map][c] =
+                            inside && valid[c] && something ? (UPSTREAM || MASKED ? factor * all[map] : all[map]) : T(0);
                 }
             }
             if constexpr (GRADIENT) {
@@ -390,9 +463,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
         if (step % PIVOT_ROWS == PIVOT_ROWS - 1) {
             total += sum;
             sum = 0;
-            const T s = row[0][0], d = row[2][0];  // this row's means; neither is finite where a pixel is not
-            const bool steep_s = s * s > T(0.75) * row[1][0] + problem.constants.c2;
-            const bool steep_d = d * d > T(0.75) * row[3][0] + problem.constants.c2;
+            if constexpr (L1) {
+                all_distances += distance;
+                distance = 0;
+            }
+            T inverse_n = 1;
+            if constexpr (MASKED) inverse_n = row[4][0] > T(LEAST_WEIGHT) ? reciprocal(row[4][0]) : T(0);
+            const T s = inverse_n * row[0][0], d = inverse_n * row[2][0];  // means; not finite where a pixel is not
+            const bool steep_s = s * s > T(0.75) * inverse_n * row[1][0] + problem.constants.c2;
+            const bool steep_d = d * d > T(0.75) * inverse_n * row[3][0] + problem.constants.c2;
             if (steep_s || steep_d) {
                 const T by[2] = {s, d};
 #pragma unroll
@@ -402,7 +481,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
 #pragma unroll
                         for (int c = 0; c < COLUMNS; ++c) {
                             T& m = down[2 * which][u][c];
-                            const T moved = multiply_add(-by[which], problem.gone_in[u], m);
+                            T gone_in = problem.gone_in[u];
+                            if constexpr (MASKED) gone_in = down[4][u][c];
+                            const T moved = multiply_add(-by[which], gone_in, m);
                             T& e = down[2 * which + 1][u][c];
                             e = multiply_add(-by[which], m + moved, e);
                             m = moved;
@@ -419,4 +500,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) march(const GRID_CONSTANT 
 
     total = block_sum<THREADS>(total + sum, wide_scratch);
     if (t == 0) problem.sums[blockIdx.x] = total;
+    if constexpr (MASKED) {
+        const double all = block_sum<THREADS>(double(windows), wide_scratch);
+        if (t == 0) problem.counted[blockIdx.x] = all;
+    }
+    if constexpr (L1) {
+        const double all = block_sum<THREADS>(all_distances + distance, wide_scratch);
+        if (t == 0) problem.distances[blockIdx.x] = all;
+    }
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 _SHAPE = (8, 3, 1080, 1920)
-_ELEVEN, _SEVEN = Gaussian().weights_y, Uniform(7).weights_y
+_ELEVEN, _SEVEN, _LARGE = Gaussian().weights_y, Uniform(7).weights_y, Uniform(33).weights_y
 _PLAN = Plan(_SHAPE, "float32", _ELEVEN, _ELEVEN, 1e-4, 9e-4)
 _TASK = Task("float32", "float32")
 _TASKS: dict[str, dict[str, Any]] = {
@@ -27,6 +27,7 @@ _TASKS: dict[str, dict[str, Any]] = {
     "value and both gradients": {"gradients": 2},
     "gradient of a map": {"gradients": 1, "upstream": True},
     "both gradients of a map": {"gradients": 2, "upstream": True},
+    "value and gradient, with L1": {"gradients": 1, "l1": True},
 }
 
 
@@ -40,6 +41,7 @@ def instances() -> dict[str, Instance]:
     """
     wide = replace(_PLAN, dtype="float64")
     seven = replace(_PLAN, taps_y=_SEVEN, taps_x=_SEVEN)
+    large = replace(_PLAN, taps_y=_LARGE, taps_x=_LARGE)
     cases = {f"float32, 11 taps, {name}": (_PLAN, replace(_TASK, **options)) for name, options in _TASKS.items()}
     cases["float64, 11 taps, value"] = (wide, Task("float64", "float64"))
     cases["float64, 11 taps, value and gradient"] = (wide, Task("float64", "float64", gradients=1))
@@ -47,15 +49,19 @@ def instances() -> dict[str, Instance]:
     cases["float32, 7 taps, value and gradient"] = (seven, replace(_TASK, gradients=1))
     for dtype in ("float16", "bfloat16"):
         cases[f"{dtype}, 11 taps, value and gradient"] = (_PLAN, Task(dtype, dtype, gradients=1))
-    cases["float32 against uint8, 11 taps, value and gradient"] = (_PLAN, Task("float32", "uint8", gradients=1))
-    found: dict[str, Instance] = {}
-    for name, (plan, task) in cases.items():
-        launch = geometry.march(plan, task)
-        found[name] = (launch or geometry.windows(plan, task)).instance
+    fractions, masked = replace(_PLAN, fractions=True), replace(_PLAN, masked=True)
+    for dtype in ("uint8", "uint16"):
+        name = f"float32 against {dtype}, 11 taps, value and gradient"
+        cases[name] = (fractions, Task("float32", dtype, gradients=1))
+    for name, gradients in (("value", 0), ("value and gradient", 1), ("value and both gradients", 2)):
+        cases[f"float32, 11 taps, masked: {name}"] = (masked, replace(_TASK, gradients=gradients, mask="bool"))
+    found = {name: geometry.first(plan, task).instance for name, (plan, task) in cases.items()}
     both = replace(_TASK, gradients=2, upstream=True)
+    found["float32, 33 equal taps: boxes"] = geometry.first(large, both).instance
+    found["float32, 33 equal taps: boxes_back"] = geometry.boxes_back(large, both).instance
     found["float32, 11 taps, by the definition: windows"] = geometry.windows(_PLAN, both).instance
     found["float32, 11 taps, by the definition: pixels"] = geometry.pixels(_PLAN, both).instance
-    found["sums"] = geometry.reduce(1, 1, 1.0, "float32").instance
+    found["sums"] = geometry.reduce(1, 1, "float32").instance
     return found | _tiles()
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
+import torch
 from emulate import Buffer, build, run
+
+from fastssim.cuda.device import TorchDevice
 
 
 class EmulatedDevice:
@@ -58,3 +64,42 @@ class EmulatedDevice:
         for buffer in self.buffers:
             buffer.check()
         self.launches.append((library, argument, launch))
+
+
+class EmulatedTorchDevice(TorchDevice):
+    """Kernels run on the CPU, on tensors that lie there."""
+
+    def run(self, like, launch, argument):  # noqa: ARG002
+        library = build(launch.instance.text, launch.instance.kernel, "Problem")
+        run(library, argument, (launch.grid, 1, 1), (launch.block, 1, 1))
+
+
+def cuda_operators():
+    """The operators of fastssim, as they would run on tensors of a GPU, for tensors on the CPU."""
+    names = ("ssim_mean", "ssim_map", "ssim_mean_gradient", "ssim_map_gradient")
+    key = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    return SimpleNamespace(
+        **{name: partial(getattr(torch.ops.fastssim, name).default.redispatch, key) for name in names}
+    )
+
+
+class EmulatedArrayDevice(EmulatedTorchDevice):
+    """Kernels run on the CPU, on NumPy's arrays in the place of CuPy's."""
+
+    def dtype(self, array):
+        return str(array.dtype)
+
+    def itemsize(self, array):
+        return array.itemsize
+
+    def strides(self, array):
+        return tuple(step // array.itemsize for step in array.strides)
+
+    def pointer(self, array):
+        return array.ctypes.data
+
+    def contiguous(self, array):
+        return np.ascontiguousarray(array)
+
+    def empty(self, like, shape, dtype):  # noqa: ARG002
+        return np.empty(shape, dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,8 +88,8 @@ def test_a_value_with_its_gradient_takes_two_launches_on_the_current_stream(monk
     launched = []
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(launched))
     x, y, gradient = (FakeArray(PLAN.shape, "float32") for _ in range(3))
-    sums = launch.value_and_gradient(PLAN, x, y, 0.5, gradient, None)
-    assert sums.shape == (2, 3)
+    sums = launch.value_and_gradient(PLAN, x, y, None, 0.5, gradient, None)
+    assert sums.value.shape == (2, 3)
     assert [(name, stream) for name, *_, stream in launched] == [("march", "stream"), ("reduce", "stream")]
     (argument,) = launched[0][3]
     assert argument["x"][0] == x.data.ptr
@@ -98,16 +97,6 @@ def test_a_value_with_its_gradient_takes_two_launches_on_the_current_stream(monk
     assert argument["grad_y"][0] == 0
     assert argument["scale"][0] == 0.5
     assert launched[0][1] == (geometry.march(PLAN, Task("float32", "float32", gradients=1)).grid,)
-
-
-@pytest.mark.parametrize(
-    ("option", "words"), [("masked", "no mask yet"), ("fractions", "no integer pixels as fractions")]
-)
-def test_what_is_not_computed_is_refused(monkeypatch, option, words):
-    monkeypatch.setitem(sys.modules, "cupy", fake_cupy([]))
-    x, y = FakeArray(PLAN.shape, "float32"), FakeArray(PLAN.shape, "uint8")
-    with pytest.raises(NotImplementedError, match=words):
-        launch.value(replace(PLAN, **{option: True}), x, y)
 
 
 def test_steps_too_long_for_the_kernel_are_copied_away():

@@ -1,0 +1,79 @@
+"""SSIM and its gradient of CuPy arrays, in CuPy's memory and on CuPy's stream: torch computes nothing here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastssim.cuda import launch
+from fastssim.cuda.device import device_of
+from fastssim.cuda.instances import TYPES
+from fastssim.cuda.launch import Reduction
+from fastssim.functional import _problem
+from fastssim.plan import Plan
+from fastssim.window import Gaussian
+
+if TYPE_CHECKING:
+    from fastssim.window import Window
+
+_GAUSSIAN = Gaussian()
+
+
+def ssim_and_gradient(
+    x: Any,  # (N, C, H, W), (C, H, W) or (H, W)
+    y: Any,  # the same
+    *,
+    data_range: float = 1.0,
+    window: Window = _GAUSSIAN,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: str = "valid",
+    unbiased: bool = False,
+) -> tuple[Any, Any, Any]:
+    """Mean SSIM of two batches of images, and its gradient by both, in one march.
+
+    Parameters
+    ----------
+    x, y : cupy.ndarray; (N, C, H, W), (C, H, W) or (H, W)
+        Images of one shape on one GPU, each float16, float32, float64, uint8 or uint16, of any strides.
+    data_range, window, k1, k2, padding, unbiased
+        As for `fastssim.ssim`.
+
+    Returns
+    -------
+    (value, gradient by x, gradient by y) : cupy.ndarray
+        Of shape (), x's and y's; float64 where an image is, else float32. Nothing waits for the GPU.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What came, what is allowed, what to do.
+    fastssim.cuda.device.CudaUnavailableError
+        If CuPy, a GPU or the compiler is missing.
+
+    Examples
+    --------
+    >>> import cupy  # doctest: +SKIP
+    >>> x, y = cupy.random.random((2, 1, 3, 64, 64), dtype=cupy.float32)  # doctest: +SKIP
+    >>> value, gradient, _ = ssim_and_gradient(x, y)  # doctest: +SKIP
+    """
+    for name, image in (("x", x), ("y", y)):
+        if str(image.dtype) not in TYPES or str(image.dtype) == "bool":
+            raise TypeError(f"{name} is {image.dtype}; give float16, float32, float64, uint8 or uint16")
+        if not 2 <= image.ndim <= 4:
+            raise ValueError(f"{name} has shape {image.shape}; give (N, C, H, W), (C, H, W) or (H, W)")
+    if x.shape != y.shape:
+        raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must be equal")
+    shape = (1, 1, *x.shape)[-4:]
+    problem = _problem(data_range, window, k1, k2, padding, "mean", unbiased)
+    if padding == "valid" and (shape[2] < window.shape[0] or shape[3] < window.shape[1]):
+        raise ValueError(f"the images are {shape[2]} x {shape[3]} pixels, smaller than the window; take a smaller one")
+    dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"
+    taps_y, taps_x, c1, c2, padding, factor, fractions = problem
+    plan = Plan(shape, dtype, taps_y, taps_x, c1, c2, padding, factor, fractions=fractions)
+    device = device_of(x)
+    grad_x, grad_y = (device.empty(x, x.shape, dtype) for _ in range(2))
+    windows = plan.count("mean")
+    a, b = (image[(None,) * (4 - image.ndim)] for image in (x, y))
+    result = Reduction("all", dtype, windows)
+    value, _ = launch.value_and_gradient(plan, a, b, None, 1 / windows, grad_x, grad_y, reduction=result)
+    return value, grad_x, grad_y

@@ -1,0 +1,276 @@
+"""What the public functions must show on any device; run in the emulator and, by ``pytest -m gpu``, on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+import fastssim
+from fastssim import Gaussian, Uniform, reference
+from fastssim.cuda.arrays import ssim_and_gradient
+
+VALUE = {torch.float32: 1e-6, torch.float64: 1e-13}
+GRADIENT = {torch.float32: 2e-6, torch.float64: 1e-12}  # relative L2
+MAP = {torch.float32: 4e-6, torch.float64: 1e-11}
+SHAPE = (2, 2, 43, 71)
+
+
+def pair(device, shape=SHAPE, dtype=torch.float32, seed=0):
+    """Two related images in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.ogrid[: shape[-2], : shape[-1]]
+    clean = 0.5 + 0.4 * np.sin(rows / 5 + rng.random()) * np.cos(columns / 7 + rng.random())
+    x = np.clip(clean + rng.normal(0, 0.05, shape), 0, 1)
+    y = np.clip(x + rng.normal(0, 0.1, shape), 0, 1)
+    return torch.tensor(x, dtype=dtype).to(device), torch.tensor(y, dtype=dtype).to(device)
+
+
+def array(tensor):
+    """A tensor's numbers, float64."""
+    return tensor.detach().cpu().double().numpy()
+
+
+def assert_close(gradient, exact, bound):
+    """Compare gradients as vectors."""
+    difference = np.linalg.norm(array(gradient) - exact)
+    assert difference <= bound * np.linalg.norm(exact), difference / np.linalg.norm(exact)
+
+
+def averaged(ssim_map, reduction):
+    """Reduce a reference's map, and the weight of every window in it."""
+    axes = {"mean": (0, 1, 2, 3), "sum": (0, 1, 2, 3), "image": (1, 2, 3), "channel": (2, 3)}[reduction]
+    value = ssim_map.sum(axes) if reduction == "sum" else ssim_map.mean(axes)
+    return value, 1 if reduction == "sum" else value.size / ssim_map.size
+
+
+def reductions(device):
+    """Every reduction, and the gradient to both images."""
+    x, y = pair(device)
+    expected = reference.ssim(array(x), array(y))
+    for reduction in ("mean", "sum", "image", "channel"):
+        a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+        value = fastssim.ssim(a, b, reduction=reduction)
+        exact, weight = averaged(expected, reduction)
+        assert value.device == x.device
+        assert np.abs(array(value) - exact).max() <= VALUE[x.dtype] * (expected.size if reduction == "sum" else 1)
+        value.sum().backward()
+        ones = np.full(expected.shape, weight)
+        assert_close(a.grad, reference.ssim_gradient(array(x), array(y), ones), GRADIENT[x.dtype])
+        assert_close(b.grad, reference.ssim_gradient(array(y), array(x), ones), GRADIENT[x.dtype])
+        assert abs(array(fastssim.ssim(x, y, reduction=reduction)) - array(value)).max() <= 1e-6 * abs(exact).max()
+
+
+def maps(device):
+    """The map, and its gradient under an upstream gradient of any strides."""
+    x, y = pair(device)
+    a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+    ssim_map = fastssim.ssim_map(a, b, padding="reflect")
+    expected = reference.ssim(array(x), array(y), padding="reflect")
+    assert np.abs(array(ssim_map) - expected).max() <= MAP[x.dtype]
+    upstream = torch.rand(71, 43, generator=torch.Generator().manual_seed(0)).to(device).t().expand(SHAPE)
+    ssim_map.backward(upstream)
+    for gradient, by in ((a.grad, (x, y)), (b.grad, (y, x))):
+        exact = reference.ssim_gradient(*map(array, by), array(upstream), padding="reflect")
+        assert_close(gradient, exact, GRADIENT[x.dtype])
+
+
+def paddings(device):
+    """Every padding, value and gradient."""
+    x, y = pair(device)
+    for padding in ("zeros", "reflect", "symmetric", "replicate"):
+        a = x.clone().requires_grad_()
+        value = fastssim.ssim(a, y, padding=padding)
+        expected = reference.ssim(array(x), array(y), padding=padding)
+        assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
+        value.backward()
+        ones = np.full(expected.shape, 1 / expected.size)
+        assert_close(a.grad, reference.ssim_gradient(array(x), array(y), ones, padding=padding), GRADIENT[x.dtype])
+
+
+def windows(device):
+    """Windows of several kinds, a small and a large one among them."""
+    x, y = pair(device)
+    for window, bound in ((Uniform(7), 2e-6), (Gaussian((3, 5), 1.0), 2e-6), (Uniform(33), 2e-6), (Uniform(1), 2e-6)):
+        a = x.clone().requires_grad_()
+        value = fastssim.ssim(a, y, window=window)
+        expected = reference.ssim(array(x), array(y), window=window)
+        assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
+        value.backward()
+        ones = np.full(expected.shape, 1 / expected.size)
+        assert_close(a.grad, reference.ssim_gradient(array(x), array(y), ones, window=window), bound)
+
+
+def unbiased(device):
+    """scikit-image's covariance."""
+    x, y = pair(device, dtype=torch.float64)
+    value = fastssim.ssim(x, y, window=Uniform(7), unbiased=True)
+    expected = reference.ssim(array(x), array(y), window=Uniform(7), unbiased=True)
+    assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
+
+
+def dtypes(device):
+    """Every dtype, also beside another; gradients come in the image's own."""
+    clean, other = pair(device, dtype=torch.float64)
+    for dtype, target in (
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float64),
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.uint8),
+        (torch.float16, torch.uint16),
+    ):
+        largest = {torch.uint8: 255, torch.uint16: 65535}.get(target, 1)
+        a = clean.to(dtype, copy=True).requires_grad_()
+        b = other.cpu() * largest
+        b = (b.round().to(torch.int32).to(target) if largest > 1 else b.to(target)).to(device)
+        value = fastssim.ssim(a, b)
+        wide = torch.float64 if torch.float64 in (dtype, target) else torch.float32
+        assert value.dtype == wide
+        expected = reference.ssim(array(a), array(b) / largest)
+        assert abs(value.item() - expected.mean()) <= VALUE[wide]
+        (1000 * value).backward()
+        assert a.grad.dtype == dtype
+        exact = reference.ssim_gradient(array(a), array(b) / largest, np.full(expected.shape, 1000 / expected.size))
+        assert_close(a.grad, exact, max(GRADIENT[wide], torch.finfo(dtype).eps))
+
+
+def masks(device):
+    """Means over the windows that a mask leaves something of, and a mask that leaves nothing."""
+    x, y = pair(device)
+    mask = torch.rand(43, 71, generator=torch.Generator().manual_seed(0)).to(device) > 0.4
+    x = torch.where(mask, x, torch.nan)
+    for reduction in ("mean", "sum", "image", "none"):
+        a = x.clone().requires_grad_()
+        value = fastssim.ssim(a, y, mask=mask, reduction=reduction)
+        value.sum().backward()
+        expected = reference.ssim(array(x), array(y), mask=array(mask))
+        counted = reference.counted(SHAPE, array(mask), Gaussian(), "valid")
+        exact = expected * counted
+        by = counted.astype(np.float64)
+        if reduction != "none":
+            axes = (1, 2, 3) if reduction == "image" else (0, 1, 2, 3)
+            count = np.ones(()) if reduction == "sum" else counted.sum(axes)
+            exact = exact.sum(axes) / count
+            by /= count.reshape(*count.shape, *[1] * (4 - count.ndim))
+        bound = 1e-5 * (expected.size if reduction == "sum" else 1)
+        assert np.abs(array(value) - exact).max() <= bound
+        assert_close(a.grad, reference.ssim_gradient(array(x), array(y), by, mask=array(mask)), 1e-5)
+    a = x.clone().requires_grad_()
+    value = fastssim.ssim(a, y, mask=torch.zeros_like(mask))
+    value.backward()
+    assert value.item() == 1
+    assert not a.grad.any()
+
+
+def losses(device):
+    """L1 and SSIM in one pass, also under a mask; modules."""
+    x, y = pair(device)
+    for reduction in ("mean", "channel"):
+        a = x.clone().requires_grad_()
+        loss = fastssim.l1_ssim_loss(a, y, alpha=0.8, reduction=reduction)
+        loss.sum().backward()
+        axes = (0, 1, 2, 3) if reduction == "mean" else (2, 3)
+        expected = reference.ssim(array(x), array(y))
+        apart = array(x) - array(y)
+        exact = 0.8 * np.abs(apart).mean(axes) + 0.2 * (1 - expected.mean(axes))
+        assert np.abs(array(loss) - exact).max() <= 2e-6
+        results = exact.size
+        by = np.full(expected.shape, -0.2 * results / expected.size)
+        gradient = reference.ssim_gradient(array(x), array(y), by) + 0.8 * np.sign(apart) * results / apart.size
+        assert_close(a.grad, gradient, GRADIENT[x.dtype])
+    mask = (x[:1, :1] > 0.3).float()
+    weights = np.broadcast_to(array(mask), SHAPE)
+    expected = reference.ssim(array(x), array(y), mask=array(mask))
+    counted = reference.counted(SHAPE, array(mask), Gaussian(), "valid")
+    exact = 0.8 * (weights * np.abs(array(x) - array(y))).sum() / weights.sum()
+    exact += 0.2 * (1 - (expected * counted).sum() / counted.sum())
+    assert abs(fastssim.l1_ssim_loss(x, y, mask=mask).item() - exact) <= 1e-5
+    for module in (fastssim.SSIMLoss(), fastssim.L1SSIMLoss(alpha=0.5), fastssim.MSSSIMLoss(weights=(0.5, 0.5))):
+        assert module(x, x).item() == 0
+
+
+def ms_ssim(device):
+    """Several scales, value and gradient to both images."""
+    x, y = pair(device)
+    for product in ("channel", "image"):
+        options = {"weights": (0.3, 0.7), "product": product}
+        a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+        value = fastssim.ms_ssim(a, b, reduction="image", **options)
+        value.sum().backward()
+        exact = reference.ms_ssim(array(x), array(y), **options)
+        assert np.abs(array(value) - (exact.mean(1) if product == "channel" else exact)).max() <= 2e-6
+        ones = np.full(exact.shape, 0.5 if product == "channel" else 1.0)
+        for gradient, by in ((a.grad, (x, y)), (b.grad, (y, x))):
+            assert_close(gradient, reference.ms_ssim_gradient(*map(array, by), ones, **options), 4e-6)
+
+
+def equal_images(device):
+    """Exactly 1 with a gradient of exactly 0."""
+    x, _ = pair(device)
+    for options in ({}, {"padding": "symmetric"}, {"mask": x > 0.2}):
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        value = fastssim.ssim(a, b, **options)
+        value.backward()
+        assert value.item() == 1
+        assert not a.grad.any()
+        assert not b.grad.any()
+
+
+def strides(device):
+    """Channels last, transposed, cropped and expanded images are read in place, with the same bits."""
+    x, y = pair(device)
+    plain = fastssim.ssim(x, y, reduction="none")
+    for a in (
+        x.contiguous(memory_format=torch.channels_last),
+        x.transpose(2, 3).contiguous().transpose(2, 3),
+        torch.nn.functional.pad(x, (3, 5, 2, 1))[..., 2:-1, 3:-5],
+    ):
+        assert torch.equal(fastssim.ssim(a, y, reduction="none"), plain)
+    one = fastssim.ssim(x[:1].expand(SHAPE), y, reduction="none")
+    assert torch.equal(one, fastssim.ssim(x[:1].expand(SHAPE).contiguous(), y, reduction="none"))
+
+
+def arrays(library, shape=(3, 43, 71)):
+    """CuPy's arrays, or what stands for them: value and gradients of mean SSIM, without torch."""
+    x, y = (array(image).astype(np.float32).reshape(shape) for image in pair("cpu", (1, *shape)))
+    value, *gradients = ssim_and_gradient(library.asarray(x), library.asarray(y), padding="reflect")
+    expected = reference.ssim(x[None], y[None], padding="reflect")
+    assert value.shape == ()
+    assert abs(float(value) - expected.mean()) <= VALUE[torch.float32]
+    ones = np.full(expected.shape, 1 / expected.size)
+    for gradient, by in zip(gradients, ((x, y), (y, x)), strict=True):
+        assert gradient.shape == shape
+        exact = reference.ssim_gradient(by[0][None], by[1][None], ones, padding="reflect")
+        assert_close(torch.from_dlpack(gradient), exact[0], GRADIENT[torch.float32])
+
+
+def training(device, dtype=torch.float32):
+    """A step of gradient descent: forward, backward, optimiser; the loss falls."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(2, 2, 3, padding=1).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+    x, y = pair(device)
+    loss = fastssim.L1SSIMLoss()
+
+    def step():
+        optimiser.zero_grad(set_to_none=False)
+        with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
+            value = loss(model(x), y)
+        value.backward()
+        optimiser.step()
+        return value.detach()
+
+    return model, step
+
+
+def loss_falls(device):
+    """Some steps of training bring the loss down, also under autocast."""
+    for dtype in (torch.float32, torch.bfloat16):
+        _, step = training(device, dtype)
+        losses = [step().item() for _ in range(4)]
+        assert losses == sorted(losses, reverse=True), losses
+
+
+CHECKS = (
+    reductions, maps, paddings, windows, unbiased, dtypes, masks, losses, ms_ssim, equal_images, strides, loss_falls,
+)  # fmt: skip

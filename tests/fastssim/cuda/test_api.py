@@ -1,0 +1,81 @@
+"""The public functions on a tensor of a GPU: by the emulator, and what they say where there is no GPU."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from device import EmulatedArrayDevice, EmulatedTorchDevice, cuda_operators
+from ssim_checks import CHECKS, arrays, pair
+
+import fastssim
+from fastssim import autograd
+from fastssim.cuda import arrays as of_arrays
+from fastssim.cuda import device, launch
+from fastssim.cuda.arrays import ssim_and_gradient
+
+
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """Send tensors of the CPU where those of a GPU go."""
+    monkeypatch.setattr(autograd, "_ops", cuda_operators())
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_in_the_emulator(check, monkeypatch):
+    monkeypatch.setattr(launch, "device_of", lambda _: EmulatedTorchDevice())
+    check("cpu")
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize(
+    "loss", [fastssim.SSIMLoss(), fastssim.L1SSIMLoss(), fastssim.MSSSIMLoss(weights=(1, 1))], ids=repr
+)
+def test_a_training_step_without_cupy_says_what_to_install(loss, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    device.load_cupy.cache_clear()
+    x, y = pair("cpu")
+    model = torch.nn.Conv2d(2, 2, 3, padding=1)
+    with pytest.raises(device.CudaUnavailableError, match=r"needs CuPy, which is not installed: pip install"):
+        loss(model(x), y).backward()
+
+
+def test_arrays_in_the_emulator(monkeypatch):
+    for module in (launch, of_arrays):
+        monkeypatch.setattr(module, "device_of", lambda _: EmulatedArrayDevice())
+    arrays(np)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "words"),
+    [
+        (np.zeros((20, 20), np.int32), np.zeros((20, 20)), TypeError, "x is int32; give float16"),
+        (np.zeros((20, 20)), np.zeros((20, 21)), ValueError, r"x has shape \(20, 20\) and y \(20, 21\)"),
+        (np.zeros(20), np.zeros(20), ValueError, r"x has shape \(20,\); give"),
+        (np.zeros((5, 5)), np.zeros((5, 5)), ValueError, "5 x 5 pixels, smaller than the window"),
+    ],
+)
+def test_bad_arrays_are_refused(x, y, error, words):
+    with pytest.raises(error, match=words):
+        ssim_and_gradient(x, y)
+
+
+def test_a_gradient_and_a_map_come_in_the_dtype_that_the_compiler_is_told(monkeypatch):
+    monkeypatch.setattr(launch, "device_of", lambda _: EmulatedTorchDevice())
+    taps = [0.25, 0.5, 0.25]
+    problem = (None, taps, taps, 1e-4, 9e-4, "valid", 1.0, True)
+    operators = cuda_operators()
+    for dtype, other in ((torch.float16, torch.float16), (torch.float32, torch.uint8), (torch.float32, torch.float64)):
+        x, y = (torch.zeros(1, 1, 9, 9, dtype=kind) for kind in (dtype, other))
+        for name, rest in (
+            ("ssim_mean", ("mean", None)),
+            ("ssim_map", ()),
+            ("ssim_mean_gradient", ("image", 0.5, True)),
+        ):
+            real = getattr(operators, name)(x, y, *problem, *rest)
+            told = getattr(torch.ops.fastssim, name)(x.to("meta"), y.to("meta"), *problem, *rest)
+            for a, b in zip(*((r if isinstance(r, (tuple, list)) else [r]) for r in (real, told)), strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
