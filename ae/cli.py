@@ -229,11 +229,14 @@ def evaluate(run: Run, data: Data, out: Out) -> None:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of one or several evaluations.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of one or several evaluations.")],
+    images: Annotated[int, typer.Option(help="Images shown of each class.")] = 4,
+) -> None:
     """Write one HTML file that shows measures, curves and pictures."""
     from ae.reporting import report as run_report  # noqa: PLC0415
 
-    console.print(f"report: {run_report(folder)}", soft_wrap=True)
+    console.print(f"report: {run_report(folder, images_per_class=images)}", soft_wrap=True)
 
 
 @app.command()
