@@ -15,9 +15,13 @@ _HOME = {
     "compare": "ae.comparison",
     "demo": "ae.demonstration",
     "evaluate": "ae.evaluation",
+    "experiment": "ae.experiments",
+    "export": "ae.exporting",
     "load_run": "ae.run",
+    "recalibrate": "ae.calibration",
     "report": "ae.reporting",
-    "segment": "ae.segmentation",
+    "segment": "ae.batch",
+    "preset": "ae.config",
     "train": "ae.training",
 }
 __all__ = list(_HOME)

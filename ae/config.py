@@ -1,26 +1,41 @@
-"""The configuration of a training: every option, checked where it is made."""
+"""The configuration of a training: every option, checked where it is made, and the presets."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATCH = 128  # pixels of a patch, down and across: what the paper's network takes
-METHODS = ("ssim", "l2")
+METHODS = ("ssim", "l2", "vae", "fm")
 AUGMENTATIONS = ("none", "flips", "rotations")
 ESTIMATORS = ("reconstruction", "residual")
 SCHEDULES = ("constant", "one-cycle")
+INITIALISATIONS = ("kaiming", "torch")
+OUTPUTS = ("linear", "sigmoid")
+SSIM_WINDOWS = ("gaussian", "box")
+CONSTANTS = ("squared", "literal")
+BLENDINGS = ("gaussian", "uniform", "hann", "tent")
+NORMALISATIONS = ("none", "contrast", "image")
+THRESHOLD_RULES = ("rate", "region")
+SCALES = 4  # of a multi-scale loss or residual at most: 128, 64, 32 and 16 pixels
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("latent", "epochs", "patches_per_epoch", "batch_size", "stride"), lambda v: v >= 1, "be at least 1"),
-    (("patience", "minimum_area", "weight_decay", "seed", "gradient_clip"), lambda v: v >= 0, "not be negative"),
+    (
+        ("patience", "minimum_area", "weight_decay", "seed", "gradient_clip", "noise", "opening", "vae_samples"),
+        lambda v: v >= 0,
+        "not be negative",
+    ),
     (("scale", "learning_rate"), lambda v: v > 0, "be above 0"),
     (("time_budget",), lambda v: v is None or v > 0, "be above 0 seconds, or None"),
-    (("warm_up",), lambda v: 0 <= v < 1, "be at least 0 and below 1"),
-    (("held_out", "false_positive_rate"), lambda v: 0 < v < 1, "lie between 0 and 1"),
+    (("warm_up", "held_out", "erased"), lambda v: 0 <= v < 1, "be at least 0 and below 1"),
+    (("l1_share",), lambda v: 0 <= v <= 1, "lie between 0 and 1"),
+    (("false_positive_rate",), lambda v: 0 < v < 1, "lie between 0 and 1"),
+    (("loss_scales", "residual_scales"), lambda v: 1 <= v <= SCALES, f"lie between 1 and {SCALES}"),
+    (("window_size",), lambda v: v >= 3 and v % 2 == 1, "be odd and at least 3"),
 )
 
 
@@ -30,8 +45,8 @@ class TrainConfig:
 
     Parameters
     ----------
-    method : {"ssim", "l2"}
-        What is minimised, and what shows a defect.
+    method : {"ssim", "l2", "vae", "fm"}
+        What is minimised, and what shows a defect: see `ae.methods`.
     latent : int
         Numbers in the code: 100 for textures, 500 for nanofibres.
     channels : {1, 3}
@@ -42,25 +57,64 @@ class TrainConfig:
         200 epochs of 10,000 random patches; the paper does not state its batch size.
     learning_rate, weight_decay : float
         Of Adam.
-    schedule : {"one-cycle", "constant"}
+    schedule : {"constant", "one-cycle"}
         "constant" as in the paper; "one-cycle" rises to `learning_rate` and falls again, over the whole training.
     warm_up : float
         Share of the training, from its start, in which the squared error over the patches' variance is minimised
         instead: it leads off the plateau of a constant output, on which SSIM alone can stay.
     gradient_clip : float
         Longer gradients are shortened to this norm; 0 leaves them.
+    initialisation : {"kaiming", "torch"}
+        Of the weights: for the LeakyReLU's slope, or PyTorch's default, with which SSIM stays on its plateau for long.
+    output : {"linear", "sigmoid"}
+        Of the network; the paper does not say.
+    ssim_window : {"gaussian", "box"}
+        Of SSIM, in loss and residual; the paper speaks of a patch about a pixel, which is a box.
+    window_size : int
+        Pixels of that window, odd; 11 in the paper. A Gaussian's sigma is 1.5 at 11 pixels, in proportion at others.
+    constants : {"squared", "literal"}
+        c1 and c2 of SSIM: (0.01 L)^2 and (0.03 L)^2 as Wang et al. define them, or 0.01 and 0.03, as the paper reads.
+    loss_scales : int
+        1: SSIM; 2 to 4: multi-scale SSIM with the first of Wang's weights, made to sum to 1.
+    l1_share : float
+        Share of the mean absolute error in the SSIM loss.
+    noise : float
+        Standard deviation of noise added to what the network sees; it reconstructs the clean patch.
+    erased : float
+        Share of a patch's area that the network does not see: rectangles of the patch's mean; it fills them in.
     augment : {"none", "flips", "rotations"}
         See `ae.data.Patches`.
     held_out : float
-        Share of the good images kept from the fit, for early stopping and the threshold.
+        Share of the good images kept from the fit, for early stopping and the threshold. 0 fits all, as the paper
+        does, and takes the threshold from the images that were fitted: rather low.
     patience : int
         Epochs without a better loss on held-out patches after which training stops; 0 never stops.
     seed : int
         Of weights, patches and the choice of held-out images.
+    vae_samples : int
+        "vae" averages the reconstructions of so many codes drawn about the encoded one, 6 in the paper; 0 decodes the
+        encoded one alone.
+    feature_weights : str, optional
+        File with the weights of AlexNet that "fm" needs for training: see `ae.methods.fm`.
     stride : int
         Pixels from tile to tile when images are segmented.
     estimator : {"reconstruction", "residual"}
         Average the tiles' reconstructions and compare once, or average the tiles' residual maps.
+    blending : {"gaussian", "uniform", "hann", "tent"}
+        Weights of a tile's pixels in that average.
+    test_flips : bool
+        Average over the tile and its three mirror images; for models trained with `augment`.
+    residual_scales : int
+        Average the residual over so many scales, each half as large as the one before.
+    opening : int
+        Morphological opening of the residual by a disc of this diameter in pixels, which is that of the mask at every
+        threshold: drops what is thinner. 0: none.
+    normalise : {"none", "contrast", "image"}
+        "contrast": residuals less their mean, over their spread, on good images where the local contrast is the same;
+        "image": less the image's own median, over its own spread. See `ae.scoring`.
+    threshold_rule : {"rate", "region"}
+        "rate": a share `false_positive_rate` of good pixels lies above; "region": no region of good images above it is
+        as large as `minimum_area`, as MVTec AD does.
     false_positive_rate : float
         Share of the pixels of held-out good images above the threshold.
     minimum_area : int
@@ -86,12 +140,29 @@ class TrainConfig:
     schedule: str = "constant"
     warm_up: float = 0.0
     gradient_clip: float = 1.0
+    initialisation: str = "kaiming"
+    output: str = "linear"
+    ssim_window: str = "gaussian"
+    window_size: int = 11
+    constants: str = "squared"
+    loss_scales: int = 1
+    l1_share: float = 0.0
+    noise: float = 0.0
+    erased: float = 0.0
     augment: str = "none"
     held_out: float = 0.1
     patience: int = 20
     seed: int = 0
+    vae_samples: int = 0
+    feature_weights: str | None = None
     stride: int = 32
     estimator: str = "reconstruction"
+    blending: str = "gaussian"
+    test_flips: bool = False
+    residual_scales: int = 1
+    opening: int = 0
+    normalise: str = "none"
+    threshold_rule: str = "rate"
     false_positive_rate: float = 0.01
     minimum_area: int = 16
     time_budget: float | None = None
@@ -101,8 +172,15 @@ class TrainConfig:
             "method": METHODS,
             "channels": (1, 3),
             "schedule": SCHEDULES,
+            "initialisation": INITIALISATIONS,
+            "output": OUTPUTS,
+            "ssim_window": SSIM_WINDOWS,
+            "constants": CONSTANTS,
             "augment": AUGMENTATIONS,
             "estimator": ESTIMATORS,
+            "blending": BLENDINGS,
+            "normalise": NORMALISATIONS,
+            "threshold_rule": THRESHOLD_RULES,
         }
         for name, options in choices.items():
             if getattr(self, name) not in options:
@@ -117,6 +195,63 @@ class TrainConfig:
             raise ValueError(
                 f"batch_size is {self.batch_size}, more than the {self.patches_per_epoch} patches of an epoch"
             )
+        smallest = PATCH >> (max(self.loss_scales, self.residual_scales) - 1)
+        if self.window_size > smallest:
+            raise ValueError(
+                f"window_size is {self.window_size}, more than the {smallest} pixels of a patch at the smallest scale;"
+                " give a smaller window or fewer scales"
+            )
+
+
+# What a preset changes about `TrainConfig`; what is given beside it counts more.
+PRESETS: dict[str, dict[str, Any]] = {
+    # Bergmann et al. (2019): what it states is in TrainConfig's defaults already; nanofibres want latent=500.
+    "paper": {
+        "gradient_clip": 0.0,
+        "ssim_window": "box",  # "a K x K patch centred at" a pixel
+        "held_out": 0.0,
+        "patience": 0,
+        "vae_samples": 6,
+        "stride": 30,
+        "estimator": "reconstruction",  # "averaged the reconstructed pixel values"
+        "blending": "uniform",
+        "opening": 4,
+        "minimum_area": 0,
+    },
+    # What raised pixel ROC AUC in the ablations of docs/results.md.
+    "best": {
+        "epochs": 50,
+        "learning_rate": 1e-3,
+        "schedule": "one-cycle",
+        "patience": 0,
+        "estimator": "residual",
+    },
+}
+
+
+def preset(name: str, **options: Any) -> TrainConfig:
+    """Make the configuration of a preset, changed by `options`.
+
+    Parameters
+    ----------
+    name : {"paper", "best"}
+        "paper": the protocol of Bergmann et al. (2019); "best": what was measured to be better.
+    **options
+        Fields of `TrainConfig`.
+
+    Raises
+    ------
+    ValueError
+        If there is no preset of that name, or as `TrainConfig`.
+
+    Examples
+    --------
+    >>> preset("paper", latent=500).stride
+    30
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}; give one of {', '.join(map(repr, PRESETS))}")
+    return replace(TrainConfig(), **PRESETS[name] | options)
 
 
 def config_from(content: dict[str, Any]) -> TrainConfig:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch.utils.data import IterableDataset
 
 from ae.config import AUGMENTATIONS
@@ -72,10 +73,12 @@ def open_folder(root: Path | str) -> DataFolder:
     if not (root / "train").is_dir():
         if (root / "test").is_dir():
             raise ValueError(f"{root} has test but no train/good; put defect-free images there")
-        return DataFolder(root, _images(root), ())
-    train = _images(root / "train" / "good")
+        return DataFolder(root, images_in(root), ())
+    train = images_in(root / "train" / "good")
     folders = sorted(path for path in (root / "test").iterdir() if path.is_dir()) if (root / "test").is_dir() else []
-    test = [Sample(path, folder.name, _mask(root, folder.name, path)) for folder in folders for path in _images(folder)]
+    test = [
+        Sample(path, folder.name, _mask(root, folder.name, path)) for folder in folders for path in images_in(folder)
+    ]
     return DataFolder(root, train, tuple(test))
 
 
@@ -116,7 +119,7 @@ def split_good(
     images : sequence of (C, H, W)
         Good images.
     fraction : float
-        Share held out, in (0, 1); at least one image.
+        Share held out, in [0, 1); at least one image. 0: all are fitted, and they are the held-out ones, too.
     seed : int
         Decides which.
     smallest : int
@@ -127,8 +130,10 @@ def split_good(
     ValueError
         If a single image is too small to be cut.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"the held-out share is {fraction}; it must lie between 0 and 1")
+    if not 0 <= fraction < 1:
+        raise ValueError(f"the held-out share is {fraction}; it must be at least 0 and below 1")
+    if fraction == 0:
+        return list(images), list(images)
     if len(images) == 1:
         width = images[0].shape[2]
         strip = max(smallest, round(width * fraction))
@@ -188,13 +193,15 @@ class Patches(IterableDataset[torch.Tensor]):
             raise ValueError(f"augment is {augment!r}; give one of {', '.join(map(repr, AUGMENTATIONS))}")
         for number, image in enumerate(images):
             check_size(Path(f"image {number}"), image.shape[1:], patch)
-        self._images = list(images)
         self._patch = patch
         self._batch_size = batch_size
         self._batches = batches
         self._seed = seed
         self._augment = augment
-        positions = np.array([(i.shape[1] - patch + 1) * (i.shape[2] - patch + 1) for i in images], np.float64)
+        self._sizes = np.array([image.shape[1:] for image in images])  # height and width of each
+        self._sheet, self._first_row = _sheet(images)
+        self._windows = sliding_window_view(self._sheet, (patch, patch), axis=(1, 2))
+        positions = (self._sizes - patch + 1).prod(axis=1).astype(np.float64)
         self._shares = positions / positions.sum()
         self.epoch = 0
 
@@ -208,21 +215,65 @@ class Patches(IterableDataset[torch.Tensor]):
     def batch(self, number: int) -> torch.Tensor:
         """Draw one batch of this epoch, (batch_size, C, patch, patch)."""
         rng = np.random.default_rng((self._seed, self.epoch, number))
-        size = self._patch
-        out = np.empty((self._batch_size, self._images[0].shape[0], size, size), np.float32)
-        chosen = rng.choice(len(self._images), self._batch_size, p=self._shares)
-        draws = rng.random((self._batch_size, 4))
-        for target, which, (y, x, angle, mirror) in zip(out, chosen, draws, strict=True):
-            image = self._images[which]
-            if self._augment == "rotations" and min(image.shape[1:]) >= _reach(size):
-                target[:] = _turned(image, size, y, x, angle * 2 * np.pi)
-            else:
-                top, left = int(y * (image.shape[1] - size + 1)), int(x * (image.shape[2] - size + 1))
-                crop = image[:, top : top + size, left : left + size]
-                target[:] = crop if self._augment == "none" else np.rot90(crop, int(angle * 4), (1, 2))
-            if self._augment != "none" and mirror < 0.5:
-                target[:] = target[:, :, ::-1].copy()
+        chosen = rng.choice(len(self._sizes), self._batch_size, p=self._shares)
+        y, x, angle, mirror = rng.random((self._batch_size, 4)).T
+        reach = self._patch if self._augment != "rotations" else _reach(self._patch)
+        turned = (self._sizes[chosen].min(axis=1) >= reach) & (self._augment == "rotations")
+        out = np.empty((self._batch_size, len(self._sheet), self._patch, self._patch), np.float32)
+        out[~turned] = self._crops(chosen[~turned], y[~turned], x[~turned])
+        if turned.any():
+            out[turned] = self._turned(chosen[turned], y[turned], x[turned], angle[turned] * 2 * np.pi)
+        if self._augment != "none":
+            quarters = np.where(turned, 0, (angle * 4).astype(int))
+            for quarter in (1, 2, 3):
+                some = quarters == quarter
+                out[some] = np.rot90(out[some], quarter, (2, 3))
+            out[mirror < 0.5] = out[mirror < 0.5][:, :, ::-1]
         return torch.from_numpy(out)
+
+    def _crops(self, chosen: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
+        """Cut patches of the chosen images; y, x in [0, 1) place them."""
+        height, width = self._sizes[chosen].T
+        rows = self._first_row[chosen] + (y * (height - self._patch + 1)).astype(int)
+        columns = (x * (width - self._patch + 1)).astype(int)
+        crops: NDArray[np.float32] = self._windows[:, rows, columns].swapaxes(0, 1)
+        return crops
+
+    def _turned(self, chosen: NDArray[Any], y: NDArray[Any], x: NDArray[Any], angle: NDArray[Any]) -> NDArray[Any]:
+        """Sample patches turned by `angle` about their middles, bilinearly; y, x in [0, 1) place those."""
+        reach = _reach(self._patch)
+        height, width = self._sizes[chosen].T
+        offset = (np.arange(self._patch, dtype=np.float32) - (self._patch - 1) / 2).astype(np.float32)
+        middle_y, middle_x, cosine, sine = (
+            values.astype(np.float32)[:, None, None]
+            for values in (
+                (reach - 1) / 2 + y * (height - reach),
+                (reach - 1) / 2 + x * (width - reach),
+                np.cos(angle),
+                np.sin(angle),
+            )
+        )
+        rows = middle_y + cosine * offset[:, None] + sine * offset
+        columns = middle_x - sine * offset[:, None] + cosine * offset
+        top, left = rows.astype(np.intp), columns.astype(np.intp)
+        down, across = rows - top, columns - left
+        top += self._first_row[chosen][:, None, None]
+        sheet = self._sheet
+        upper = sheet[:, top, left] * (1 - across) + sheet[:, top, left + 1] * across
+        lower = sheet[:, top + 1, left] * (1 - across) + sheet[:, top + 1, left + 1] * across
+        patches: NDArray[Any] = (upper * (1 - down) + lower * down).swapaxes(0, 1)
+        return patches
+
+
+def _sheet(images: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Put images (C, H, W) of any sizes one below the other; return the sheet and each one's first row."""
+    heights = [image.shape[1] for image in images]
+    ends = np.cumsum(heights)
+    sheet = np.zeros((images[0].shape[0], ends[-1], max(image.shape[2] for image in images)), np.float32)
+    for end, height, image in zip(ends, heights, images, strict=True):
+        sheet[:, end - height : end, : image.shape[2]] = image
+    first_rows: NDArray[np.intp] = ends - heights
+    return sheet, first_rows
 
 
 def _reach(size: int) -> int:
@@ -230,26 +281,8 @@ def _reach(size: int) -> int:
     return int(np.ceil(size * np.sqrt(2))) + 1
 
 
-def _turned(image: NDArray[np.float32], size: int, y: float, x: float, angle: float) -> NDArray[Any]:
-    """Sample a patch turned by `angle` about its middle, bilinearly; y, x in [0, 1) place it in the image."""
-    reach = _reach(size)
-    height, width = image.shape[1:]
-    middle_y = (reach - 1) / 2 + y * (height - reach)
-    middle_x = (reach - 1) / 2 + x * (width - reach)
-    offset = (np.arange(size, dtype=np.float32) - (size - 1) / 2).astype(np.float32)
-    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    rows = np.float32(middle_y) + cosine * offset[:, None] + sine * offset
-    columns = np.float32(middle_x) - sine * offset[:, None] + cosine * offset
-    top, left = rows.astype(np.intp), columns.astype(np.intp)
-    down, across = rows - top, columns - left
-    upper = image[:, top, left] * (1 - across) + image[:, top, left + 1] * across
-    lower = image[:, top + 1, left] * (1 - across) + image[:, top + 1, left + 1] * across
-    patch: NDArray[Any] = upper * (1 - down) + lower * down
-    return patch
-
-
-def _images(folder: Path) -> tuple[Path, ...]:
-    """Find the images of one folder, sorted by name."""
+def images_in(folder: Path) -> tuple[Path, ...]:
+    """Find the images of one folder, sorted by name; ValueError where there is none."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; put images there")
     found = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()))

@@ -12,7 +12,8 @@ from rich.table import Table
 from ae.data import DataFolder, open_folder
 from ae.files import write_json
 from ae.images import read_mask, write_png
-from ae.metrics import measure, rates_at
+from ae.metrics import Rates, Tally
+from ae.run import load_run
 from ae.segmentation import Segmenter, write_segmentation
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ae.data import Sample
+    from ae.run import Run
 
 MEASURES = {
     "pixel_roc_auc": "pixel ROC AUC",
@@ -56,7 +58,8 @@ def evaluate(
     dict
         The content of ``metrics.json``: ``method``, ``run`` (the folder), ``config``, ``training``, ``threshold``;
         ``all``: measures over all images, see `ae.metrics.measure`, and the rates at the run's threshold; ``classes``:
-        the same for each defect class together with the good images; ``samples``: stem, label and largest residual.
+        the same for each defect class together with the good images; ``samples``: stem, label, largest residual and
+        the area of the mask.
 
     Raises
     ------
@@ -72,26 +75,56 @@ def evaluate(
     """
     out = Path(out)
     folder = data if isinstance(data, DataFolder) else open_folder(data)
+    result = evaluate_run(load_run(run), folder, pictures=out / "images", progress=progress)
+    write_json(out / "metrics.json", result)
+    return result
+
+
+def evaluate_run(
+    run: Run,
+    folder: DataFolder,
+    *,
+    pictures: Path | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, Any]:
+    """Measure a run in memory: `evaluate` without its files, pictures apart where a folder is given for them."""
     if not folder.test:
         raise ValueError(
             f"{folder.root} has no test images; put them at test/<class> with masks at ground_truth/<class>"
         )
-    segmenter = Segmenter.load(run)
-    residuals: list[NDArray[np.float32]] = []
-    masks: list[NDArray[np.bool_]] = []
+    segmenter = Segmenter(run)
+    tally, rates = Tally(), Rates(run.threshold)
+    samples = []
     for number, sample in enumerate(folder.test):
         found = segmenter(sample.path)
         truth = _truth(sample, found.residual.shape)
-        place = out / "images" / sample.label
-        write_segmentation(place, sample.path.stem, found)
-        write_png(place / f"{sample.path.stem}_truth.png", truth.astype(np.uint8) * 255)
-        residuals.append(found.residual)
-        masks.append(truth)
+        if pictures is not None:
+            place = pictures / sample.label
+            write_segmentation(place, sample.path.stem, found)
+            write_png(place / f"{sample.path.stem}_truth.png", truth.astype(np.uint8) * 255)
+        tally.add(found.residual, truth, sample.label)
+        rates.add(found.residual, truth, sample.label)
+        samples.append(
+            {
+                "stem": sample.path.stem,
+                "label": sample.label,
+                "largest_residual": float(found.residual.max()),
+                "area": int(found.mask.sum()),
+            }
+        )
         if progress is not None:
             progress(number + 1, len(folder.test))
-    result = _result(segmenter, folder, residuals, masks)
-    write_json(out / "metrics.json", result)
-    return result
+    labels = sorted({sample.label for sample in folder.test} - {"good"})
+    return {
+        "method": run.config.method,
+        "run": str(run.folder),
+        "config": asdict(run.config),
+        "training": run.training,
+        "threshold": run.threshold,
+        "all": tally.measure() | rates.measure(),
+        "classes": {label: tally.measure({label, "good"}) | rates.measure({label, "good"}) for label in labels},
+        "samples": samples,
+    }
 
 
 def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -104,36 +137,6 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(label, *(_number(result["all"][name]) for result in results.values()))
     table.add_row("training, seconds", *(f"{result['training']['seconds']:.0f}" for result in results.values()))
     return table
-
-
-def _result(
-    segmenter: Segmenter,
-    folder: DataFolder,
-    residuals: list[NDArray[np.float32]],
-    masks: list[NDArray[np.bool_]],
-) -> dict[str, Any]:
-    run = segmenter.run
-
-    def measured(label: str | None) -> dict[str, Any]:
-        chosen = [i for i, sample in enumerate(folder.test) if label is None or sample.label in {label, "good"}]
-        some_residuals, some_masks = [residuals[i] for i in chosen], [masks[i] for i in chosen]
-        rates = rates_at(run.threshold, some_residuals, some_masks)
-        return {**measure(some_residuals, some_masks), **{k: None if np.isnan(v) else v for k, v in rates.items()}}
-
-    labels = sorted({sample.label for sample in folder.test} - {"good"})
-    return {
-        "method": run.config.method,
-        "run": str(run.folder),
-        "config": asdict(run.config),
-        "training": run.training,
-        "threshold": run.threshold,
-        "all": measured(None),
-        "classes": {label: measured(label) for label in labels},
-        "samples": [
-            {"stem": sample.path.stem, "label": sample.label, "largest_residual": float(residual.max())}
-            for sample, residual in zip(folder.test, residuals, strict=True)
-        ],
-    }
 
 
 def _truth(sample: Sample, shape: tuple[int, ...]) -> NDArray[np.bool_]:

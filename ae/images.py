@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,12 @@ from PIL import Image, UnidentifiedImageError
 from ae.files import atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+TIFF = (".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", *TIFF)
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode "L"
 
 
@@ -46,9 +50,40 @@ def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
     ValueError: missing.png does not exist; check the path
     """
     path = Path(path)
+    return _planes(_decode(path), path, channels)
+
+
+def read_pages(path: Path | str, channels: int = 1) -> list[NDArray[np.float32]]:
+    """Read every page of a TIFF file, or the one image of any other file.
+
+    Parameters
+    ----------
+    path, channels
+        As for `read_image`. Pages that are smaller versions of another are left out.
+
+    Returns
+    -------
+    list of ndarray, (channels, H, W), float32 in [0, 1]
+        Sizes may differ.
+
+    Raises
+    ------
+    ValueError
+        As `read_image`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in TIFF:
+        return [read_image(path, channels)]
+    with _decoding(path), tifffile.TiffFile(path) as file:
+        pages = [_interleaved(page.asarray()) for page in file.pages if not page.is_reduced]
+    return [_planes(pixels, path, channels) for pixels in pages]
+
+
+def _planes(pixels: NDArray[Any], path: Path, channels: int) -> NDArray[np.float32]:
+    """Bring decoded pixels into (channels, H, W), float32 in [0, 1]."""
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; give 1 (grey) or 3 (colour)")
-    pixels = _to_unit(_decode(path), path)
+    pixels = _to_unit(pixels, path)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -124,15 +159,22 @@ def to_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _decode(path: Path) -> NDArray[Any]:
     """Decode a file into (H, W) or (H, W, channels), whatever its numbers."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; check the path")
-    try:
-        if path.suffix.lower() in {".tif", ".tiff"}:
+    with _decoding(path):
+        if path.suffix.lower() in TIFF:
             return _interleaved(tifffile.imread(path))
         with Image.open(path) as image:
             if image.mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}:
                 return np.asarray(image.convert("RGB"))
             return np.asarray(image.convert("L") if image.mode == "1" else image)
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file that cannot be decoded."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; check the path")
+    try:
+        yield
     except (UnidentifiedImageError, tifffile.TiffFileError) as error:
         raise ValueError(f"{path} is no image that can be read ({error}); give PNG, JPEG or TIFF") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from scipy import ndimage
 
 from ae.evaluation import MEASURES
 from ae.files import read_json, write_text
+from ae.metrics import PRO_LIMIT
 
 IMAGES_PER_CLASS = 4
-THUMBNAIL = 256  # pixels, the longer side
+PICTURE = 512  # pixels at most, the longer side
 OUTLINE = (255, 40, 80)
 
 
@@ -34,7 +36,7 @@ class _Evaluation:
     result: dict[str, Any]
 
 
-def report(folder: Path | str, *, note: str = "") -> Path:
+def report(folder: Path | str, *, note: str = "", images_per_class: int = IMAGES_PER_CLASS) -> Path:
     """Write ``report.html`` into a folder that holds one or several evaluations.
 
     Parameters
@@ -43,12 +45,15 @@ def report(folder: Path | str, *, note: str = "") -> Path:
         An evaluation (``metrics.json``), or a folder of folders that hold one, as `ae.comparison.compare` leaves them.
     note : str
         A line for the top of the page.
+    images_per_class : int
+        Images shown of each class; the page grows by some 100 KB for each.
 
     Returns
     -------
     Path
-        The report: measures overall and for each class, ROC and training curves, and for up to 4 images of each class
-        the image with the truth's outline and, for every method, reconstruction, residual and mask.
+        The report: measures overall and for each class; ROC, PRO and training curves; the scores of all images, as a
+        table that can be sorted and beside the threshold; and for some images of each class the image with the truth's
+        outline and, for every method, reconstruction, residual and mask, to be compared under a slider and zoomed.
 
     Raises
     ------
@@ -71,10 +76,13 @@ def report(folder: Path | str, *, note: str = "") -> Path:
         evaluations=evaluations,
         measures=MEASURES,
         best=_best(evaluations),
-        roc=_roc(evaluations),
+        roc=_rates(evaluations, "roc", "pixel_roc_auc", "true-positive rate (pixels)", 1.0),
+        pro=_rates(evaluations, "pro_curve", "pro", "share of each region, mean", PRO_LIMIT),
+        scores=_scores(evaluations),
         training=_training_curves(evaluations),
-        classes=_classes(evaluations),
-        images_per_class=IMAGES_PER_CLASS,
+        samples=_samples(evaluations, images_per_class),
+        classes=_classes(evaluations, images_per_class),
+        images_per_class=images_per_class,
     )
     path = folder / "report.html"
     write_text(path, page)
@@ -100,7 +108,19 @@ def _best(evaluations: list[_Evaluation]) -> dict[str, float]:
     }
 
 
-def _classes(evaluations: list[_Evaluation]) -> list[dict[str, Any]]:
+def _samples(evaluations: list[_Evaluation], images_per_class: int) -> list[dict[str, Any]]:
+    """Put every image's scores, over the threshold, and marked pixels side by side."""
+    seen: Counter[str] = Counter()
+    rows = []
+    for number, sample in enumerate(evaluations[0].result["samples"]):
+        seen[sample["label"]] += 1
+        each = [(e.result["samples"][number], e.result["threshold"]) for e in evaluations]
+        found = [(one["largest_residual"] / threshold, one["area"]) for one, threshold in each]
+        rows.append({**sample, "shown": seen[sample["label"]] <= images_per_class, "found": found})
+    return rows
+
+
+def _classes(evaluations: list[_Evaluation], images_per_class: int) -> list[dict[str, Any]]:
     """Gather the pictures of every class: defects first, good images last."""
     samples = evaluations[0].result["samples"]
     labels = sorted({sample["label"] for sample in samples}, key=lambda label: (label == "good", label))
@@ -109,7 +129,7 @@ def _classes(evaluations: list[_Evaluation]) -> list[dict[str, Any]]:
             "label": label,
             "rows": [
                 _row(evaluations, label, sample["stem"])
-                for sample in [s for s in samples if s["label"] == label][:IMAGES_PER_CLASS]
+                for sample in [s for s in samples if s["label"] == label][:images_per_class]
             ],
         }
         for label in labels
@@ -152,7 +172,7 @@ def _pixels(path: Path) -> Any:
 def _outlined(pixels: Any, truth: Any) -> str:
     """Draw the truth's outline on a picture."""
     colour = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3].copy()
-    width = max(1, round(max(truth.shape) / THUMBNAIL))
+    width = max(1, round(max(truth.shape) / PICTURE))
     colour[ndimage.binary_dilation(truth, iterations=width) & ~truth] = OUTLINE
     return _data_uri(colour)
 
@@ -160,21 +180,40 @@ def _outlined(pixels: Any, truth: Any) -> str:
 def _data_uri(pixels: Any) -> str:
     """Put a picture, made smaller, into the page itself."""
     image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.convert("RGB").save(file, format="JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _roc(evaluations: list[_Evaluation]) -> str:
-    """Draw the ROC curves over all pixels."""
-    figure, axes = _figure("false-positive rate (pixels)", "true-positive rate (pixels)")
+def _rates(evaluations: list[_Evaluation], curve: str, area: str, label: str, limit: float) -> str:
+    """Draw a curve over the false-positive rate, to `limit`."""
+    figure, axes = _figure("false-positive rate (pixels)", label)
     axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1, linestyle="--", label="chance")
     for evaluation in evaluations:
-        roc, auc = evaluation.result["all"]["roc"], evaluation.result["all"]["pixel_roc_auc"]
-        axes.plot(roc["fpr"], roc["tpr"], linewidth=2, label=f"{evaluation.title}, area {auc:.3f}")
-    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+        rates, value = evaluation.result["all"][curve], evaluation.result["all"][area]
+        name = evaluation.title if value is None else f"{evaluation.title}, area {value:.3f}"
+        axes.plot(rates["fpr"], rates["tpr"], linewidth=2, label=name)
+    axes.set(xlim=(0, limit), ylim=(0, 1.01))
     axes.legend(loc="lower right", frameon=False)
+    return _svg(figure)
+
+
+def _scores(evaluations: list[_Evaluation]) -> str:
+    """Draw a histogram of the images' scores, good ones and defects, beside the threshold."""
+    figure = Figure(figsize=(5, 1.2 + 1.6 * len(evaluations)), layout="constrained")
+    for axes, evaluation in zip(np.atleast_1d(figure.subplots(len(evaluations))), evaluations, strict=True):
+        samples, threshold = evaluation.result["samples"], evaluation.result["threshold"]
+        kinds = {"defect": "#b42345", "good": "#2f6f9f"}
+        parts = [
+            [s["largest_residual"] / threshold for s in samples if (s["label"] == "good") == (kind == "good")]
+            for kind in kinds
+        ]
+        axes.hist(parts, bins=30, stacked=True, label=list(kinds), color=list(kinds.values()))
+        axes.axvline(1, color="#333", linewidth=1, linestyle="--")
+        axes.set(xlabel=f"{evaluation.title}: score / threshold", ylabel="images")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
     return _svg(figure)
 
 

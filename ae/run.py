@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ae.config import TrainConfig, config_from
 from ae.files import atomic, read_json, write_json
-from ae.methods import Method, get_method
-from ae.models import Autoencoder
+from ae.methods import Method, make_method
+from ae.scoring import Contrast
 
 FORMAT = 1
 
@@ -28,22 +27,25 @@ class Run:
 
     folder: Path
     config: TrainConfig
-    model: Autoencoder
-    method: Method
+    method: Method  # with the trained network
     threshold: float
     training: dict[str, Any]  # seconds, epochs, patches, losses, data
+    contrast: Contrast | None = None  # for `normalise` "contrast"
 
 
-def save_run(
-    folder: Path | str, config: TrainConfig, model: Autoencoder, threshold: float, training: dict[str, Any]
-) -> None:
-    """Write a run folder; ``config.json`` comes last, so that a folder that has one is whole."""
-    folder = Path(folder)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic(folder / "model.safetensors") as beside:
+def save_run(run: Run) -> None:
+    """Write a run to its folder; ``config.json`` comes last, so that a folder that has one is whole."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in run.method.model.state_dict().items()}
+    with atomic(run.folder / "model.safetensors") as beside:
         beside.write_bytes(save(weights, metadata={"format": str(FORMAT)}))
-    content = {"format": FORMAT, "config": asdict(config), "threshold": threshold, "training": training}
-    write_json(folder / "config.json", content)
+    content = {
+        "format": FORMAT,
+        "config": asdict(run.config),
+        "threshold": run.threshold,
+        "contrast": None if run.contrast is None else asdict(run.contrast),
+        "training": run.training,
+    }
+    write_json(run.folder / "config.json", content)
 
 
 def load_run(folder: Path | str) -> Run:
@@ -76,16 +78,16 @@ def load_run(folder: Path | str) -> Run:
             raise ValueError(f"{path} has format {content['format']}, this version reads {FORMAT}; train again")
         config = config_from(content["config"])
         threshold, training = float(content["threshold"]), dict(content["training"])
+        contrast = None if content.get("contrast") is None else Contrast(**content["contrast"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); train again or restore it") from None
-    model = Autoencoder(config.channels, config.latent)
+    method = make_method(config).eval()
     weights = folder / "model.safetensors"
     try:
-        model.load_state_dict(load(weights.read_bytes()))
+        method.model.load_state_dict(load(weights.read_bytes()))
     except FileNotFoundError:
         raise ValueError(f"{weights} is missing; train again or restore it") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{weights} is damaged or of another model ({reason}); train again or restore it") from None
-    model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Run(folder, config, model, get_method(config.method), threshold, training)
+    return Run(folder, config, method, threshold, training, contrast)

@@ -14,17 +14,25 @@ from ae.config import PATCH
 from ae.data import check_size
 from ae.images import read_image, resize, scaled, to_bytes, write_png, write_tiff
 from ae.run import load_run
+from ae.scoring import multi_scale, normalised, opened
+from ae.thresholds import TOUCHING
 from fastssim.tiles import TileGrid, sliding_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from ae.config import TrainConfig
     from ae.methods import Method
-    from ae.models import Autoencoder
     from ae.run import Run
+
+FLIPS: tuple[tuple[int, ...], ...] = (
+    (),
+    (2,),
+    (3,),
+    (2, 3),
+)  # axes of (N, C, H, W); the first leaves tiles as they are
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,11 @@ class Segmentation:
 
     image: NDArray[np.float32]  # (C, H, W)
     reconstruction: NDArray[np.float32]  # (C, H, W)
-    residual: NDArray[np.float32]  # (H, W), larger is worse
+    residual: NDArray[np.float32]  # (H, W), larger is worse; the score, where the run normalises it
     mask: NDArray[np.bool_]  # (H, W), defects
 
 
 def residual_map(
-    model: Autoencoder,
     method: Method,
     image: NDArray[np.float32],
     config: TrainConfig,
@@ -48,13 +55,14 @@ def residual_map(
 
     Parameters
     ----------
-    model, method
-        A trained autoencoder and its method.
+    method : Method
+        With a trained network, on any device.
     image : ndarray, (C, H, W)
         In [0, 1], at least 128 x 128 pixels.
     config : TrainConfig
-        `stride` and `estimator`: "reconstruction" compares the image with the average of the tiles' reconstructions;
-        "residual" averages the tiles' own residual maps. They differ, because SSIM is not linear.
+        `stride`, `blending`, `test_flips`, `residual_scales`, `opening` and `estimator`: "reconstruction" compares the
+        image with the average of the tiles' reconstructions; "residual" averages the tiles' own residual maps. They
+        differ, because SSIM is not linear.
     progress : callable, optional
         Called as ``progress(tiles done, tiles in all)``.
 
@@ -66,17 +74,28 @@ def residual_map(
     channels = image.shape[0]
     grid = TileGrid((image.shape[1], image.shape[2]), PATCH, config.stride)
     by_tile = config.estimator == "residual"
+    flips = FLIPS if config.test_flips else FLIPS[:1]
+    device = next(method.parameters()).device
 
-    def reconstruct(tiles: torch.Tensor) -> torch.Tensor:
-        result = model(tiles.contiguous(memory_format=torch.channels_last)).contiguous()
-        return torch.cat([result, method.residual(tiles, result)], dim=1) if by_tile else result
+    def residual_of(tiles: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+        return multi_scale(method.residual, tiles, reconstruction, config.residual_scales)
+
+    def seen(tiles: torch.Tensor) -> torch.Tensor:
+        result = method.reconstruct(tiles)
+        return torch.cat([result, residual_of(tiles, result)], dim=1) if by_tile else result
+
+    def averaged(tiles: torch.Tensor) -> torch.Tensor:
+        mirrored = [seen(tiles.flip(axes)).flip(axes) for axes in flips]
+        return (torch.stack(mirrored).mean(0) if len(flips) > 1 else mirrored[0]).cpu()
 
     pixels = torch.from_numpy(image)
     with torch.inference_mode():
-        blended = sliding_window(reconstruct, pixels, grid, window="gaussian", batch_size=32, progress=progress)
+        blended = sliding_window(
+            averaged, pixels, grid, window=config.blending, batch_size=32, device=device, progress=progress
+        )
         reconstruction = blended[:channels]
-        residual = blended[channels:] if by_tile else method.residual(pixels[None], reconstruction[None])[0]
-    return reconstruction.numpy(), residual[0].numpy()
+        residual = blended[channels:] if by_tile else residual_of(pixels[None], reconstruction[None])[0]
+    return reconstruction.numpy(), opened(residual[0].numpy(), config.opening)
 
 
 def defect_mask(residual: NDArray[np.float32], threshold: float, minimum_area: int) -> NDArray[np.bool_]:
@@ -89,7 +108,7 @@ def defect_mask(residual: NDArray[np.float32], threshold: float, minimum_area: i
     4
     """
     above = residual > threshold
-    labels, count = ndimage.label(above, structure=np.ones((3, 3)))
+    labels, count = ndimage.label(above, structure=TOUCHING)
     keep = np.bincount(labels.ravel(), minlength=count + 1) >= minimum_area
     keep[0] = False
     kept: NDArray[np.bool_] = keep[labels]
@@ -117,12 +136,18 @@ class Segmenter:
         self.run = run
 
     @classmethod
-    def load(cls, folder: Path | str) -> Segmenter:
-        """Read the run folder `folder`; raises ValueError where it is not whole."""
-        return cls(load_run(folder))
+    def load(cls, folder: Path | str, device: str = "cpu") -> Segmenter:
+        """Read the run folder `folder`; the network works on `device`. ValueError where the folder is not whole."""
+        run = load_run(folder)
+        run.method.to(device)
+        return cls(run)
 
     def __call__(
-        self, image: Path | str | NDArray[np.float32], progress: Callable[[int, int], object] | None = None
+        self,
+        image: Path | str | NDArray[np.float32],
+        progress: Callable[[int, int], object] | None = None,
+        *,
+        name: str = "the image",
     ) -> Segmentation:
         """Segment one image.
 
@@ -132,6 +157,8 @@ class Segmenter:
             Scaled by the run's `scale` first.
         progress : callable, optional
             Called as ``progress(tiles done, tiles in all)``.
+        name : str
+            What errors call an array.
 
         Raises
         ------
@@ -139,7 +166,7 @@ class Segmenter:
             If the image cannot be read, is smaller than a tile, has another number of channels, or holds NaN.
         """
         config = self.run.config
-        name = "the image" if isinstance(image, np.ndarray) else image
+        name = name if isinstance(image, np.ndarray) else str(image)
         pixels = image if isinstance(image, np.ndarray) else read_image(image, config.channels)
         if pixels.ndim != 3 or pixels.shape[0] != config.channels:
             raise ValueError(f"{name} has shape {pixels.shape}; this run wants ({config.channels}, H, W)")
@@ -148,59 +175,11 @@ class Segmenter:
         pixels = pixels.astype(np.float32, copy=False)
         size = pixels.shape[1], pixels.shape[2]
         small = scaled(pixels, config.scale)
-        check_size(Path(str(name)), small.shape[1:], PATCH)
-        reconstruction, residual = residual_map(self.run.model, self.run.method, small, config, progress)
-        residual = resize(residual[None], size)[0]
+        check_size(Path(name), small.shape[1:], PATCH)
+        reconstruction, residual = residual_map(self.run.method, small, config, progress)
+        residual = resize(normalised(residual, small, config.normalise, self.run.contrast)[None], size)[0]
         mask = defect_mask(residual, self.run.threshold, config.minimum_area)
         return Segmentation(pixels, resize(reconstruction, size), residual, mask)
-
-
-def segment(
-    run: Path | str,
-    images: Sequence[Path | str],
-    out: Path | str,
-    *,
-    progress: Callable[[int, int], object] | None = None,
-) -> list[Path]:
-    """Segment image files and write what was found.
-
-    For ``part.png``: ``part_residual.tiff`` (32-bit float), ``part_mask.png``, ``part_reconstruction.png`` and
-    ``part_overlay.png`` (the image with the defects' outline), 8 bits.
-
-    Parameters
-    ----------
-    run : Path
-        A run folder.
-    images : sequence of Path
-        Image files; their names must differ.
-    out : Path
-        Folder for the results, made where there is none.
-    progress : callable, optional
-        Called as ``progress(tiles done, tiles in all)`` for every image.
-
-    Returns
-    -------
-    list of Path
-        The overlays.
-
-    Raises
-    ------
-    ValueError
-        If the run or an image cannot be read, or two images share a name.
-    OSError
-        If a result cannot be written; no half-written file is left.
-    """
-    stems = [Path(image).stem for image in images]
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise ValueError(
-            f"two images are named {twice!r}, and so would be their results; segment them into two folders"
-        )
-    segmenter = Segmenter.load(run)
-    return [
-        write_segmentation(Path(out), stem, segmenter(image, progress))
-        for stem, image in zip(stems, images, strict=True)
-    ]
 
 
 def write_segmentation(out: Path, stem: str, found: Segmentation) -> Path:

@@ -14,24 +14,28 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
+from ae.calibration import calibrate
 from ae.config import PATCH, TrainConfig
+from ae.corruption import corrupted
 from ae.data import DataFolder, Patches, load_images, open_folder, split_good
-from ae.files import read_json, write_json
-from ae.methods import get_method
-from ae.models import Autoencoder
-from ae.run import save_run
-from ae.segmentation import residual_map
+from ae.files import atomic, read_json, write_json
+from ae.methods import make_method
+from ae.run import Run, save_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
 CHECK_BATCHES = 8  # of held-out patches, the same in every epoch
+LOOK_EVERY = 50  # steps from one look at whether the loss is still a number to the next
 COLLAPSED = 0.05  # a reconstruction that varies less than this share of its image is constant
 
 
@@ -46,7 +50,8 @@ def train(
     """Train a model and write a self-contained run folder.
 
     Good images are divided into those to fit and those held out; early stopping and the threshold use the latter.
-    A checkpoint is written at the end of every epoch.
+    A checkpoint is written at the end of every epoch. Without a time budget, a training that was killed at any point
+    and resumed ends with the very weights of an uninterrupted one (on a CPU, with as many threads).
 
     Parameters
     ----------
@@ -70,6 +75,8 @@ def train(
     ------
     ValueError
         If an image cannot be used, or `out` holds another training.
+    RuntimeError
+        If the training diverges: the loss is no number any more.
     KeyboardInterrupt
         At Ctrl-C; the last checkpoint stays.
 
@@ -85,11 +92,11 @@ def train(
     folder = data if isinstance(data, DataFolder) else open_folder(data)
     images = load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH)
     fit, held_out = split_good(images, config.held_out, config.seed, PATCH)
-    checkpoint = _prepare(out, config, resume=resume)
-
     with _quiet():
         pl.seed_everything(config.seed, verbose=False)
         module = _Training(config)
+        module.method.prepare()
+        checkpoint = _prepare(out, config, resume=resume)
         clock = _Clock(config)
         trainer = _trainer(out, config, clock, progress=progress)
         batches = config.patches_per_epoch // config.batch_size
@@ -99,33 +106,27 @@ def train(
             trainer.fit(module, _loader(patches), _loader(check), ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from None
-    model = module.model.eval()
+    method = module.method.eval()
     with torch.inference_mode():
         loss, spread, constant_loss = (
             torch.stack(values).mean().item() for values in zip(*map(module.compare, check), strict=True)
         )
     training = {
         "data": folder.root.name,
-        "images": {"fit": len(fit), "held_out": len(held_out)},
+        "images": {"fit": len(fit), "held_out": len(held_out) if config.held_out else 0},
         "epochs": trainer.current_epoch,
         "patches": trainer.global_step * config.batch_size,
         "seconds": round(clock.seconds, 1),
         "loss": loss,
         "collapsed": not (spread >= COLLAPSED and loss < constant_loss),
     }
-    save_run(out, config, model, good_threshold(model, held_out, config), training)
+    threshold, contrast = calibrate(method, held_out, config)
+    save_run(Run(out, config, method, threshold, training, contrast))
     return out
 
 
-def good_threshold(model: Autoencoder, images: Sequence[NDArray[np.float32]], config: TrainConfig) -> float:
-    """Return the residual that a share `config.false_positive_rate` of the pixels of good images exceeds."""
-    method = get_method(config.method)
-    residuals = [residual_map(model, method, image, config)[1].ravel() for image in images]
-    return float(np.quantile(np.concatenate(residuals), 1 - config.false_positive_rate))
-
-
 class _Training(pl.LightningModule):
-    """One model with its loss, optimiser and schedule."""
+    """One method with its optimiser and schedule."""
 
     warm: bool  # the squared error is minimised in place of the method's loss
 
@@ -133,36 +134,43 @@ class _Training(pl.LightningModule):
         super().__init__()
         self.config = config
         self.warm = False
-        self.method = get_method(config.method)
-        self.model = Autoencoder(config.channels, config.latent).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method = make_method(config)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as in the paper."""
         return torch.optim.Adam(self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
 
-    def training_step(self, batch: torch.Tensor, _: int) -> torch.Tensor:
+    def training_step(self, batch: torch.Tensor, number: int) -> torch.Tensor:
         """Return the loss of one batch."""
-        reconstruction = self._reconstruct(batch)
-        with torch.set_grad_enabled(not self.warm):
-            loss = self.method.loss(batch, reconstruction)
+        seen = corrupted(batch, self.config)
+        loss = (
+            relative_squared_error(batch, self.method.reconstruct(seen)) if self.warm else self.method.loss(batch, seen)
+        )
+        if number % LOOK_EVERY == 0:  # looking waits for the GPU
+            self._check(loss)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
-        return relative_squared_error(batch, reconstruction) if self.warm else loss
+        return loss
 
     def validation_step(self, batch: torch.Tensor, _: int) -> None:
         """Log what `compare` finds on held-out patches."""
         loss, spread = self.compare(batch)[:2]
+        self._check(loss)  # before a checkpoint keeps such weights
         self.log_dict({"held_out_loss": loss, "spread": spread}, prog_bar=True, batch_size=len(batch))
+
+    def _check(self, loss: torch.Tensor) -> None:
+        """Stop a training that leads nowhere."""
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"the training diverged: its loss is {loss.item()} after {self.global_step} steps; give a lower"
+                " --learning-rate, or 1 as --gradient-clip"
+            )
 
     def compare(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the loss, how much a reconstruction varies as a share of its patch, and the loss of a constant."""
-        reconstruction = self._reconstruct(batch)
+        reconstruction = self.method.reconstruct(batch)
         spread = reconstruction.std(dim=(2, 3)).mean() / batch.std(dim=(2, 3)).mean().clamp_min(1e-6)
         constant = batch.mean(dim=(2, 3), keepdim=True).expand_as(batch)
-        return self.method.loss(batch, reconstruction), spread, self.method.loss(batch, constant)
-
-    def _reconstruct(self, batch: torch.Tensor) -> torch.Tensor:
-        reconstruction: torch.Tensor = self.model(batch.contiguous(memory_format=torch.channels_last))
-        return reconstruction.contiguous()
+        return self.method.distance(batch, reconstruction), spread, self.method.distance(batch, constant)
 
 
 def relative_squared_error(batch: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
@@ -179,6 +187,10 @@ def relative_squared_error(batch: torch.Tensor, reconstruction: torch.Tensor) ->
 
 class _Patience(EarlyStopping):
     """Stop when held-out patches get no better, but not while another loss is minimised."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Train no further after a checkpoint that was the last."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the held-out loss."""
@@ -213,7 +225,13 @@ class _Clock(Callback):
         loader.dataset.epoch = trainer.current_epoch
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Set the loss and the learning rate; end training when the budget is spent."""
+        """Set the loss, the learning rate and the random numbers; end training when the budget is spent.
+
+        Each is a function of the step (and of the time spent, where there is a budget), so that a resumed training
+        goes on exactly as it would have.
+        """
+        seeds = np.random.SeedSequence((self._config.seed, trainer.global_step))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         share = trainer.global_step / (trainer.num_training_batches * self._config.epochs)
         if self._config.time_budget is not None:
             spent = self.seconds / self._config.time_budget
@@ -250,6 +268,56 @@ def one_cycle(share: float) -> float:
     return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
 
 
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, whenever the training is killed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the place, then rename."""
+        with atomic(path) as beside:
+            torch.save(checkpoint, beside)
+
+
+class _Progress(Callback):
+    """One bar over the whole training: patches or time, losses, time left."""
+
+    def __init__(self, config: TrainConfig, clock: _Clock) -> None:
+        self._budget = config.time_budget
+        self._clock = clock
+        self._title = config.method
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar."""
+        times = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
+        self._bar = Progress(
+            "{task.description}", BarColumn(), TaskProgressColumn(), *times, console=Console(stderr=True)
+        )
+        self._task = self._bar.add_task(self._title, total=1.0)
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Move the bar."""
+        share = trainer.global_step / (trainer.num_training_batches * (trainer.max_epochs or 1))
+        if self._budget is not None:
+            share = max(share, self._clock.seconds / self._budget)
+        self._bar.update(self._task, completed=min(share, 1.0))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the losses."""
+        found = trainer.callback_metrics
+        text = f"{self._title} epoch {trainer.current_epoch + 1}"
+        if "held_out_loss" in found:
+            text += f", held-out loss {float(found['held_out_loss']):.4f}"
+        self._bar.update(self._task, description=text)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Take the bar away, whatever ended the training."""
+        self._bar.stop()
+
+
 def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -> pl.Trainer:
     """Put Lightning's parts together."""
     callbacks: list[Callback] = [
@@ -261,7 +329,7 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
     if config.patience:
         callbacks.append(_Patience("held_out_loss", patience=config.patience, check_on_train_epoch_end=False))
     if progress:
-        callbacks.append(RichProgressBar())
+        callbacks.append(_Progress(config, clock))
     return pl.Trainer(
         accelerator="auto",
         devices=1,
@@ -269,7 +337,8 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
         gradient_clip_val=config.gradient_clip or None,
         callbacks=callbacks,
         logger=[CSVLogger(out / "logs", name="csv"), TensorBoardLogger(out / "logs", name="tensorboard")],
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
+        plugins=[_WholeFiles()],
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

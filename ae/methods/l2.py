@@ -6,26 +6,29 @@ from typing import TYPE_CHECKING
 
 from torch.nn import functional as F
 
+from ae.methods.base import Method
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class L2:
+class L2(Method):
     """Mean squared error as loss; squared error, mean over channels, as residual.
 
     Examples
     --------
     >>> import torch
-    >>> L2().residual(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5))[0, 0, 0, 0].item()
+    >>> from ae.config import TrainConfig
+    >>> L2(TrainConfig()).residual(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5))[0, 0, 0, 0].item()
     0.25
     """
 
     name = "l2"
 
-    def loss(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
+    def distance(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
         """Mean of (x - x_hat)^2."""
         return F.mse_loss(reconstruction, batch)
 
-    def residual(self, image: Tensor, reconstruction: Tensor) -> Tensor:
+    def residual(self, tiles: Tensor, reconstruction: Tensor) -> Tensor:
         """(x - x_hat)^2, mean over channels, (N, 1, H, W)."""
-        return (image - reconstruction).square().mean(dim=1, keepdim=True)
+        return (tiles - reconstruction).square().mean(dim=1, keepdim=True)

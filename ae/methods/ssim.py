@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fastssim
+from ae.methods.base import Method
+from fastssim.reference import MS_WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ae.config import TrainConfig
 
-class SSIM:
-    """1 - SSIM (Gaussian window of 11 pixels, data in [0, 1]) as loss and, pixel by pixel, as residual.
+SIGMA = 1.5 / 11  # of the Gaussian window, as a share of its size
 
-    The loss counts the windows that lie wholly in a patch. The residual is as large as the image, whose border is
-    mirrored for the windows that reach beyond it. SSIM is computed on the CPU, also of images on a GPU.
+
+class SSIM(Method):
+    """1 - SSIM (data in [0, 1]) as loss and, pixel by pixel, as residual.
+
+    The configuration decides on SSIM's window and constants; on multi-scale SSIM in the loss (`loss_scales`); and on
+    the mean absolute error's part in it (`l1_share`). The loss counts the windows that lie wholly in a patch. The
+    residual is as large as the image, whose border is mirrored for the windows that reach beyond it. SSIM is computed
+    on the CPU, also of images on a GPU.
 
     Examples
     --------
     >>> import torch
+    >>> from ae.config import TrainConfig
     >>> image = torch.rand(1, 1, 32, 32)
-    >>> SSIM().residual(image, image).abs().max().item()
+    >>> SSIM(TrainConfig()).residual(image, image).abs().max().item()
     0.0
     """
 
     name = "ssim"
 
-    def __init__(self) -> None:
-        self._window = fastssim.Gaussian(11, 1.5)
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        size = config.window_size
+        window = fastssim.Uniform(size) if config.ssim_window == "box" else fastssim.Gaussian(size, SIGMA * size)
+        #  c = (k L)^2 with L = 1: the literal reading of c1 = 0.01, c2 = 0.03 takes roots
+        power = 1.0 if config.constants == "squared" else 0.5
+        self._options: dict[str, Any] = {"window": window, "k1": 0.01**power, "k2": 0.03**power}
 
-    def loss(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
-        """1 - mean SSIM."""
-        return fastssim.ssim_loss(reconstruction.cpu(), batch.cpu(), window=self._window).to(batch.device)
+    def distance(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
+        """1 - mean SSIM, with its share of the mean absolute error."""
+        x, y, share = reconstruction.cpu(), batch.cpu(), self.config.l1_share
+        if self.config.loss_scales > 1:
+            weights = MS_WEIGHTS[: self.config.loss_scales]
+            powers = [weight / sum(weights) for weight in weights]
+            loss = 1 - fastssim.ms_ssim(x, y, weights=powers, **self._options)
+            loss = (1 - share) * loss + share * (x - y).abs().mean() if share else loss
+        elif share:
+            loss = fastssim.l1_ssim_loss(x, y, alpha=share, **self._options)
+        else:
+            loss = fastssim.ssim_loss(x, y, **self._options)
+        return loss.to(batch.device)
 
-    def residual(self, image: Tensor, reconstruction: Tensor) -> Tensor:
+    def residual(self, tiles: Tensor, reconstruction: Tensor) -> Tensor:
         """1 - SSIM of the window about each pixel, mean over channels, (N, 1, H, W)."""
-        ssim_map = fastssim.ssim_map(reconstruction.cpu(), image.cpu(), window=self._window, padding="reflect")
-        return (1 - ssim_map).mean(dim=1, keepdim=True).to(image.device)
+        ssim_map = fastssim.ssim_map(reconstruction.cpu(), tiles.cpu(), padding="reflect", **self._options)
+        return (1 - ssim_map).mean(dim=1, keepdim=True).to(tiles.device)

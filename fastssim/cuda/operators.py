@@ -42,26 +42,25 @@ def ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor
     return out
 
 
-def ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     """SSIM reduced over windows, and its gradient."""
     *problem, reduction, alpha, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)
     result = _reduction(plan, reduction, alpha)
     scale = result.scale if result.counted else result.scale / result.windows
-    value, counts = launch.value_and_gradient(
-        plan, x, y, mask, scale, grad_x, grad_y if both else None, l1=result.l1, reduction=result
-    )
+    value, counts = launch.value_and_gradient(plan, x, y, mask, scale, grad_x, grad_y, l1=result.l1, reduction=result)
     if counts is not None:  # only now is it known how many windows count
-        for gradient in (grad_x, grad_y)[: 1 + both]:
-            gradient.div_(_spread(counts.clamp(min=1), gradient))
+        for gradient in (grad_x, grad_y):
+            if gradient is not None:
+                gradient.div_(_spread(counts.clamp(min=1), gradient))
     return value, grad_x, grad_y
 
 
-def ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+def ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """Gradient of a map of SSIM, given the gradient by the map."""
     *problem, upstream, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)
-    launch.map_gradient(plan, x, y, mask, upstream, grad_x, grad_y if both else None)
+    launch.map_gradient(plan, x, y, mask, upstream, grad_x, grad_y)
     return grad_x, grad_y

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ae.cli import OPTIONS
-from ae.config import TrainConfig
+from ae.config import TrainConfig, preset
+from ae.run import load_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,13 +35,13 @@ def test_every_option_of_a_training_is_on_the_command_line():
     done = ae("train", "--help")
     assert done.returncode == 0
     for name in OPTIONS:
-        assert ("--minutes" if name == "time_budget" else f"--{name.replace('_', '-')}") in done.stdout
+        assert f"--{name.replace('_', '-')}" in done.stdout
 
 
 def test_segment_evaluate_and_report(tiny_data, tiny_runs, tmp_path):
     done = ae("segment", tiny_runs / "ssim", tiny_data / "test" / "dent" / "0.png", "--out", tmp_path / "s")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(tmp_path / "s" / "0_overlay.png")
+    assert done.stdout.splitlines()[0] == str(tmp_path / "s" / "0_overlay.png")
     done = ae("evaluate", tiny_runs / "ssim", tiny_data, "--out", tmp_path / "e")
     assert done.returncode == 0, done.stderr
     assert "pixel ROC AUC" in done.stdout
@@ -48,14 +49,16 @@ def test_segment_evaluate_and_report(tiny_data, tiny_runs, tmp_path):
     assert done.stdout.strip() == f"report: {tmp_path / 'e' / 'report.html'}"
 
 
-def test_train_writes_a_run_folder(tiny_data, tmp_path):
+def test_train_writes_a_run_folder_and_options_count_more_than_the_preset(tiny_data, tmp_path):
     done = ae(
         "train", tiny_data, "--out", tmp_path / "run", "--epochs", 1, "--patches-per-epoch", 8, "--batch-size", 4,
-        "--held-out", 0.34, "--latent", 8,
+        "--preset", "paper", "--latent", 8, "--held-out", 0.34, "--time-budget", "10m",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"run folder: {tmp_path / 'run'}" in done.stdout
-    assert (tmp_path / "run" / "config.json").is_file()
+    config = load_run(tmp_path / "run").config
+    options = {"epochs": 1, "patches_per_epoch": 8, "batch_size": 4, "latent": 8, "held_out": 0.34, "time_budget": 600}
+    assert config == preset("paper", **options)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,9 @@ def test_train_writes_a_run_folder(tiny_data, tmp_path):
         (["train", ".", "--out", "run"], "holds no image"),
         (["train", ".", "--out", "run", "--stride", "500"], "stride is 500"),
         (["segment", "nowhere", "a.png", "--out", "out"], "nowhere is no folder; give one that `ae train` wrote"),
+        (["train", ".", "--out", "run", "--preset", "worst"], "preset is 'worst'; give one of 'paper', 'best'"),
+        (["train", ".", "--out", "run", "--time-budget", "10"], "the time '10' is none"),
+        (["results", "."], "rows holds no row"),
         (["report", "."], "holds no evaluation"),
         (["compare", ".", "--out", "run", "--methods", "ssim,gan"], "holds no image"),
     ],
@@ -86,7 +92,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_half_written(tiny_data, ti
     assert done.stderr.strip().splitlines() == [done.stderr.strip()]
     assert "0_residual.tiff" in done.stderr
     assert "File too large; free space" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["regions.csv", "regions.json"]
 
 
 @pytest.mark.parametrize("words", [["bogus"], ["train"], ["train", ".", "--out", "x", "--epochs", "many"]])

@@ -25,7 +25,7 @@ def test_the_report_stands_alone(comparison):
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
     assert "&lt;made up&gt;" in page
     assert page.count('alt="reconstruction by ssim"') == page.count('alt="residual by l2"') == 3
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 4
     for words in ("dent", "pixel ROC AUC", "image and truth", "loss"):
         assert words in page
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ae.data import Patches, load_images, open_folder, split_good
 from ae.images import write_png
@@ -91,6 +92,11 @@ class TestSplit:
         with pytest.raises(ValueError, match="one image of 11 pixels"):
             split_good([image(8, 11)], 0.1, 0, smallest=6)
 
+    def test_a_share_of_nothing_fits_all_and_looks_at_all(self):
+        images = [image(8, 8) for _ in range(3)]
+        for part in split_good(images, 0, 0, 4):
+            assert [id(i) for i in part] == [id(i) for i in images]
+
     def test_share_is_checked(self):
         with pytest.raises(ValueError, match=r"share is 1\.5"):
             split_good([image(8, 8)] * 3, 1.5, 0, 4)
@@ -117,6 +123,31 @@ class TestPatches:
         corners = {int(patch[0, 0, 0]) for patch in batch}
         assert corners == {y * 36 + x for y in range(5) for x in range(5)}
         assert (np.diff(batch, axis=3) == 1).all()
+
+    @pytest.mark.parametrize("augment", ["none", "flips", "rotations"])
+    def test_patches_are_those_cut_one_by_one(self, augment):
+        images = [image(60, 70), image(40, 90), image(50, 50)]
+        patches = Patches(images, patch=32, batch_size=60, batches=1, seed=3, augment=augment)
+        rng = np.random.default_rng((3, 0, 0))
+        shares = np.array([(i.shape[1] - 31) * (i.shape[2] - 31) for i in images])
+        chosen = rng.choice(3, 60, p=shares / shares.sum())
+        for found, which, (y, x, angle, mirror) in zip(
+            patches.batch(0).numpy(), chosen, rng.random((60, 4)), strict=True
+        ):
+            whole = images[which]
+            if augment == "rotations" and min(whole.shape[1:]) >= 47:
+                step = np.arange(32) - 15.5
+                down, across = (23 + place * (size - 47) for place, size in zip((y, x), whole.shape[1:], strict=True))
+                cosine, sine = np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)
+                rows = down + cosine * step[:, None] + sine * step
+                columns = across - sine * step[:, None] + cosine * step
+                patch = ndimage.map_coordinates(whole[0], [rows, columns], order=1)[None]
+            else:
+                top, left = int(y * (whole.shape[1] - 31)), int(x * (whole.shape[2] - 31))
+                patch = whole[:, top : top + 32, left : left + 32]
+                patch = patch if augment == "none" else np.rot90(patch, int(angle * 4), (1, 2))
+            patch = patch[:, ::-1] if augment != "none" and mirror < 0.5 else patch
+            np.testing.assert_allclose(found, patch, atol=1e-4 if augment == "rotations" else 0)
 
     def test_flips_keep_the_pixels(self):
         patch = image(32, 32)

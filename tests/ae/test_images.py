@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ae.images import read_image, read_mask, resize, scaled, to_bytes, write_png, write_tiff
+from ae.images import read_image, read_mask, read_pages, resize, scaled, to_bytes, write_png, write_tiff
 
 RNG = np.random.default_rng(0)
 GREY8 = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -55,6 +55,22 @@ def test_jpeg_planar_and_compressed_tiff(tmp_path):
     np.testing.assert_allclose(read_image(tmp_path / "z.tif")[0], GREY16 / 65535, atol=1e-7)
     write_tiff(tmp_path / "f.tif", (GREY8 / 255).astype(np.float32))
     np.testing.assert_allclose(read_image(tmp_path / "f.tif")[0], GREY8 / 255, atol=1e-7)
+
+
+def test_pages_are_images_of_their_own(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "m.tif") as file:
+        for pixels in (GREY16, COLOUR8, GREY8[:10]):
+            file.write(pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
+        file.write(GREY8[::2, ::2], subfiletype=1, photometric="minisblack")  # a smaller version
+    pages = read_pages(tmp_path / "m.tif")
+    assert [page.shape for page in pages] == [(1, 20, 30), (1, 20, 30), (1, 10, 30)]
+    np.testing.assert_array_equal(pages[0][0], (GREY16 / 65535).astype(np.float32))
+    np.testing.assert_array_equal(pages[2][0], (GREY8[:10] / 255).astype(np.float32))
+    path = saved(tmp_path / "a.png", GREY8)
+    np.testing.assert_array_equal(read_pages(path)[0], read_image(path))
+    (tmp_path / "bad.tif").write_bytes((tmp_path / "m.tif").read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"bad\.tif is"):
+        read_pages(tmp_path / "bad.tif")
 
 
 def test_bad_files_are_named(tmp_path):

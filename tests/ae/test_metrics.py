@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from ae.metrics import measure, rates_at
+from ae.metrics import Rates, Tally, _bin, _lower_edge, measure
 
 
 def slow_pro(residuals, masks, limit=0.3):
@@ -89,5 +89,61 @@ def test_missing_classes_give_none():
 def test_rates_at_a_threshold():
     residual = np.array([[0.1, 0.9], [0.8, 0.2]])
     mask = np.array([[False, True], [False, True]])
-    assert rates_at(0.5, [residual], [mask]) == {"true_positive_rate": 0.5, "false_positive_rate": 0.5}
-    assert np.isnan(rates_at(0.5, [residual], [mask & False])["true_positive_rate"])
+    rates = Rates(0.5)
+    rates.add(residual, mask, "dent")
+    rates.add(residual, mask & False, "good")
+    assert rates.measure({"dent"}) == {"true_positive_rate": 0.5, "false_positive_rate": 0.5}
+    assert rates.measure() == {"true_positive_rate": 0.5, "false_positive_rate": 3 / 6}
+    assert rates.measure({"good"}) == {"true_positive_rate": None, "false_positive_rate": 0.5}
+
+
+@given(cases(), st.sampled_from([0, 150]))
+def test_bins_are_within_their_stated_error(case, limit):
+    residuals, masks = case
+    residuals = [residual - np.float32(0.3) for residual in residuals]  # negative scores, too
+    exact = measure(residuals, masks)
+    tally = Tally(exact_pixels=limit)  # binned from the first or from a later image on
+    for residual, mask in zip(residuals, masks, strict=True):
+        tally.add(residual, mask)
+    found = tally.measure()
+    assert exact["auc_error"] == 0
+    assert abs(found["pixel_roc_auc"] - exact["pixel_roc_auc"]) <= found["auc_error"] + 1e-9
+    for name in ("average_precision", "best_f1", "pro"):
+        assert found[name] == pytest.approx(exact[name], abs=0.05), name
+    assert found["image_roc_auc"] == exact["image_roc_auc"]
+
+
+def test_bins_of_many_pixels_are_within_1e_4():
+    rng = np.random.default_rng(0)
+    shape = (600, 700)
+    mask = ndimage.binary_dilation(rng.random(shape) < 2e-4, iterations=5)
+    residual = (rng.gamma(2, 0.05, shape) * (1 + mask)).astype(np.float32)
+    exact, tally = measure([residual], [mask]), Tally(exact_pixels=0)
+    tally.add(residual, mask)
+    found = tally.measure()
+    assert 0 < found["auc_error"] < 1e-3
+    for name in ("pixel_roc_auc", "average_precision", "best_f1", "pro"):
+        assert found[name] == pytest.approx(exact[name], abs=1e-4), name
+
+
+def test_bins_keep_the_order_of_scores():
+    scores = np.sort(np.r_[-np.logspace(-20, 10, 500), 0.0, np.logspace(-20, 10, 500)]).astype(np.float32)
+    bins = _bin(scores)
+    assert (np.diff(bins) >= 0).all()
+    edges = _lower_edge(bins)
+    assert (edges <= scores).all()
+    assert (_bin(edges) == bins).all()
+    assert (np.abs(scores - edges) <= 2**-11 * np.abs(edges) + 1e-38).all()
+
+
+def test_labels_are_measured_apart():
+    rng = np.random.default_rng(0)
+    residuals, masks = rng.random((3, 20, 20), np.float32), rng.random((3, 20, 20)) < 0.2
+    masks[2] = False
+    for limit in (0, 10_000):
+        tally = Tally(limit)
+        for residual, mask, label in zip(residuals, masks, ("dent", "hole", "good"), strict=True):
+            tally.add(residual, mask, label)
+        found = tally.measure({"hole", "good"})
+        assert found["images"] == 2
+        assert found["pixel_roc_auc"] == pytest.approx(measure(residuals[1:], masks[1:])["pixel_roc_auc"], abs=1e-4)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from ae.config import TrainConfig, config_from
+from ae.config import TrainConfig, config_from, preset
 from ae.run import load_run
 
 
@@ -18,7 +18,7 @@ def test_a_run_folder_holds_all_a_model_needs(tiny_runs):
     assert run.training["patches"] == 16
     again = load_run(tiny_runs / "ssim")
     patch = torch.rand(1, 1, 128, 128)
-    assert torch.equal(run.model(patch), again.model(patch))
+    assert torch.equal(run.method.model(patch), again.method.model(patch))
 
 
 @pytest.fixture
@@ -72,7 +72,12 @@ def test_a_changed_configuration_is_noticed(copied, change, words):
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"seed": -1}, "seed is -1"),
         ({"learning_rate": 0.0}, r"learning_rate is 0\.0"),
-        ({"held_out": 1.0}, "held_out is 1.0; it must lie between 0 and 1"),
+        ({"held_out": 1.0}, "held_out is 1.0; it must be at least 0 and below 1"),
+        ({"false_positive_rate": 0}, "false_positive_rate is 0; it must lie between 0 and 1"),
+        ({"window_size": 4}, "window_size is 4; it must be odd"),
+        ({"loss_scales": 5}, "loss_scales is 5; it must lie between 1 and 4"),
+        ({"loss_scales": 4, "window_size": 17}, "window_size is 17, more than the 16 pixels of a patch"),
+        ({"constants": "both"}, "constants is 'both'; give one of 'squared', 'literal'"),
         ({"stride": 200}, "would leave gaps"),
         ({"batch_size": 20_000}, "more than the 10000 patches"),
         ({"time_budget": 0}, "time_budget is 0"),
@@ -85,5 +90,16 @@ def test_values_that_make_no_sense_are_refused(options, words):
 
 
 def test_a_configuration_survives_json():
-    config = TrainConfig(method="l2", time_budget=60.0)
+    config = preset("paper", method="l2", time_budget=60.0)
     assert config_from(json.loads(json.dumps(config.__dict__))) == config
+
+
+def test_the_paper_s_protocol():
+    config = preset("paper")
+    assert (config.epochs, config.patches_per_epoch, config.latent) == (200, 10_000, 100)
+    assert (config.learning_rate, config.weight_decay, config.schedule) == (2e-4, 1e-5, "constant")
+    assert (config.window_size, config.stride, config.opening, config.augment) == (11, 30, 4, "none")
+    assert (config.patience, config.held_out, config.warm_up, config.gradient_clip) == (0, 0, 0, 0)
+    assert preset("paper", latent=500, constants="literal").constants == "literal"
+    with pytest.raises(ValueError, match="preset is 'good'; give one of 'paper', 'best'"):
+        preset("good")

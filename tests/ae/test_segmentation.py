@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tifffile
 import torch
-from PIL import Image
 
 from ae.images import read_image
 from ae.run import load_run
-from ae.segmentation import Segmenter, defect_mask, overlay, residual_map, segment
+from ae.scoring import opened
+from ae.segmentation import Segmenter, defect_mask, overlay, residual_map
 from fastssim.tiles import TileGrid, blend, extract
 
 
@@ -20,31 +19,15 @@ def test_both_estimators_follow_their_definition(tiny_data, tiny_runs):
     grid = TileGrid(image.shape[1:], 128, 64)
     with torch.no_grad():
         tiles = torch.from_numpy(extract(image, grid))
-        reconstructed = run.model(tiles)
+        reconstructed = run.method.model(tiles)
         average = blend(reconstructed, grid, window="gaussian")[None]
         maps = blend(run.method.residual(tiles, reconstructed), grid, window="gaussian")[0]
         once = run.method.residual(torch.from_numpy(image)[None], average)[0, 0]
     for estimator, expected in (("reconstruction", once), ("residual", maps)):
         config = replace(run.config, estimator=estimator)
-        reconstruction, residual = residual_map(run.model, run.method, image, config)
+        reconstruction, residual = residual_map(run.method, image, config)
         np.testing.assert_allclose(residual, expected, atol=1e-4)
         np.testing.assert_allclose(reconstruction, average[0], atol=1e-5)
-
-
-def test_files_are_written_for_every_image(tiny_data, tiny_runs, tmp_path):
-    images = [tiny_data / "test" / "dent" / "0.png", tiny_data / "test" / "dent" / "1.png"]
-    steps = []
-    overlays = segment(tiny_runs / "l2", images, tmp_path / "out", progress=lambda *step: steps.append(step))
-    assert [path.name for path in overlays] == ["0_overlay.png", "1_overlay.png"]
-    assert steps[-1][0] == steps[-1][1]
-    found = Segmenter.load(tiny_runs / "l2")(images[0])
-    residual = tifffile.imread(tmp_path / "out" / "0_residual.tiff")
-    assert residual.dtype == np.float32
-    np.testing.assert_array_equal(residual, found.residual)
-    mask = np.asarray(Image.open(tmp_path / "out" / "0_mask.png"))
-    np.testing.assert_array_equal(mask > 0, found.mask)
-    assert np.asarray(Image.open(overlays[0])).shape == (150, 140, 3)
-    assert len(list((tmp_path / "out").iterdir())) == 10
 
 
 def test_results_are_as_large_as_the_image_at_any_scale(tiny_runs):
@@ -75,7 +58,7 @@ def test_the_outline_surrounds_the_mask():
     assert drawn[:5].max() == 0
 
 
-def test_bad_input_is_named(tiny_data, tiny_runs, tmp_path):
+def test_bad_input_is_named(tiny_runs):
     segmenter = Segmenter.load(tiny_runs / "ssim")
     with pytest.raises(ValueError, match="the image is 100 x 200 pixels at the chosen scale, smaller than a patch"):
         segmenter(np.zeros((1, 100, 200), np.float32))
@@ -83,19 +66,22 @@ def test_bad_input_is_named(tiny_data, tiny_runs, tmp_path):
         segmenter(np.zeros((3, 200, 200), np.float32))
     with pytest.raises(ValueError, match="NaN"):
         segmenter(np.full((1, 200, 200), np.nan, np.float32))
-    with pytest.raises(ValueError, match=r"gone\.png does not exist"):
-        segment(tiny_runs / "ssim", [tmp_path / "gone.png"], tmp_path)
-    image = tiny_data / "test" / "good" / "0.png"
-    with pytest.raises(ValueError, match="two images are named '0'"):
-        segment(tiny_runs / "ssim", [image, tiny_data / "test" / "dent" / "0.png"], tmp_path)
 
 
-def test_a_full_disk_leaves_no_half_file(tiny_data, tiny_runs, tmp_path, monkeypatch):
-    def full(path, *_, **__):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(tifffile, "imwrite", full)
-    with pytest.raises(OSError, match="No space left"):
-        segment(tiny_runs / "ssim", [tiny_data / "test" / "good" / "0.png"], tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+@pytest.mark.parametrize("estimator", ["reconstruction", "residual"])
+def test_mirrored_tiles_are_averaged_and_the_residual_is_opened(tiny_data, tiny_runs, estimator):
+    run = load_run(tiny_runs / "l2")
+    image = read_image(tiny_data / "test" / "dent" / "0.png")
+    config = replace(run.config, estimator=estimator, stride=128, blending="uniform")
+    crop = image[:, :128, :128].copy()  # one tile: mirroring the tile is mirroring the image
+    parts = []
+    for axes in ((), (1,), (2,), (1, 2)):
+        reconstruction, residual = residual_map(run.method, np.flip(crop, axes).copy(), config)
+        parts.append((np.flip(reconstruction, axes)[0], np.flip(residual, [axis - 1 for axis in axes])))
+    reconstruction, residual = residual_map(run.method, crop, replace(config, test_flips=True))
+    average = np.mean([part[0] for part in parts], axis=0)
+    np.testing.assert_allclose(reconstruction[0], average, atol=1e-6)
+    expected = np.mean([part[1] for part in parts], axis=0) if estimator == "residual" else (crop[0] - average) ** 2
+    np.testing.assert_allclose(residual, expected, atol=1e-6)
+    opened_map = residual_map(run.method, crop, replace(config, test_flips=True, opening=4))[1]
+    np.testing.assert_array_equal(opened_map, opened(residual, 4))

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from ae.config import TrainConfig
 from ae.data import load_images, open_folder, split_good
-from ae.methods.ssim import SSIM
 from ae.run import load_run
 from ae.segmentation import residual_map
 from ae.training import _Training, one_cycle, relative_squared_error, train
@@ -36,7 +36,7 @@ def test_a_training_logs_and_is_reproducible(tiny_data, tiny_runs, tmp_path, tin
     assert list(tiny_runs.glob("ssim/logs/tensorboard/*/events*"))
     again = load_run(train(tiny_data, tmp_path / "again", tiny_config, progress=False))
     first = load_run(tiny_runs / "ssim")
-    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first.method.parameters(), again.method.parameters(), strict=True))
     assert first.threshold == again.threshold
 
 
@@ -51,7 +51,7 @@ def test_the_threshold_marks_the_stated_share_of_good_pixels(tiny_data, tiny_run
     run = load_run(tiny_runs / "ssim")
     images = load_images(open_folder(tiny_data).train, channels=1, scale=1.0, smallest=128)
     _, held_out = split_good(images, run.config.held_out, run.config.seed, 128)
-    residuals = np.concatenate([residual_map(run.model, run.method, i, run.config)[1].ravel() for i in held_out])
+    residuals = np.concatenate([residual_map(run.method, i, run.config)[1].ravel() for i in held_out])
     assert (residuals > run.threshold).mean() == pytest.approx(run.config.false_positive_rate, rel=0.05)
 
 
@@ -91,8 +91,8 @@ def test_a_warm_training_step_returns_the_squared_error(tiny_config):
     cold = module.training_step(batch, 0).detach()
     module.warm = True
     warm = module.training_step(batch, 0)
-    reconstruction = module.model(batch)
-    assert cold == pytest.approx(SSIM().loss(batch, reconstruction.contiguous()).item(), rel=1e-5)
+    reconstruction = module.method.model(batch)
+    assert cold == pytest.approx(module.method.distance(batch, reconstruction.contiguous()).item(), rel=1e-5)
     expected = ((batch - reconstruction) ** 2).mean() / batch.var(correction=0)
     assert warm.detach() == pytest.approx(expected.item(), rel=1e-4)
     warm.backward()
@@ -110,10 +110,51 @@ def test_a_relative_squared_error_of_equal_patches_is_zero():
     assert relative_squared_error(torch.ones(2, 2), torch.ones(2, 2)) == 0
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
-def test_a_stopped_training_resumes_from_its_last_checkpoint(tiny_data, tmp_path, how):
+def test_a_diverging_training_is_stopped_and_keeps_no_such_weights(tiny_data, tmp_path, tiny_config):
+    config = replace(tiny_config, learning_rate=1e30, gradient_clip=0.0, schedule="constant")
+    with pytest.raises(RuntimeError, match="the training diverged: its loss is"):
+        train(tiny_data, tmp_path / "run", config, progress=False)
+    assert not list(tmp_path.glob("run/checkpoints/*"))
+
+
+def test_a_training_killed_after_its_early_stop_trains_no_further(tiny_data, tmp_path, tiny_config):
+    config = replace(tiny_config, epochs=500, patience=1, learning_rate=1e-12, schedule="constant")
+    first = load_run(train(tiny_data, tmp_path / "run", config, progress=False))
+    (tmp_path / "run" / "config.json").unlink()
+    again = load_run(train(tiny_data, tmp_path / "run", config, resume=True, progress=False))
+    assert again.training["epochs"] == first.training["epochs"] < 50
+
+
+def test_a_training_killed_at_any_point_ends_with_the_same_weights(tiny_data, tmp_path):
+    """All that is random or depends on the step takes part: noise, erased squares, codes, flips, rate, warm-up."""
+    options = {
+        "method": "vae", "latent": 8, "epochs": 12, "patches_per_epoch": 8, "batch_size": 4, "held_out": 0.34,
+        "schedule": "one-cycle", "warm_up": 0.4, "noise": 0.1, "erased": 0.2, "augment": "flips", "patience": 3,
+    }  # fmt: skip
+    whole = load_run(train(tiny_data, tmp_path / "whole", TrainConfig(**options), progress=False))
+    program = f"from ae import TrainConfig, train; train({str(tiny_data)!r}, {str(tmp_path / 'run')!r},"
+    program += f" TrainConfig(**{options!r}), resume=True, progress=False)"
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 90
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng().uniform(0, 0.5))  # anywhere in the epochs that follow
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    assert not (tmp_path / "run" / "config.json").exists()
+    resumed = load_run(train(tiny_data, tmp_path / "run", TrainConfig(**options), resume=True, progress=False))
+    assert resumed.training["patches"] == whole.training["patches"]
+    for name, weights in whole.method.model.state_dict().items():
+        assert torch.equal(resumed.method.model.state_dict()[name], weights), name
+    assert resumed.threshold == whole.threshold
+
+
+def test_an_interrupted_training_says_how_to_resume_from_its_last_checkpoint(tiny_data, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "ae", "train", str(tiny_data), "--out", str(out), "--minutes", "0.15"]
+    command = [sys.executable, "-m", "ae", "train", str(tiny_data), "--out", str(out), "--time-budget", "9s"]
     command += ["--latent", "8", "--held-out", "0.34"]
     command += ["--batch-size", "4", "--patches-per-epoch", "8", "--epochs", "100000"]
     root = Path(__file__).resolve().parents[2]
@@ -129,11 +170,10 @@ def test_a_stopped_training_resumes_from_its_last_checkpoint(tiny_data, tmp_path
     deadline = time.monotonic() + 90
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)  # until there is something to resume
-    process.send_signal(getattr(signal, how))
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == (-9 if how == "SIGKILL" else 130), errors.decode()
-    if how == "SIGINT":
-        assert b"--resume" in errors
+    assert process.returncode == 130, errors.decode()
+    assert b"--resume" in errors
     before = len(logged(out))
     done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr.decode()

@@ -1,0 +1,150 @@
+"""Segment many image files: results are written as they come, and a file that cannot be read stops nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ae.data import images_in
+from ae.files import write_json
+from ae.images import read_pages
+from ae.regions import COLUMNS, Coco, find_regions, table_rows
+from ae.segmentation import Segmenter, write_segmentation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of a batch of files."""
+
+    overlays: tuple[Path, ...]
+    failures: dict[Path, str]  # files that could not be segmented, and why
+
+
+def segment(
+    run: Path | str,
+    images: Sequence[Path | str],
+    out: Path | str,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int, int], object] | None = None,
+) -> Batch:
+    """Segment image files and write what was found, file by file.
+
+    For ``part.png``: ``part_residual.tiff`` (32-bit float), ``part_mask.png``, ``part_image.png``,
+    ``part_reconstruction.png`` and ``part_overlay.png`` (the image with the defects' outline), 8 bits. The pages of a
+    TIFF file are images of their own, ``part_page0`` and so on. Files of several folders go to folders of those names.
+    All regions are in ``regions.csv``, which grows image by image, and in ``regions.json`` (COCO).
+
+    Parameters
+    ----------
+    run : Path
+        A run folder.
+    images : sequence of Path
+        Image files, folders of them, or patterns such as ``parts/*/front*.png``.
+    out : Path
+        Folder for the results, made where there is none.
+    device : str
+        Where the network works.
+    progress : callable, optional
+        Called as ``progress(images done, images in all)``.
+
+    Returns
+    -------
+    Batch
+        Overlays, and the files that could not be segmented.
+
+    Raises
+    ------
+    ValueError
+        If the run cannot be read, a folder or pattern has no image, or two files would have results of one name.
+    OSError
+        If a result cannot be written; no half-written file is left.
+    """
+    out = Path(out)
+    paths = expand(images)
+    names = result_names(paths)
+    segmenter = Segmenter.load(run, device)
+    overlays: list[Path] = []
+    failures: dict[Path, str] = {}
+    coco = Coco()
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "regions.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        try:
+            for number, (path, name) in enumerate(zip(paths, names, strict=True)):
+                try:
+                    pages = read_pages(path, segmenter.run.config.channels)
+                    for page, pixels in enumerate(pages):
+                        found = segmenter(pixels, name=str(path))
+                        title = name if len(pages) == 1 else f"{name}_page{page}"
+                        place = out / title
+                        overlays.append(write_segmentation(place.parent, place.name, found))
+                        regions = find_regions(found.mask, found.residual)
+                        table.writerows(table_rows(title, regions))
+                        coco.add(title, (found.mask.shape[0], found.mask.shape[1]), regions)
+                except ValueError as error:
+                    failures[path] = str(error)
+                file.flush()
+                if progress is not None:
+                    progress(number + 1, len(paths))
+        finally:
+            write_json(out / "regions.json", coco.content)
+    return Batch(tuple(overlays), failures)
+
+
+def expand(images: Sequence[Path | str]) -> list[Path]:
+    """Find the files that paths, folders and patterns name, each once, in their order.
+
+    Raises
+    ------
+    ValueError
+        If a folder or a pattern has no image.
+    """
+    found: dict[Path, None] = {}
+    for given in images:
+        path = Path(given)
+        if path.is_dir():
+            found.update(dict.fromkeys(images_in(path)))
+        elif not path.exists() and any(sign in str(path) for sign in "*?["):
+            matches = sorted(match for match in Path(path.anchor or ".").glob(_relative(path)) if match.is_file())
+            if not matches:
+                raise ValueError(f"no file matches {given}; check the pattern")
+            found.update(dict.fromkeys(matches))
+        else:
+            found[path] = None
+    return list(found)
+
+
+def result_names(paths: Sequence[Path]) -> list[str]:
+    """Name each file's results: by its stem, or with its folders where stems alone would clash.
+
+    Raises
+    ------
+    ValueError
+        If two files differ in their suffix alone.
+
+    Examples
+    --------
+    >>> result_names([Path("a/dent/0.png"), Path("a/good/0.png")])
+    ['dent/0', 'good/0']
+    """
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        absolute = [path.absolute() for path in paths]
+        root = os.path.commonpath([path.parent for path in absolute])
+        names = [path.relative_to(root).with_suffix("").as_posix() for path in absolute]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two images are named {twice!r}, and so would be their results; segment them one by one")
+    return names
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(path.anchor)) if path.anchor else str(path)

@@ -1,0 +1,89 @@
+"""What is found out on good images after a training: the threshold, and what scores are normalised by."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from ae.config import PATCH, TrainConfig
+from ae.data import load_images, split_good
+from ae.scoring import fit_contrast, normalised
+from ae.segmentation import residual_map
+from ae.thresholds import threshold_by_rate, threshold_by_region
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ae.data import DataFolder
+    from ae.methods import Method
+    from ae.run import Run
+    from ae.scoring import Contrast
+
+#  options that change how a trained network is applied, not the network
+AFTERWARDS = (
+    "vae_samples",
+    "stride",
+    "estimator",
+    "blending",
+    "test_flips",
+    "residual_scales",
+    "opening",
+    "normalise",
+    "threshold_rule",
+    "false_positive_rate",
+    "minimum_area",
+)
+
+
+def calibrate(
+    method: Method, images: Sequence[NDArray[np.float32]], config: TrainConfig
+) -> tuple[float, Contrast | None]:
+    """Find the threshold, and what scores are normalised by, on good images (C, H, W) at the run's scale."""
+    residuals = [residual_map(method, image, config)[1] for image in images]
+    contrast = fit_contrast(residuals, images) if config.normalise == "contrast" else None
+    scores = [normalised(*pair, config.normalise, contrast) for pair in zip(residuals, images, strict=True)]
+    if config.threshold_rule == "region":
+        return threshold_by_region(scores, config.minimum_area * config.scale**2), contrast
+    return threshold_by_rate(scores, config.false_positive_rate), contrast
+
+
+def recalibrate(run: Run, data: DataFolder, **options: Any) -> Run:
+    """Apply a trained network otherwise: the same weights, with other options and the threshold that goes with them.
+
+    Parameters
+    ----------
+    run : Run
+    data : DataFolder
+        The good images that the run was trained with.
+    **options
+        Fields of `TrainConfig` named in `AFTERWARDS`.
+
+    Raises
+    ------
+    ValueError
+        If an option belongs to the training, makes no sense, or the images do not fit the run.
+
+    Examples
+    --------
+    ::
+
+        run = recalibrate(load_run("runs/grid"), open_folder("data/grid"), threshold_rule="region", minimum_area=50)
+        save_run(run)
+    """
+    if others := sorted(set(options) - set(AFTERWARDS)):
+        raise ValueError(f"{', '.join(others)} cannot change after a training; train again")
+    config = replace(run.config, **options)
+    images = load_images(data.train, channels=config.channels, scale=config.scale, smallest=PATCH)
+    _, held_out = split_good(images, config.held_out, config.seed, PATCH)
+    run.method.config = config
+    threshold, contrast = calibrate(run.method, held_out, config)
+    return replace(run, config=config, threshold=threshold, contrast=contrast)
+
+
+def trained_with(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with all that comes after a training at its default: equal for equal networks."""
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(TrainConfig) if field.name in AFTERWARDS}
+    return replace(config, **defaults)

@@ -1,0 +1,244 @@
+"""The experiments behind docs/results.md: rows of data set, variant and seed, each a file, run where it is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ae.calibration import recalibrate, trained_with
+from ae.config import TrainConfig, preset
+from ae.data import open_folder
+from ae.evaluation import MEASURES, evaluate_run
+from ae.files import read_json, write_json
+from ae.run import load_run
+from ae.training import train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+#  what each data set wants: nanofibres a longer code; textures at a scale where a patch shows a few periods
+SETS: dict[str, dict[str, Any]] = {
+    "nanotwice_a": {"latent": 500},
+    "mvtec_grid_512": {"scale": 0.5},
+    "mvtec_leather_512": {"scale": 0.5},
+    "magnetic_tile_exp4": {},
+    "fabric_stain": {},
+}
+#  preset and what is changed about it
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ssim": ("paper", {}),
+    "l2": ("paper", {"method": "l2"}),
+    "vae": ("paper", {"method": "vae"}),
+    "fm": ("paper", {"method": "fm"}),
+    "best": ("best", {}),
+    #  the other reading of what the paper leaves open
+    "ssim, c literal": ("paper", {"constants": "literal"}),
+    "ssim, Gaussian window": ("paper", {"ssim_window": "gaussian"}),
+    "ssim, averaged residuals": ("paper", {"estimator": "residual"}),
+    "ssim, no opening": ("paper", {"opening": 0}),
+    "ssim, sigmoid": ("paper", {"output": "sigmoid"}),
+    "ssim, torch's start": ("paper", {"initialisation": "torch"}),
+    #  the network of "best", applied otherwise: no training of its own
+    "best, one reconstruction": ("best", {"estimator": "reconstruction"}),
+    "best, uniform blending": ("best", {"blending": "uniform"}),
+    "best, stride 16": ("best", {"stride": 16}),
+    "best, flips": ("best", {"test_flips": True}),
+    "best, two scales": ("best", {"residual_scales": 2}),
+    "best, three scales": ("best", {"residual_scales": 3}),
+    "best, opening 4": ("best", {"opening": 4}),
+    "best, by contrast": ("best", {"normalise": "contrast"}),
+    "best, by image": ("best", {"normalise": "image"}),
+    #  another training
+    "best, l2": ("best", {"method": "l2"}),
+    "best, constant rate": ("best", {"schedule": "constant", "learning_rate": 2e-4}),
+    "best, torch's start": ("best", {"initialisation": "torch"}),
+    "best, warm-up 0.3": ("best", {"warm_up": 0.3}),
+    "best, batch 8": ("best", {"batch_size": 8}),
+    "best, batch 16": ("best", {"batch_size": 16}),
+    "best, batch 64": ("best", {"batch_size": 64}),
+    "best, rate 2e-3": ("best", {"learning_rate": 2e-3}),
+    "best, window 7": ("best", {"window_size": 7}),
+    "best, window 15": ("best", {"window_size": 15}),
+    "best, box window": ("best", {"ssim_window": "box"}),
+    "best, three loss scales": ("best", {"loss_scales": 3}),
+    "best, l1 0.2": ("best", {"l1_share": 0.2}),
+    "best, l1 0.8": ("best", {"l1_share": 0.8}),
+    "best, latent 50": ("best", {"latent": 50}),
+    "best, latent 200": ("best", {"latent": 200}),
+    "best, latent 500": ("best", {"latent": 500}),
+    "best, noise 0.1": ("best", {"noise": 0.1}),
+    "best, erased 0.25": ("best", {"erased": 0.25}),
+    "best, trained on flips": ("best", {"augment": "flips"}),
+    "best, trained on flips, flips": ("best", {"augment": "flips", "test_flips": True}),
+    "best, rotations": ("best", {"augment": "rotations"}),
+    "best, colour": ("best", {"channels": 3}),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training and its measures."""
+
+    data: str
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its file's name, without suffix."""
+        words = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in self.variant)
+        return f"{self.data}_{words.replace('--', '-')}_{self.seed}"
+
+    def config(self, **changes: Any) -> TrainConfig:
+        """Put together preset, data set, variant and the changes for all rows; what comes later counts more."""
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant is {self.variant!r}; give one of {', '.join(map(repr, VARIANTS))}")
+        base, options = VARIANTS[self.variant]
+        return preset(base, **SETS.get(self.data, {}) | options | changes | {"seed": self.seed})
+
+
+def experiment(
+    root: Path | str,
+    out: Path | str,
+    rows: Iterable[Row],
+    *,
+    announce: Callable[[str], object] = lambda _: None,
+    progress: bool = True,
+    **changes: Any,
+) -> list[Path]:
+    """Run the rows that have no file yet; an interrupted row goes on where it was.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of data sets in the layout of MVTec AD.
+    out : Path
+        Gets ``rows/<row>.json``; and ``runs``, the trained networks: rows that differ in how a network is applied
+        share one.
+    rows : iterable of Row
+    announce : callable
+        Told in a line what begins.
+    progress : bool
+        Show progress bars.
+    **changes
+        Fields of `TrainConfig`, for all rows: `time_budget` in seconds, `epochs`, `feature_weights` and so on.
+
+    Returns
+    -------
+    list of Path
+        The rows' files.
+
+    Raises
+    ------
+    ValueError
+        If a row has no such variant, a data set is missing, or a row's file was made with other options.
+    """
+    root, out = Path(root), Path(out)
+    paths = []
+    for row in list(rows):
+        config = row.config(**changes)
+        path = out / "rows" / f"{row.name}.json"
+        paths.append(path)
+        if path.exists():
+            if read_json(path)["config"] != asdict(config):
+                raise ValueError(f"{path} was made with other options; name another folder, or remove it")
+            continue
+        announce(f"{row.data}: {row.variant}, seed {row.seed}")
+        write_json(path, _measured(root, out, row, config, progress=progress))
+    return paths
+
+
+def _measured(root: Path, out: Path, row: Row, config: TrainConfig, *, progress: bool) -> dict[str, Any]:
+    """Train, where no other row has, and measure."""
+    folder = open_folder(root / row.data)
+    base = trained_with(config)
+    digest = hashlib.sha256(json.dumps(asdict(base), sort_keys=True).encode()).hexdigest()[:12]
+    place = out / "runs" / f"{row.data}_{digest}"
+    if not (place / "config.json").exists():
+        train(folder, place, base, resume=True, progress=progress)
+    options = {name: value for name, value in asdict(config).items() if value != getattr(base, name)}
+    run = recalibrate(load_run(place), folder, **options)
+    start = time.monotonic()
+    result = evaluate_run(run, folder)
+    overall = {name: value for name, value in result["all"].items() if name not in {"roc", "pro_curve"}}
+    return {
+        "data": row.data,
+        "variant": row.variant,
+        "seed": row.seed,
+        "config": asdict(config),
+        "measures": overall,
+        "classes": {
+            label: {name: found[name] for name in MEASURES} for label, found in sorted(result["classes"].items())
+        },
+        "training": run.training,
+        "seconds_to_evaluate": round(time.monotonic() - start, 1),
+        "made_with": {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.machine()},
+    }
+
+
+def tables(out: Path | str) -> str:
+    """Write the rows of a folder as Markdown: a table for each data set, mean ± standard deviation over the seeds.
+
+    Raises
+    ------
+    ValueError
+        If there is no row.
+
+    Examples
+    --------
+    >>> tables("nowhere")
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere/rows holds no row; run `ae experiment` first
+    """
+    folder = Path(out) / "rows"
+    rows = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    if not rows:
+        raise ValueError(f"{folder} holds no row; run `ae experiment` first")
+    parts = []
+    for data in sorted({row["data"] for row in rows}):
+        lines = [f"### {data}", "", f"| variant | seeds | {' | '.join(MEASURES.values())} | patches | minutes |"]
+        lines.append("| --- | ---: |" + " ---: |" * (len(MEASURES) + 2))
+        for variant in VARIANTS:
+            some = [row for row in rows if row["data"] == data and row["variant"] == variant]
+            if some:
+                lines.append(_line(variant, some))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(variant: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Write one variant's line."""
+    cells = [variant, str(len(rows))]
+    cells += [spread([row["measures"][name] for row in rows]) for name in MEASURES]
+    cells.append(f"{statistics.mean(row['training']['patches'] for row in rows):,.0f}")
+    cells.append(f"{statistics.mean(row['training']['seconds'] for row in rows) / 60:.1f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Write mean ± standard deviation, without the latter for a single value.
+
+    Examples
+    --------
+    >>> spread([0.9, 0.92, 0.94]), spread([0.5]), spread([None])
+    ('0.920 ± 0.020', '0.500', '–')
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = f"{statistics.mean(known):.3f}"
+    return f"{mean} ± {statistics.stdev(known):.3f}" if len(known) > 1 else mean
+
+
+def rows_of(sets: Sequence[str], variants: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+    """Return every combination, seed by seed, so that a first figure of all comes before a second of any."""
+    return [Row(data, variant, seed) for seed in seeds for data in sets for variant in variants]

@@ -1,0 +1,151 @@
+"""From residuals to scores: several scales, an opening, and what a residual means where the image is as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+CONTRAST_WINDOW = 11  # pixels
+CONTRAST_BINS = 32
+SHARE_OF_SPREAD = 0.1  # no bin's spread counts as less than this share of the largest
+
+
+def multi_scale(
+    residual: Callable[[Tensor, Tensor], Tensor], image: Tensor, reconstruction: Tensor, scales: int
+) -> Tensor:
+    """Average a residual over scales, each the 2 x 2 means of the one before, brought back to the image's size.
+
+    Parameters
+    ----------
+    residual : callable
+        Of image and reconstruction (N, C, H, W), gives (N, 1, H, W).
+    image, reconstruction : Tensor, (N, C, H, W)
+    scales : int
+        1: the residual as it is.
+
+    Returns
+    -------
+    Tensor, (N, 1, H, W)
+    """
+    total = residual(image, reconstruction)
+    size = image.shape[2:]
+    for _ in range(scales - 1):
+        image, reconstruction = F.avg_pool2d(image, 2), F.avg_pool2d(reconstruction, 2)
+        total = total + F.interpolate(residual(image, reconstruction), size, mode="bilinear")
+    return total / scales
+
+
+def opened(residual: NDArray[np.float32], diameter: int) -> NDArray[np.float32]:
+    """Open a residual (H, W) by a disc: at every threshold its mask is the opened mask.
+
+    Parameters
+    ----------
+    residual : ndarray, (H, W)
+    diameter : int
+        In pixels; 0 and 1 change nothing.
+
+    Examples
+    --------
+    >>> residual = np.zeros((9, 9), np.float32); residual[4, :] = 1
+    >>> float(opened(residual, 4).max())
+    0.0
+    """
+    if diameter < 2:
+        return residual
+    result: NDArray[np.float32] = ndimage.grey_opening(residual, footprint=disc(diameter))
+    return result
+
+
+def disc(diameter: int) -> NDArray[np.bool_]:
+    """Mark the pixels, `diameter` down and across, whose middles lie in a disc.
+
+    Examples
+    --------
+    >>> disc(4).astype(int)
+    array([[0, 1, 1, 0],
+           [1, 1, 1, 1],
+           [1, 1, 1, 1],
+           [0, 1, 1, 0]])
+    """
+    place = np.arange(diameter) - (diameter - 1) / 2
+    inside: NDArray[np.bool_] = np.hypot(place[:, None], place) <= diameter / 2
+    return inside
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Mean and spread of good images' residuals, by the local contrast of the image."""
+
+    contrast: tuple[float, ...]  # middles of bins, rising
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Take the standard deviation in a box of 11 pixels about each, mean over channels, (C, H, W) to (H, W)."""
+    planes = image.astype(np.float64)
+    size = (1, CONTRAST_WINDOW, CONTRAST_WINDOW)
+    mean = ndimage.uniform_filter(planes, size)
+    variance = ndimage.uniform_filter(planes**2, size) - mean**2
+    contrast: NDArray[np.float64] = np.sqrt(np.maximum(variance, 0)).mean(0)
+    return contrast
+
+
+def fit_contrast(residuals: Sequence[NDArray[np.float32]], images: Sequence[NDArray[np.float32]]) -> Contrast:
+    """Find mean and spread of residuals (H, W) of good images (C, H, W) in bins of equally many pixels."""
+    contrast = np.concatenate([local_contrast(image).ravel() for image in images])
+    residual = np.concatenate([residual.ravel() for residual in residuals]).astype(np.float64)
+    edges = np.quantile(contrast, np.linspace(0, 1, CONTRAST_BINS + 1)[1:-1])
+    which = np.searchsorted(edges, contrast, side="right")
+    count = np.bincount(which, minlength=CONTRAST_BINS)
+    some = count > 0  # equal contrasts fall together
+
+    def mean_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = np.bincount(which, values, CONTRAST_BINS)[some] / count[some]
+        return means
+
+    middle, mean = mean_of(contrast), mean_of(residual)
+    spread = np.sqrt(np.maximum(mean_of(residual**2) - mean**2, 0))
+    spread = np.maximum(spread, max(SHARE_OF_SPREAD * spread.max(), 1e-12))
+    return Contrast(tuple(middle.tolist()), tuple(mean.tolist()), tuple(spread.tolist()))
+
+
+def normalised(
+    residual: NDArray[np.float32], image: NDArray[np.float32], kind: str, good: Contrast | None = None
+) -> NDArray[np.float32]:
+    """Turn a residual into a score.
+
+    Parameters
+    ----------
+    residual : ndarray, (H, W)
+    image : ndarray, (C, H, W)
+        What it is the residual of.
+    kind : {"none", "contrast", "image"}
+        The residual itself; (residual - mean) / spread of good images' residuals at the same local contrast;
+        (residual - median) / spread of this very image, the spread being 1.4826 times the median distance from it.
+    good : Contrast, optional
+        For "contrast".
+
+    Examples
+    --------
+    >>> normalised(np.array([[1, 2, 3, 4, 9]], np.float32), np.zeros((1, 1, 5), np.float32), "image").round(2)
+    array([[-1.35, -0.67,  0.  ,  0.67,  4.05]], dtype=float32)
+    """
+    if kind == "contrast" and good is not None:
+        local = local_contrast(image)
+        mean, spread = (np.interp(local, good.contrast, values) for values in (good.mean, good.spread))
+        return ((residual - mean) / spread).astype(np.float32)
+    if kind == "image":
+        away = residual - np.median(residual)
+        return (away / max(1.4826 * float(np.median(np.abs(away))), 1e-12)).astype(np.float32)
+    return residual

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ae.batch import expand, result_names, segment
+from ae.images import read_image
+from ae.segmentation import Segmenter
+
+
+def test_files_are_written_for_every_image_and_page_of_every_folder(tiny_data, tiny_runs, tmp_path):
+    first = tiny_data / "test" / "dent" / "0.png"
+    pixels = np.asarray(Image.open(first))
+    tifffile.imwrite(tmp_path / "in.tif", np.stack([pixels] * 2).astype(np.uint16) * 257, photometric="minisblack")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    steps = []
+    batch = segment(
+        tiny_runs / "l2",
+        [tiny_data / "test" / "dent", tmp_path / "bad.png", str(tmp_path / "i*.tif")],
+        tmp_path / "out",
+        progress=lambda *step: steps.append(step),
+    )
+    names = ["0_overlay.png", "1_overlay.png", "in_page0_overlay.png", "in_page1_overlay.png"]
+    assert [path.name for path in batch.overlays] == names
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert list(batch.failures) == [tmp_path / "bad.png"]
+    assert "is no image that can be read" in batch.failures[tmp_path / "bad.png"]
+    out = tmp_path / "out"
+    found = Segmenter.load(tiny_runs / "l2")(first)
+    residual = tifffile.imread(out / "0_residual.tiff")
+    assert residual.dtype == np.float32
+    np.testing.assert_array_equal(residual, found.residual)
+    np.testing.assert_allclose(tifffile.imread(out / "in_page1_residual.tiff"), residual, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "0_mask.png")) > 0, found.mask)
+    assert read_image(batch.overlays[0], 3).shape == (3, 150, 140)
+    assert len(list(out.iterdir())) == 4 * 5 + 2
+
+
+def test_the_tables_hold_the_regions_of_the_masks(tiny_data, tiny_runs, tmp_path):
+    run = shutil.copytree(tiny_runs / "l2", tmp_path / "run")
+    content = json.loads((run / "config.json").read_text())
+    content["threshold"] *= 0.5  # so that there is something to find
+    (run / "config.json").write_text(json.dumps(content))
+    segment(run, sorted((tiny_data / "test" / "dent").iterdir()), tmp_path)
+    coco = json.loads((tmp_path / "regions.json").read_text())
+    with (tmp_path / "regions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(coco["annotations"]) > 0
+    assert [image["file_name"] for image in coco["images"]] == ["0", "1"]
+    for image in coco["images"]:
+        mask = np.asarray(Image.open(tmp_path / f"{image['file_name']}_mask.png")) > 0
+        assert mask.shape == (image["height"], image["width"])
+        drawn = np.zeros(mask.shape, bool)
+        for annotation in (a for a in coco["annotations"] if a["image_id"] == image["id"]):
+            counts = annotation["segmentation"]["counts"]
+            flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+            region = flat.reshape(mask.shape, order="F")
+            left, top, width, height = annotation["bbox"]
+            assert region[top : top + height, left : left + width].sum() == region.sum() == annotation["area"]
+            assert not (drawn & region).any()
+            drawn |= region
+        np.testing.assert_array_equal(drawn, mask)
+    assert [(int(r["left"]), int(r["area"])) for r in rows] == [(a["bbox"][0], a["area"]) for a in coco["annotations"]]
+
+
+def test_results_of_several_folders_lie_in_folders(tiny_data, tiny_runs, tmp_path):
+    images = [tiny_data / "test" / "good" / "0.png", tiny_data / "test" / "dent" / "0.png"]
+    batch = segment(tiny_runs / "ssim", images, tmp_path)
+    assert batch.overlays == (tmp_path / "good" / "0_overlay.png", tmp_path / "dent" / "0_overlay.png")
+    assert all(path.is_file() for path in batch.overlays)
+    shutil.copy(images[0], tmp_path / "0.png")
+    shutil.copy(images[0], tmp_path / "0.jpg")
+    with pytest.raises(ValueError, match="two images are named '0'"):
+        result_names([tmp_path / "0.png", tmp_path / "0.jpg"])
+
+
+def test_what_is_named_is_found_once_and_in_order(tiny_data):
+    folder = tiny_data / "test" / "dent"
+    assert expand([folder / "1.png", folder]) == [folder / "1.png", folder / "0.png"]
+    assert expand([str(tiny_data / "test" / "*" / "0.p?g")]) == [
+        folder / "0.png",
+        tiny_data / "test" / "good" / "0.png",
+    ]
+    with pytest.raises(ValueError, match="no file matches"):
+        expand([str(folder / "*.gif")])
+    with pytest.raises(ValueError, match="holds no image"):
+        expand([tiny_data])
+
+
+def test_an_image_that_is_missing_stops_nothing(tiny_runs, tmp_path):
+    batch = segment(tiny_runs / "ssim", [tmp_path / "gone.png"], tmp_path / "out")
+    assert batch.overlays == ()
+    assert "gone.png does not exist" in batch.failures[tmp_path / "gone.png"]
+
+
+def test_a_full_disk_leaves_no_half_file(tiny_data, tiny_runs, tmp_path, monkeypatch):
+    def full(path, *_, **__):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(tifffile, "imwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        segment(tiny_runs / "ssim", [tiny_data / "test" / "good" / "0.png"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["regions.csv", "regions.json"]

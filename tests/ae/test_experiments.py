@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ae import experiments
+from ae.calibration import calibrate, recalibrate, trained_with
+from ae.config import TrainConfig
+from ae.data import load_images, open_folder, split_good
+from ae.evaluation import evaluate
+from ae.experiments import VARIANTS, Row, experiment, rows_of, tables
+from ae.run import load_run, save_run
+from ae.segmentation import Segmenter
+from ae.thresholds import largest_region
+
+FEW = {"epochs": 1, "patches_per_epoch": 8, "batch_size": 4, "latent": 8, "held_out": 0.34, "stride": 64}
+
+
+@pytest.fixture(scope="module")
+def done(tiny_data, tmp_path_factory):
+    """Two rows that share a network, one seed."""
+    out = tmp_path_factory.mktemp("experiments")
+    said = []
+    rows = rows_of([tiny_data.name], ["best", "best, by image"], [3])
+    paths = experiment(tiny_data.parent, out, rows, announce=said.append, progress=False, **FEW)
+    return out, paths, said
+
+
+class TestExperiments:
+    def test_rows_that_differ_afterwards_share_a_network(self, done):
+        out, paths, said = done
+        assert said == ["stripes: best, seed 3", "stripes: best, by image, seed 3"]
+        assert [path.name for path in paths] == ["stripes_best_3.json", "stripes_best-by-image_3.json"]
+        assert len(list((out / "runs").iterdir())) == 1
+        best, by_image = (json.loads(path.read_text()) for path in paths)
+        assert best["training"] == by_image["training"]
+        assert (best["config"]["normalise"], by_image["config"]["normalise"]) == ("none", "image")
+        assert best["measures"]["pixel_roc_auc"] != by_image["measures"]["pixel_roc_auc"]
+        assert best["config"]["seed"] == 3
+        assert best["classes"].keys() == {"dent"}
+
+    def test_a_row_is_what_training_and_evaluating_give(self, done, tiny_data, tmp_path):
+        out, paths, _ = done
+        (run,) = (out / "runs").iterdir()
+        recalibrated = recalibrate(load_run(run), open_folder(tiny_data), estimator="residual", stride=64)
+        save_run(replace(recalibrated, folder=tmp_path / "run"))
+        expected = evaluate(tmp_path / "run", tiny_data, tmp_path / "e")
+        found = json.loads(paths[0].read_text())
+        assert {name: expected["all"][name] for name in found["measures"]} == found["measures"]
+
+    def test_finished_rows_are_kept_and_others_are_refused(self, done, tiny_data):
+        out, paths, _ = done
+        before = [path.stat().st_mtime_ns for path in paths]
+        said = []
+        rows = rows_of([tiny_data.name], ["best", "best, by image"], [3])
+        experiment(tiny_data.parent, out, rows, announce=said.append, progress=False, **FEW)
+        assert said == []
+        assert [path.stat().st_mtime_ns for path in paths] == before
+        with pytest.raises(ValueError, match="was made with other options"):
+            experiment(tiny_data.parent, out, rows, progress=False, **FEW | {"epochs": 2})
+
+    def test_tables_show_mean_and_spread(self, done, tmp_path):
+        _, paths, _ = done
+        (tmp_path / "rows").mkdir()
+        row = json.loads(paths[0].read_text())
+        for seed, auc in enumerate((0.9, 0.92, 0.94)):
+            content = row | {"seed": seed, "measures": row["measures"] | {"pixel_roc_auc": auc}}
+            (tmp_path / "rows" / f"{seed}.json").write_text(json.dumps(content))
+        page = tables(tmp_path)
+        assert "### stripes" in page
+        assert "| best | 3 | 0.920 ± 0.020 |" in page
+        with pytest.raises(ValueError, match="holds no row"):
+            tables(tmp_path / "elsewhere")
+
+    def test_every_variant_is_a_configuration_and_every_name_a_file(self):
+        rows = rows_of(list(experiments.SETS), list(VARIANTS), [0, 1])
+        names = {row.name for row in rows}
+        assert len(names) == len(rows)
+        assert all(row.config(time_budget=60).time_budget == 60 for row in rows)
+        assert Row("nanotwice_a", "ssim", 0).config().latent == 500
+        assert Row("nanotwice_a", "best, latent 50", 0).config().latent == 50
+        with pytest.raises(ValueError, match="variant is 'worst'"):
+            Row("nanotwice_a", "worst", 0).config()
+
+
+class TestCalibration:
+    def test_the_region_rule_leaves_good_images_without_such_a_region(self, tiny_data, tiny_runs):
+        data, run = open_folder(tiny_data), load_run(tiny_runs / "ssim")
+        found = recalibrate(run, data, threshold_rule="region", minimum_area=30)
+        images = load_images(data.train, channels=1, scale=1.0, smallest=128)
+        _, held_out = split_good(images, run.config.held_out, run.config.seed, 128)
+        segmenter = Segmenter(replace(found, config=replace(found.config, minimum_area=0)))
+        largest = [largest_region(segmenter(image).residual > found.threshold) for image in held_out]
+        assert 0 < max(largest) < 30
+
+    def test_scores_by_contrast_survive_the_run_folder(self, tiny_data, tiny_runs, tmp_path):
+        run = recalibrate(load_run(tiny_runs / "ssim"), open_folder(tiny_data), normalise="contrast")
+        save_run(replace(run, folder=tmp_path))
+        image = tiny_data / "test" / "dent" / "0.png"
+        expected, found = Segmenter(run)(image), Segmenter.load(tmp_path)(image)
+        np.testing.assert_array_equal(found.residual, expected.residual)
+        assert found.residual.min() < 0
+        assert load_run(tmp_path).threshold == run.threshold
+
+    def test_options_of_a_training_cannot_change(self, tiny_data, tiny_runs):
+        with pytest.raises(ValueError, match="latent, method cannot change after a training"):
+            recalibrate(load_run(tiny_runs / "ssim"), open_folder(tiny_data), method="l2", latent=3, stride=8)
+        config = TrainConfig(stride=5, latent=7)
+        assert trained_with(config) == TrainConfig(latent=7)
+
+    def test_all_images_are_looked_at_where_none_is_held_out(self, tiny_data, tiny_runs):
+        run = load_run(tiny_runs / "l2")
+        images = load_images(open_folder(tiny_data).train, channels=1, scale=1.0, smallest=128)
+        run.method.config = config = replace(run.config, held_out=0.0)
+        found = recalibrate(replace(run, config=config), open_folder(tiny_data))
+        assert found.threshold == calibrate(run.method, images, config)[0]
