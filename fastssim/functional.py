@@ -93,6 +93,8 @@ def ssim(
         If an argument is none of the above.
     NotImplementedError
         In a backward with ``create_graph=True``: there is no second derivative.
+    RuntimeError
+        For images on a GPU without CuPy, a driver or NVRTC: what is missing, and how to install it.
 
     References
     ----------
