@@ -95,6 +95,8 @@ def ssim(
         For a second derivative (``create_graph=True``, nested transforms of ``torch.func``), which there is not; for
         that of a map in forward mode or by ``torch.func``. Of the other reductions ``torch.func.grad``, ``vjp``,
         ``jvp``, ``vmap`` and their compositions are there.
+    RuntimeError
+        For images on a GPU without CuPy, a driver or NVRTC: what is missing, and how to install it.
 
     References
     ----------
