@@ -258,7 +258,7 @@ def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
         or torch._C._len_torch_dispatch_stack()  # noqa: SLF001  # torch has no public words for these
         or torch._C._are_functorch_transforms_active()  # noqa: SLF001
         or torch._C._is_tracing()  # noqa: SLF001
-        or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]  # noqa: SLF001
+        or torch._C._autograd._profiler_enabled()  # noqa: SLF001
     ):
         return getattr(_ops, name)
     return _ON_CPU[name]

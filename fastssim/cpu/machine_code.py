@@ -87,7 +87,7 @@ def _made(kind: Kind) -> int:
 def _loaded(kind: Kind) -> int | None:
     """Return the entry's address in machine code that was kept, or None."""
     for path in _paths(kind):
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, LookupError, TypeError, RuntimeError):  # not ours, or spoilt
             first, _, code = path.read_bytes().partition(b"\n")
             about = json.loads(first)
             if hashlib.sha256(code).hexdigest() == about["sha256"] and all(map(_known, about["needs"])):

@@ -46,7 +46,7 @@ def test_it_is_made_once_and_loaded_afterwards(folder, monkeypatch):
     assert list(folder.iterdir()) == [kept]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}\n", None], ids=["empty", "foreign", "one bit"])
+@pytest.mark.parametrize("damage", [b"", b"{}\n", b"[]\n", None], ids=["empty", "foreign", "list", "one bit"])
 def test_spoilt_code_is_never_run(folder, damage):
     machine_code.entry.__wrapped__(FOLD)
     (kept,) = folder.iterdir()
