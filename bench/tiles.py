@@ -160,6 +160,13 @@ def _loaded(module: str) -> Any:
 
 EXTRACT, BLEND = "extract", "blend, uniform"
 UNIFORM, FADING = "sliding window, uniform", "sliding window, fading weights"
+
+
+def _sliding(name: str, load: Callable[[], Any], slide: Callable[[str], Any], uniform: str, fading: str) -> Peer:
+    """Describe a library with an environment of its own that slides alone, by its names of two windows."""
+    return Peer(name, name, load, environment=name, kinds={UNIFORM: slide(uniform), FADING: slide(fading)})
+
+
 PEERS = (
     Peer(
         "fastssim",
@@ -173,27 +180,9 @@ PEERS = (
         },
     ),
     Peer("torch", "torch", partial(_loaded, "torch"), kinds={EXTRACT: _unfold, BLEND: _fold}),
-    Peer(
-        "monai",
-        "monai",
-        partial(_loaded, "monai.inferers"),
-        environment="monai",
-        kinds={UNIFORM: _monai("constant"), FADING: _monai("gaussian")},
-    ),
-    Peer(
-        "tiler",
-        "tiler",
-        partial(_loaded, "tiler"),
-        environment="tiler",
-        kinds={UNIFORM: _tiler("boxcar"), FADING: _tiler("triang")},
-    ),
-    Peer(
-        "pytorch-toolbelt",
-        "pytorch-toolbelt",
-        _toolbelt_tiles,
-        environment="pytorch-toolbelt",
-        kinds={UNIFORM: _toolbelt("mean"), FADING: _toolbelt("pyramid")},
-    ),
+    _sliding("monai", partial(_loaded, "monai.inferers"), _monai, "constant", "gaussian"),
+    _sliding("tiler", partial(_loaded, "tiler"), _tiler, "boxcar", "triang"),
+    _sliding("pytorch-toolbelt", _toolbelt_tiles, _toolbelt, "mean", "pyramid"),
 )
 TABLES, TASK = ("bench.tiles:PEERS",), "bench.tiles:prepare"
 
