@@ -219,16 +219,20 @@ class Patches(IterableDataset[torch.Tensor]):
         y, x, angle, mirror = rng.random((self._batch_size, 4)).T
         reach = self._patch if self._augment != "rotations" else _reach(self._patch)
         turned = (self._sizes[chosen].min(axis=1) >= reach) & (self._augment == "rotations")
-        out = np.empty((self._batch_size, len(self._sheet), self._patch, self._patch), np.float32)
-        out[~turned] = self._crops(chosen[~turned], y[~turned], x[~turned])
-        if turned.any():
-            out[turned] = self._turned(chosen[turned], y[turned], x[turned], angle[turned] * 2 * np.pi)
+        if not turned.any():
+            out = np.ascontiguousarray(self._crops(chosen, y, x))
+        else:
+            out = np.empty((self._batch_size, len(self._sheet), self._patch, self._patch), np.float32)
+            out[~turned] = self._crops(chosen[~turned], y[~turned], x[~turned])
+            for which in np.flatnonzero(turned):  # one by one, what is computed stays in the cache: 4 times as fast
+                one = slice(which, which + 1)
+                out[one] = self._turned(chosen[one], y[one], x[one], angle[one] * 2 * np.pi)
         if self._augment != "none":
             quarters = np.where(turned, 0, (angle * 4).astype(int))
             for quarter in (1, 2, 3):
                 some = quarters == quarter
                 out[some] = np.rot90(out[some], quarter, (2, 3))
-            out[mirror < 0.5] = out[mirror < 0.5][:, :, ::-1]
+            out[mirror < 0.5] = out[mirror < 0.5][..., ::-1]
         return torch.from_numpy(out)
 
     def _crops(self, chosen: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
@@ -255,13 +259,16 @@ class Patches(IterableDataset[torch.Tensor]):
         )
         rows = middle_y + cosine * offset[:, None] + sine * offset
         columns = middle_x - sine * offset[:, None] + cosine * offset
-        top, left = rows.astype(np.intp), columns.astype(np.intp)
+        top, left = rows.astype(np.int32), columns.astype(np.int32)
         down, across = rows - top, columns - left
-        top += self._first_row[chosen][:, None, None]
-        sheet = self._sheet
-        upper = sheet[:, top, left] * (1 - across) + sheet[:, top, left + 1] * across
-        lower = sheet[:, top + 1, left] * (1 - across) + sheet[:, top + 1, left + 1] * across
-        patches: NDArray[Any] = (upper * (1 - down) + lower * down).swapaxes(0, 1)
+        width = self._sheet.shape[2]
+        place = (top + self._first_row[chosen][:, None, None]) * width + left
+        pixels = self._sheet.reshape(len(self._sheet), -1)
+        corners = (pixels.take(place + step, axis=1, mode="clip") for step in (0, 1, width, width + 1))
+        upper_left, upper_right, lower_left, lower_right = corners
+        upper = upper_left + across * (upper_right - upper_left)
+        lower = lower_left + across * (lower_right - lower_left)
+        patches: NDArray[Any] = (upper + down * (lower - upper)).swapaxes(0, 1)
         return patches
 
 

@@ -146,7 +146,7 @@ class TestPatches:
                 top, left = int(y * (whole.shape[1] - 31)), int(x * (whole.shape[2] - 31))
                 patch = whole[:, top : top + 32, left : left + 32]
                 patch = patch if augment == "none" else np.rot90(patch, int(angle * 4), (1, 2))
-            patch = patch[:, ::-1] if augment != "none" and mirror < 0.5 else patch
+            patch = patch[..., ::-1] if augment != "none" and mirror < 0.5 else patch
             np.testing.assert_allclose(found, patch, atol=1e-4 if augment == "rotations" else 0)
 
     def test_flips_keep_the_pixels(self):
