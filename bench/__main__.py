@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench import environments, results, sass
+from bench import environments, results, sass, upstream
 from bench.compare import TOLERANCE, compare, slower, table
 from bench.suites import SUITES, Suite
 
@@ -28,6 +28,7 @@ def main(words: list[str] | None = None) -> None:
     machine_code = commands.add_parser("sass", help="what the CUDA kernels cost, from their machine code; needs no GPU")
     machine_code.add_argument("--arch", default="sm_90", help="architecture; by default sm_90, the H100")
     commands.add_parser("docs", help="write docs/benchmarks.md and its plots from bench/results/*.json")
+    commands.add_parser("upstream", help="fetch the originals' own test files and run them against fastssim.compat")
     peers = commands.add_parser("peers", help="list the libraries that need environments of their own")
     peers.add_argument("--install", action="store_true", help="make those environments")
     gate = commands.add_parser("compare", help="status 1 where fastssim became slower, by ratios to other libraries")
@@ -39,6 +40,8 @@ def main(words: list[str] | None = None) -> None:
         _write_page()
     elif given.command == "sass":
         sass.main(given.arch)
+    elif given.command == "upstream":
+        sys.exit(upstream.main())
     elif given.command == "peers":
         _peers(install=given.install)
     elif given.command == "compare":

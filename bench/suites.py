@@ -53,6 +53,7 @@ class Suite:
 SUITES = {
     "ssim": Suite("bench.ssim", "mean SSIM, forward and with its gradient", ("device",)),
     "ms-ssim": Suite("bench.ms_ssim", "mean MS-SSIM, forward and with its gradient", ("device",)),
+    "compat": Suite("bench.compat", "every drop-in function against the one that it replaces"),
     "tiles": Suite("bench.tiles", "cut an image into overlapping tiles and blend them again"),
     "train": Suite("bench.train", "one training step with each library's loss: time and memory"),
     "segment": Suite("bench.segment", "megapixels a second through tiles and a network"),

@@ -1,0 +1,91 @@
+"""Drop-in for fused-ssim: ``from fastssim.compat.fused_ssim import fused_ssim``; also on the CPU.
+
+Its conventions: an 11-tap Gaussian of sigma 1.5, values in [0, 1], zeros beyond the border or ("valid") the same map
+without the outer 5 pixels, one mean over all, the gradient to the first image alone and only with ``train=True``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastssim.compat.options import NATIVE, REFUSED, options
+from fastssim.functional import ssim
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FusedSSIMMap", "fused_ssim"]
+
+PACKAGE = "fused_ssim"
+REPLACES = {"fused_ssim": ("fused_ssim", "FusedSSIMMap")}
+OPTIONS = (
+    *options("fused_ssim FusedSSIMMap", NATIVE, "img1 img2", "any float dtype and strides, on the CPU too"),
+    *options("fused_ssim FusedSSIMMap", NATIVE, "padding", '"same" (zeros) and "valid"'),
+    *options("fused_ssim FusedSSIMMap", NATIVE, "train", "False: no gradient"),
+    *options("FusedSSIMMap", NATIVE, "C1 C2"),
+    *options("FusedSSIMMap", NATIVE, "spatial_dims", "2"),
+    *options("FusedSSIMMap", REFUSED, "spatial_dims", "3: NotImplementedError; there is no `fused_ssim3d` yet"),
+)
+DEFECTS = (
+    "Images that are not contiguous are read wrongly, without an error.",
+    "Kernels run on the default stream, whatever the current one is.",
+    "E[x^2] - E[x]^2 in float32 loses digits on bright flat areas; clamps hide it where SSIM leaves [-1, 1].",
+    "dtypes other than float32 are an error.",
+)
+ALLOWED_PADDING = {"same": "zeros", "valid": "valid"}
+
+
+def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True) -> Tensor:
+    """Mean SSIM with its gradient by `img1`; parameters as ``fused_ssim.fused_ssim``.
+
+    Raises
+    ------
+    AssertionError
+        As there, for another padding.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 3, 32, 32, requires_grad=True)
+    >>> fused_ssim(x, torch.rand(1, 3, 32, 32)).backward()
+    """
+    return _compared(img1, img2, padding, train, "mean")
+
+
+class FusedSSIMMap:
+    """SSIM of every window: ``FusedSSIMMap.apply(C1, C2, img1, img2, padding, train)``."""
+
+    @staticmethod
+    def apply(
+        C1: float,
+        C2: float,
+        img1: Tensor,
+        img2: Tensor,
+        padding: str = "same",
+        train: bool = True,
+        spatial_dims: int = 2,
+    ) -> Tensor:
+        """Return the map, (N, C, H, W), or without the outer 5 pixels; the constants are C1 and C2 themselves.
+
+        Examples
+        --------
+        >>> x = torch.rand(1, 3, 32, 32)
+        >>> FusedSSIMMap.apply(0.01**2, 0.03**2, x, x, "valid").shape
+        torch.Size([1, 3, 22, 22])
+        """
+        if spatial_dims != 2:
+            raise NotImplementedError(f"spatial_dims is {spatial_dims}; fastssim compares images, spatial_dims=2")
+        return _compared(img1, img2, padding, train, "none", C1**0.5, C2**0.5)
+
+
+def _compared(
+    img1: Tensor, img2: Tensor, padding: str, train: bool, reduction: str, k1: float = 0.01, k2: float = 0.03
+) -> Tensor:
+    if padding not in ALLOWED_PADDING:
+        raise AssertionError(f"padding is {padding!r}; give one of {', '.join(map(repr, ALLOWED_PADDING))}")
+    for name, image in (("img1", img1), ("img2", img2)):
+        if image.ndim != 4 or not image.is_floating_point():
+            raise RuntimeError(f"{name} has shape {tuple(image.shape)}, {image.dtype}; give floats (N, C, H, W)")
+    with torch.set_grad_enabled(torch.is_grad_enabled() and train):
+        return ssim(img1, img2.detach(), k1=k1, k2=k2, padding=ALLOWED_PADDING[padding], reduction=reduction)

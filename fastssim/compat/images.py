@@ -1,0 +1,35 @@
+"""What the drop-in modules for torch share: images and dtypes as those libraries take them, SSIM without its means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fastssim.functional import ssim
+from fastssim.interop import FLOATS, LARGEST
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def as_they_stand(image: Tensor, data_range: float) -> Tensor:
+    """Return an image whose integers count as they stand, never as fractions; see ``data_range`` of `fastssim.ssim`."""
+    if image.dtype in FLOATS or (image.dtype in LARGEST and data_range != 1) or image.is_complex():
+        return image
+    return image.to(torch.float32)
+
+
+def large(image: Tensor) -> float:
+    """Return a k1 or k2 whose constant is so far above every mean or variance that its factor of SSIM is exactly 1."""
+    return 2.0 ** (30 if image.dtype == torch.float64 else 20)
+
+
+def contrast(x: Tensor, y: Tensor, **options: Any) -> Tensor:
+    """SSIM without the factor of the means, ``(2 sigma_xy + C2) / (sigma_x^2 + sigma_y^2 + C2)``."""
+    return ssim(x, y, **{**options, "k1": large(x)})
+
+
+def luminance(x: Tensor, y: Tensor, **options: Any) -> Tensor:
+    """SSIM without the factor of the variances, ``(2 mu_x mu_y + C1) / (mu_x^2 + mu_y^2 + C1)``."""
+    return ssim(x, y, **{**options, "k2": large(x)})

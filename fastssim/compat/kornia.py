@@ -1,0 +1,201 @@
+"""Drop-in for kornia's SSIM: ``from fastssim.compat.kornia import SSIMLoss, ssim_loss, ssim``.
+
+Also as ``kornia.metrics.ssim`` and ``kornia.losses.ssim_loss`` of ``from fastssim.compat import kornia``. Its
+conventions: a Gaussian of sigma 1.5 whatever the window's size, the border mirrored about the last pixel, a map, and as
+the loss (1 - SSIM) / 2. No kornia is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from fastssim.compat.images import as_they_stand, contrast, luminance
+from fastssim.compat.options import FALLBACK, NATIVE, REFUSED, options
+from fastssim.functional import ssim as whole
+from fastssim.window import Gaussian
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SSIM", "SSIMLoss", "losses", "metrics", "ssim", "ssim_loss"]
+
+PACKAGE = "kornia"
+REPLACES = {"kornia.metrics": ("ssim", "SSIM"), "kornia.losses": ("ssim_loss", "SSIMLoss")}
+ALL = "ssim SSIM ssim_loss SSIMLoss"
+OPTIONS = (
+    *options(ALL, NATIVE, "img1 img2 window_size max_val", "max_val is a Python float, as there"),
+    *options(ALL, NATIVE, "padding", '"same" and "valid", in any case of letters'),
+    *options(
+        ALL, NATIVE, "eps",
+        "left out where it could change no value by more than 1.2e-5, as the default cannot with max_val=1;"
+        " it shows where both images are black and flat",
+    ),
+    *options(ALL, FALLBACK, "eps", "a larger one: reproduced, by six maps in place of one"),
+    *options("ssim_loss SSIMLoss", NATIVE, "reduction", '"mean", "sum" and "none"'),
+    *options("ssim3d SSIM3D ssim3d_loss SSIM3DLoss", REFUSED, "volumes", "not there yet: ImportError"),
+)  # fmt: skip
+DEFECTS = (
+    "E[x^2] - E[x]^2 in float32 loses digits on bright flat areas, which the loss then clamps.",
+    "Equal black images score 0.99998889 with the default eps; they score 1 here.",
+)
+NEGLIGIBLE = 1.2e-5  # of SSIM, what eps can take from it
+
+
+def ssim(
+    img1: Tensor, img2: Tensor, window_size: int, max_val: float = 1.0, eps: float = 1e-12, padding: str = "same"
+) -> Tensor:
+    """SSIM of every window, (N, C, H, W); parameters as ``kornia.metrics.ssim``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As there. An unknown padding or an even window is kornia's ``BaseError`` where kornia is loaded, else a
+        ValueError.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 5, 5)
+    >>> ssim(x, x, 5).shape
+    torch.Size([1, 4, 5, 5])
+    """
+    return _compared(img1, img2, window_size, max_val, eps, padding, "none")
+
+
+def ssim_loss(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float = 1.0,
+    eps: float = 1e-12,
+    reduction: str = "mean",
+    padding: str = "same",
+) -> Tensor:
+    """Return (1 - SSIM) / 2; parameters as ``kornia.losses.ssim_loss``.
+
+    Raises
+    ------
+    NotImplementedError
+        As there, for another reduction.
+    TypeError, ValueError
+        As `ssim`.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 5, 5)
+    >>> ssim_loss(x, x, 5)
+    tensor(0.)
+    """
+    if reduction not in {"mean", "sum", "none"}:
+        raise NotImplementedError("Invalid reduction option.")
+    loss = (1 - _compared(img1, img2, window_size, max_val, eps, padding, reduction)) / 2
+    if reduction != "sum":
+        return loss
+    cut = window_size - 1 if str(padding).lower() == "valid" else 0
+    windows = img1.shape[0] * img1.shape[1] * (img1.shape[2] - cut) * (img1.shape[3] - cut)
+    return loss + (windows - 1) / 2
+
+
+class SSIM(nn.Module):
+    """`ssim` as a module; parameters as ``kornia.metrics.SSIM``.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 5, 5)
+    >>> SSIM(5)(x, x).shape
+    torch.Size([1, 4, 5, 5])
+    """
+
+    def __init__(self, window_size: int, max_val: float = 1.0, eps: float = 1e-12, padding: str = "same") -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.max_val = max_val
+        self.eps = eps
+        self.padding = padding
+
+    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
+        """Return the SSIM map of two batches of images."""
+        return ssim(img1, img2, self.window_size, self.max_val, self.eps, self.padding)
+
+
+class SSIMLoss(SSIM):
+    """`ssim_loss` as a module; parameters as ``kornia.losses.SSIMLoss``.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 5, 5)
+    >>> SSIMLoss(5)(x, x)
+    tensor(0.)
+    """
+
+    def __init__(
+        self, window_size: int, max_val: float = 1.0, eps: float = 1e-12, reduction: str = "mean", padding: str = "same"
+    ) -> None:
+        super().__init__(window_size, max_val, eps, padding)
+        self.reduction = reduction
+
+    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
+        """Return the loss of two batches of images."""
+        return ssim_loss(img1, img2, self.window_size, self.max_val, self.eps, self.reduction, self.padding)
+
+
+metrics = SimpleNamespace(ssim=ssim, SSIM=SSIM)
+losses = SimpleNamespace(ssim_loss=ssim_loss, SSIMLoss=SSIMLoss)
+
+
+def _compared(
+    img1: Tensor, img2: Tensor, window_size: int, max_val: float, eps: float, padding: str, reduction: str
+) -> Tensor:
+    """SSIM, reduced, in the dtype of both images together."""
+    _check(img1, img2, window_size, max_val, padding)
+    x, y = as_they_stand(img1, max_val), as_they_stand(img2, max_val)
+    settings: dict[str, Any] = {
+        "data_range": max_val,
+        "window": Gaussian(window_size),
+        "padding": {"same": "reflect", "valid": "valid"}[str(padding).lower()],
+    }
+    bias = eps / ((0.01 * max_val) ** 2 * (0.03 * max_val) ** 2)  # of SSIM, at most
+    if abs(bias) <= NEGLIGIBLE:
+        value = whole(x, y, reduction=reduction, **settings)
+    else:
+        value = _biased(x, y, bias, settings)
+        value = value if reduction == "none" else getattr(value, reduction)()
+    dtypes = [image.dtype if image.is_floating_point() else torch.float32 for image in (img1, img2)]
+    return value.to(torch.promote_types(*dtypes))
+
+
+def _biased(x: Tensor, y: Tensor, bias: float, settings: dict[str, Any]) -> Tensor:
+    """SSIM map with eps added to its denominator B D.
+
+    With l and c the two factors of SSIM, l(x, y) + l(x, -y) = 2 C1 / B and c(x, y) + c(x, -y) = 2 C2 / D, so that
+    eps / (B D) is eps / (C1 C2) times a quarter of the product of these sums.
+    """
+    x, y = (image if image.dtype == torch.float64 else image.float() for image in (x, y))
+    settings = {**settings, "reduction": "none"}
+    by_means = luminance(x, y, **settings) + luminance(x, -y, **settings)
+    by_variances = contrast(x, y, **settings) + contrast(x, -y, **settings)
+    return whole(x, y, **settings) / (1 + bias / 4 * by_means * by_variances)
+
+
+def _check(img1: Tensor, img2: Tensor, window_size: int, max_val: float, padding: str) -> None:
+    for name, image in (("img1", img1), ("img2", img2)):
+        if not isinstance(image, torch.Tensor):
+            raise TypeError(f"Input {name} type is not a torch.Tensor. Got {type(image)}")
+    if not isinstance(max_val, float):
+        raise TypeError(f"Input max_val type is not a float. Got {type(max_val)}")
+    for name, image in (("img1", img1), ("img2", img2)):
+        if image.ndim != 4:
+            raise ValueError(f"Invalid {name} shape, we expect BxCxHxW. Got: {image.shape}")
+    if img1.shape != img2.shape:
+        raise ValueError(f"img1 and img2 shapes must be the same. Got: {img1.shape} and {img2.shape}")
+    error = getattr(sys.modules.get("kornia.core.exceptions"), "BaseError", ValueError)
+    if str(padding).lower() not in {"same", "valid"}:
+        raise error(f"Invalid padding mode, {padding}. Expected 'same' or 'valid'")
+    if not isinstance(window_size, int):
+        raise TypeError(f"Kernel size must be an odd integer. Got {window_size!r}")
+    if window_size < 1 or window_size % 2 == 0:
+        raise error(f"Kernel size must be an odd integer bigger than 0. Got {window_size}")

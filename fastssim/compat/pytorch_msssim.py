@@ -1,0 +1,269 @@
+"""Drop-in for pytorch-msssim 1.0: ``from fastssim.compat.pytorch_msssim import ssim, ms_ssim, SSIM, MS_SSIM``.
+
+Its conventions: windows that lie wholly in the image, ``data_range=255``; where an axis is shorter than the window,
+that axis is not filtered, with a warning; from scale to scale the means of 2 x 2 pixels, an odd axis padded with
+zeros.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fastssim.compat import scales
+from fastssim.compat.images import as_they_stand, contrast
+from fastssim.compat.options import FALLBACK, NATIVE, REFUSED, options
+from fastssim.functional import ssim as whole
+from fastssim.reference import MS_WEIGHTS
+from fastssim.window import Gaussian, Taps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+__all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
+
+PACKAGE = "pytorch_msssim"
+REPLACES = {"pytorch_msssim": ("ssim", "ms_ssim", "SSIM", "MS_SSIM")}
+OPTIONS = (
+    *options("ssim ms_ssim SSIM MS_SSIM", NATIVE, "X Y", "(N, C, H, W); integers count as they stand"),
+    *options("ssim ms_ssim SSIM MS_SSIM", NATIVE, "data_range size_average win_size win_sigma K"),
+    *options("ssim SSIM", NATIVE, "nonnegative_ssim"),
+    *options("ms_ssim MS_SSIM", NATIVE, "weights", "any number of scales"),
+    *options("SSIM MS_SSIM", NATIVE, "channel", "another number of channels is a RuntimeError, as there"),
+    *options("SSIM MS_SSIM", NATIVE, "spatial_dims"),
+    *options("ssim ms_ssim", NATIVE, "win", "the same weights for every channel; not negative, sum 1, else refused"),
+    *options("ssim ms_ssim", FALLBACK, "win", "weights of its own for each channel: channel by channel"),
+    *options("ssim ms_ssim SSIM MS_SSIM", REFUSED, "volumes", "(N, C, D, H, W): NotImplementedError"),
+)
+DEFECTS = (
+    "Integer images are filtered with a window that is rounded to zeros.",
+    "float16 images are filtered in float16, with taps in float16.",
+    "E[x^2] - E[x]^2 in float32 loses digits on bright flat areas, as do taps whose sum is not quite 1.",
+)
+
+
+def ssim(
+    X: Tensor,
+    Y: Tensor,
+    data_range: float = 255,
+    size_average: bool = True,
+    win_size: int = 11,
+    win_sigma: float = 1.5,
+    win: Tensor | None = None,
+    K: Sequence[float] = (0.01, 0.03),
+    nonnegative_ssim: bool = False,
+) -> Tensor:
+    """SSIM, the mean of all or of each image; parameters as ``pytorch_msssim.ssim``.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As there, for shapes, an even window, or a `win` that does not fit.
+    NotImplementedError
+        For volumes (N, C, D, H, W).
+
+    Examples
+    --------
+    >>> x = torch.rand(2, 3, 32, 32)
+    >>> ssim(x, x, data_range=1.0, size_average=False)
+    tensor([1., 1.])
+    """
+    X, Y = _images(X, Y)
+    each = _compared(whole, X, Y, _taps(win, win_size, win_sigma, X.shape[1]), data_range, K)
+    if nonnegative_ssim:
+        each = F.relu(each)
+    return _averaged(each, X.dtype, size_average)
+
+
+def ms_ssim(
+    X: Tensor,
+    Y: Tensor,
+    data_range: float = 255,
+    size_average: bool = True,
+    win_size: int = 11,
+    win_sigma: float = 1.5,
+    win: Tensor | None = None,
+    weights: Sequence[float] | None = None,
+    K: Sequence[float] = (0.01, 0.03),
+) -> Tensor:
+    """Multi-scale SSIM, the mean of all or of each image; parameters as ``pytorch_msssim.ms_ssim``.
+
+    Raises
+    ------
+    AssertionError
+        As there, for images too small for five scales.
+    ValueError, RuntimeError, NotImplementedError
+        As `ssim`.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 3, 176, 176)
+    >>> ms_ssim(x, x, data_range=1.0)
+    tensor(1.)
+    """
+    X, Y = _images(X, Y)
+    taps = _taps(win, win_size, win_sigma, X.shape[1])
+    least = (len(taps[0]) - 1) * 2**4
+    if min(X.shape[-2:]) <= least:
+        raise AssertionError(f"Image size should be larger than {least} due to the 4 downsamplings in ms-ssim")
+    powers = MS_WEIGHTS if weights is None else tuple(map(float, weights))
+    each = scales.factors(
+        as_they_stand(X, 1),
+        as_they_stand(Y, 1),
+        len(powers),
+        shrink=lambda image: F.avg_pool2d(image, 2, padding=[length % 2 for length in image.shape[2:]]),
+        contrast=lambda x, y: _compared(contrast, x, y, taps, data_range, K),
+        ssim=lambda x, y: _compared(whole, x, y, taps, data_range, K),
+    )
+    return _averaged(scales.product(each, powers), X.dtype, size_average)
+
+
+class SSIM(nn.Module):
+    """`ssim` as a module; parameters as ``pytorch_msssim.SSIM``.
+
+    Examples
+    --------
+    >>> x = torch.rand(2, 3, 32, 32)
+    >>> SSIM(data_range=1.0)(x, x)
+    tensor(1.)
+    """
+
+    def __init__(
+        self,
+        data_range: float = 255,
+        size_average: bool = True,
+        win_size: int = 11,
+        win_sigma: float = 1.5,
+        channel: int = 3,
+        spatial_dims: int = 2,
+        K: Sequence[float] = (0.01, 0.03),
+        nonnegative_ssim: bool = False,
+    ) -> None:
+        super().__init__()
+        self.win_size = win_size
+        self.win = _window(win_size, win_sigma, channel, spatial_dims)
+        self.size_average = size_average
+        self.data_range = data_range
+        self.K = K
+        self.nonnegative_ssim = nonnegative_ssim
+
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        """Return the SSIM of two batches of images."""
+        return ssim(X, Y, self.data_range, self.size_average, win=self.win, K=self.K,
+                    nonnegative_ssim=self.nonnegative_ssim)  # fmt: skip
+
+
+class MS_SSIM(nn.Module):  # noqa: N801  # the library's name
+    """`ms_ssim` as a module; parameters as ``pytorch_msssim.MS_SSIM``.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 3, 176, 176)
+    >>> MS_SSIM(data_range=1.0)(x, x)
+    tensor(1.)
+    """
+
+    def __init__(
+        self,
+        data_range: float = 255,
+        size_average: bool = True,
+        win_size: int = 11,
+        win_sigma: float = 1.5,
+        channel: int = 3,
+        spatial_dims: int = 2,
+        weights: Sequence[float] | None = None,
+        K: Sequence[float] = (0.01, 0.03),
+    ) -> None:
+        super().__init__()
+        self.win_size = win_size
+        self.win = _window(win_size, win_sigma, channel, spatial_dims)
+        self.size_average = size_average
+        self.data_range = data_range
+        self.weights = weights
+        self.K = K
+
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        """Return the multi-scale SSIM of two batches of images."""
+        return ms_ssim(X, Y, self.data_range, self.size_average, win=self.win, weights=self.weights, K=self.K)
+
+
+def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
+    """Check shapes and drop axes of a single pixel, as there."""
+    if X.shape != Y.shape:
+        raise ValueError(f"Input images should have the same dimensions, but got {X.shape} and {Y.shape}.")
+    for axis in range(X.ndim - 1, 1, -1):
+        X, Y = X.squeeze(axis), Y.squeeze(axis)
+    if X.ndim == 5:
+        raise NotImplementedError(f"X has shape {tuple(X.shape)}; fastssim compares images (N, C, H, W), not volumes")
+    if X.ndim != 4:
+        raise ValueError(f"Input images should be 4-d or 5-d tensors, but got {X.shape}")
+    return X, Y
+
+
+def _window(size: int, sigma: float, channel: int, spatial_dims: int) -> Tensor:
+    """Return the taps in the shape that pytorch-msssim keeps them in, (channel, 1, [1,] 1, size)."""
+    taps = Gaussian(size, sigma).taps_x
+    return torch.tensor(taps, dtype=torch.float32).repeat([channel, 1] + [1] * spatial_dims)
+
+
+def _taps(win: Tensor | None, size: int, sigma: float, channels: int) -> tuple[tuple[float, ...], ...]:
+    """Return the taps of every channel, or one for all."""
+    if win is not None:
+        size = win.shape[-1]
+    if size % 2 != 1:
+        raise ValueError("Window size should be odd.")
+    if win is None:
+        return (Gaussian(size, sigma).weights_x,)
+    if win.shape[0] != channels or win.numel() != channels * size:
+        raise RuntimeError(
+            f"win has shape {tuple(win.shape)}; for {channels} channels give ({channels}, 1, 1, {size}): one window for"
+            " each channel"
+        )
+    rows = tuple(tuple(row) for row in win.reshape(channels, size).tolist())
+    for row in dict.fromkeys(rows):
+        if abs(sum(row) - 1) > 1e-3:
+            raise ValueError(f"win sums to {sum(row)}; divide it by its sum: means are taken with these weights")
+    return rows[:1] if len(set(rows)) == 1 else rows
+
+
+@lru_cache(maxsize=256)
+def _fitting(taps: tuple[float, ...], height: int, width: int) -> Taps:
+    """Return the window, of a single tap along an axis that is shorter."""
+    return Taps(tuple(list(taps) if length >= len(taps) else [1.0] for length in (height, width)))
+
+
+def _compared(
+    compare: Callable[..., Tensor],
+    x: Tensor,
+    y: Tensor,
+    taps: tuple[tuple[float, ...], ...],
+    data_range: float,
+    K: Sequence[float],
+) -> Tensor:
+    """Mean over the windows of every channel, (N, C)."""
+    x, y = as_they_stand(x, data_range), as_they_stand(y, data_range)
+    for axis, length in enumerate(x.shape[2:], start=2):
+        if length < len(taps[0]):
+            warnings.warn(
+                f"Skipping Gaussian Smoothing at dimension {axis} for input: {x.shape} and win size: {len(taps[0])}",
+                stacklevel=3,
+            )
+    settings: dict[str, Any] = {"data_range": data_range, "k1": K[0], "k2": K[1], "reduction": "channel"}
+    windows = [_fitting(row, x.shape[2], x.shape[3]) for row in taps]
+    if len(windows) == 1:
+        return compare(x, y, window=windows[0], **settings)
+    planes = zip(x.split(1, 1), y.split(1, 1), windows, strict=True)
+    return torch.cat([compare(a, b, window=window, **settings) for a, b, window in planes], 1)
+
+
+def _averaged(each: Tensor, dtype: torch.dtype, size_average: bool) -> Tensor:
+    """Mean of all channels, or of each image's, in the images' dtype."""
+    mean = each.mean() if size_average else each.mean(1)
+    return mean.to(dtype) if dtype.is_floating_point else mean

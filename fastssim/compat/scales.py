@@ -1,0 +1,32 @@
+"""Multi-scale SSIM as the libraries vary it: how an image shrinks, and over what the factors are means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastssim.functional import _power as power
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    Compare = Callable[[Tensor, Tensor], Tensor]
+
+
+def factors(
+    x: Tensor, y: Tensor, scales: int, *, shrink: Callable[[Tensor], Tensor], contrast: Compare, ssim: Compare
+) -> list[Tensor]:
+    """Return a factor for every scale, the contrast of all but the last, which is SSIM."""
+    found = []
+    for _ in range(scales - 1):
+        found.append(contrast(x, y))
+        x, y = shrink(x), shrink(y)
+    return [*found, ssim(x, y)]
+
+
+def product(each: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Multiply the factors' powers, 0 with a gradient of 0 where one is not above 0; never NaN."""
+    return torch.stack([power(factor, weight) for factor, weight in zip(each, weights, strict=True)]).prod(0)

@@ -1,0 +1,54 @@
+"""How a drop-in function is held against the original."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def _gradients(function, x, y):
+    """Return the results of a function of two images, a list, and the gradients of all of them, weighted."""
+    x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+    results = function(x, y)
+    results = list(results) if isinstance(results, (tuple, list)) else [results]
+    generator = torch.Generator().manual_seed(2)
+    weights = [torch.rand(result.shape, generator=generator).to(result.dtype) for result in results]
+    total = sum((weight * result).sum() for weight, result in zip(weights, results, strict=True))
+    return results, torch.autograd.grad(total, (x, y))
+
+
+@pytest.fixture(scope="session")
+def parity():
+    """Hold ours in float32 against the original in float64, and its kinds of results against it in float32.
+
+    A mean is within 1e-6; a single window, of a map (N, C, H, W), within 2e-6; gradients are within 1e-5 of the
+    largest, for windows of less than 7 pixels within 3e-5: the bounds of the tests of `fastssim.ssim`.
+    """
+
+    def check(ours, theirs, x, y, value=1e-6, gradient=1e-5):
+        results, gradients = _gradients(ours, x, y)
+        expected, true_gradients = _gradients(theirs, x.double(), y.double())
+        alike = theirs(x, y)
+        alike = list(alike) if isinstance(alike, (tuple, list)) else [alike]
+        assert [(r.shape, r.dtype) for r in results] == [(r.shape, r.dtype) for r in alike]
+        for found, true in zip(results, expected, strict=True):
+            assert (found - true).abs().max() <= (2 * value if found.ndim == 4 else value)
+        for found, true in zip(gradients, true_gradients, strict=True):
+            assert found.dtype == x.dtype
+            assert true.abs().max() > 0
+            assert (found - true).abs().max() <= gradient * true.abs().max()
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def same_error():
+    """Let both functions fail on the same arguments, with the same kind of error."""
+
+    def check(kind, ours, theirs, *arguments, **options):
+        for function in (theirs, ours):
+            with pytest.raises(kind) as found:
+                function(*arguments, **options)
+            assert isinstance(found.value, kind)
+
+    return check

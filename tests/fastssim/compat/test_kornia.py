@@ -1,0 +1,107 @@
+"""`fastssim.compat.kornia` against kornia."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fastssim.compat import kornia as ours
+
+theirs = pytest.importorskip("kornia")
+
+OPTIONS = [
+    {"window_size": 11},
+    {"window_size": 5, "padding": "VALID"},
+    {"window_size": 3, "max_val": 255.0},
+    {"window_size": 7, "padding": "Same", "eps": 0.0},
+    {"window_size": 7, "max_val": 0.1},  # eps takes a tenth
+    {"window_size": 7, "eps": 1e-6, "padding": "valid"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_ssim(images, parity, options):
+    x, y = images((2, 2, 33, 40))
+    parity(lambda a, b: ours.ssim(a, b, **options), lambda a, b: theirs.metrics.ssim(a, b, **options), x, y)
+    parity(ours.SSIM(**options), theirs.metrics.SSIM(**options), x, y)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_loss(images, parity, options, reduction):
+    x, y = images((2, 2, 33, 40))
+    options = {**options, "reduction": reduction}
+    value = 1e-6 * (2 * 2 * 33 * 40 if reduction == "sum" else 1)
+    parity(
+        lambda a, b: ours.ssim_loss(a, b, **options),
+        lambda a, b: theirs.losses.ssim_loss(a, b, **options),
+        x,
+        y,
+        value=value,
+    )
+    assert ours.SSIMLoss(**options)(x, y).equal(ours.losses.ssim_loss(x, y, **options))
+
+
+@pytest.mark.parametrize("eps", [1e-12, 1e-9])
+def test_what_eps_takes_from_black_images(eps):
+    """The default is left out, and takes no more than is said; a larger one is reproduced."""
+    x = torch.zeros(1, 1, 16, 16)
+    expected = theirs.metrics.ssim(x.double(), x.double(), 11, eps=eps)
+    found = ours.ssim(x, x, 11, eps=eps)
+    assert (found - expected).abs().max() <= (ours.NEGLIGIBLE if eps == 1e-12 else 1e-6)
+    assert (found == 1).all() == (eps == 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (torch.float16, torch.float16),
+        (torch.float32, torch.float64),
+        (torch.uint8, torch.uint8),
+        (torch.int64, torch.float16),
+    ],
+)
+def test_dtypes(images, first, second):
+    x, y = images((1, 2, 20, 24))
+    x, y = (x * 4).to(first), (y * 4).to(second)
+    expected = theirs.metrics.ssim(x.double(), y.double(), 5, 1.0, eps=0.0)
+    found = ours.ssim(x, y, 5, 1.0)
+    assert found.dtype == theirs.metrics.ssim(x, y, 5, 1.0).dtype
+    tolerance = {torch.float16: 1e-3, torch.float32: 5e-6, torch.float64: 1e-12}[found.dtype]
+    assert (found - expected).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["ssim", "ssim_loss"])
+def test_errors(same_error, name):
+    one, other = getattr(ours, name), getattr(theirs.metrics if name == "ssim" else theirs.losses, name)
+    x = torch.rand(1, 1, 12, 12)
+    error = theirs.core.exceptions.BaseError
+    same_error(TypeError, one, other, [x], x, 5)
+    same_error(TypeError, one, other, x, 1, 5)
+    same_error(TypeError, one, other, x, x, 5, 1)
+    same_error(ValueError, one, other, x[0], x, 5)
+    same_error(ValueError, one, other, x, x[0], 5)
+    same_error(ValueError, one, other, x, x[..., :6], 5)
+    same_error(error, one, other, x, x, 4)
+    same_error(TypeError, one, other, x, x, 5.0)
+    same_error(error, one, other, x, x, 5, padding="full")
+
+
+def test_another_reduction(same_error):
+    x = torch.rand(1, 1, 12, 12)
+    same_error(NotImplementedError, ours.ssim_loss, theirs.losses.ssim_loss, x, x, 5, reduction="image")
+
+
+def test_kornia_is_not_needed():
+    program = (
+        "import sys; sys.modules['kornia'] = None\n"
+        "import torch; from fastssim.compat import kornia\n"
+        "x = torch.rand(1, 1, 12, 12); assert kornia.losses.ssim_loss(x, x, 5) == 0\n"
+        "try: kornia.metrics.ssim(x, x, 5, padding='full')\n"
+        "except ValueError: print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"

@@ -1,0 +1,142 @@
+"""`fastssim.compat.pytorch_msssim` against pytorch-msssim."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastssim import reference
+from fastssim.compat import pytorch_msssim as ours
+
+theirs = pytest.importorskip("pytorch_msssim")
+SHORT = (0.4, 0.6)  # weights of two scales
+
+
+def window(*sigmas):
+    taps = torch.stack(
+        [torch.exp(-0.5 * ((torch.arange(9, dtype=torch.float64) - 4) / sigma) ** 2) for sigma in sigmas]
+    )
+    return (taps / taps.sum(1, keepdim=True))[:, None, None]
+
+
+OPTIONS = [
+    {},
+    {"data_range": 1.0},
+    {"data_range": 1, "size_average": False},
+    {"data_range": 1.0, "win_size": 7},
+    {"data_range": 1.0, "win_size": 5, "win_sigma": 0.7},
+    {"data_range": 1.0, "K": [0.02, 0.4]},
+    {"data_range": 1.0, "nonnegative_ssim": True},
+    {"data_range": 1.0, "win": window(1.2, 1.2)},
+    {"data_range": 1.0, "win": window(1.2, 2.5), "size_average": False},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_ssim(images, parity, options):
+    x, y = images((2, 2, 37, 44))
+    parity(lambda a, b: ours.ssim(a, b, **options), lambda a, b: theirs.ssim(a, b, **options), x, y)
+
+
+def test_negative_means_of_channels_become_zero(images, parity):
+    x, y = images((2, 2, 37, 44))
+    y = torch.stack([1 - x[:, 0], y[:, 1]], 1)
+    options = {"data_range": 1.0, "nonnegative_ssim": True, "size_average": False}
+    assert (ours.ssim(x, y, 1.0, size_average=False) < ours.ssim(x, y, **options)).all()
+    parity(lambda a, b: ours.ssim(a, b, **options), lambda a, b: theirs.ssim(a, b, **options), x, y)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 37, 8), (1, 1, 6, 40), (1, 2, 5, 7)])
+def test_an_axis_shorter_than_the_window_is_not_filtered(images, parity, shape):
+    x, y = images(shape)
+    with pytest.warns(UserWarning, match="Skipping Gaussian Smoothing at dimension") as warned:
+        parity(lambda a, b: ours.ssim(a, b, 1.0), lambda a, b: theirs.ssim(a, b, 1.0), x, y)
+    assert warned[0].filename == __file__
+
+
+def test_axes_of_one_pixel_are_dropped(images):
+    x, y = images((2, 2, 37, 44))
+    assert ours.ssim(x[:, :, None], y[:, :, None], 1.0) == ours.ssim(x, y, 1.0)
+
+
+@pytest.mark.parametrize("size", [(176, 180), (177, 181)])
+@pytest.mark.parametrize("options", [{}, {"size_average": False, "K": (0.02, 0.05)}], ids=str)
+def test_ms_ssim(images, parity, size, options):
+    x, y = images((2, 1, *size))
+    parity(lambda a, b: ours.ms_ssim(a, b, 1.0, **options), lambda a, b: theirs.ms_ssim(a, b, 1.0, **options), x, y)
+
+
+@pytest.mark.parametrize("options", [{"win_size": 5, "weights": SHORT}, {"win": window(1.0, 2.0), "weights": [1.0]}])
+def test_ms_ssim_of_other_scales(images, parity, options):
+    x, y = images((1, 2, 131, 140))
+    parity(
+        lambda a, b: ours.ms_ssim(a, b, 1.0, **options),
+        lambda a, b: theirs.ms_ssim(a, b, 1.0, **options),
+        x,
+        y,
+        gradient=3e-5 if "win_size" in options else 1e-5,
+    )
+
+
+def test_modules(images, parity):
+    x, y = images((2, 3, 81, 84))
+    options = {"data_range": 2.0, "size_average": False, "win_size": 5, "win_sigma": 1.1, "K": (0.02, 0.05)}
+    for name, more in (("SSIM", {"nonnegative_ssim": True}), ("MS_SSIM", {"weights": list(SHORT)})):
+        one, other = getattr(ours, name)(**options, **more), getattr(theirs, name)(**options, **more)
+        assert {"win_size", "size_average", "data_range", "K"} <= vars(one).keys()
+        assert torch.allclose(one.win, other.win, rtol=0, atol=1e-7)
+        assert one.win.shape == other.win.shape
+        parity(one, other, x, y)
+
+
+@pytest.mark.parametrize("function", ["ssim", "ms_ssim"])
+def test_errors(same_error, function):
+    one, other = getattr(ours, function), getattr(theirs, function)
+    x = torch.rand(1, 2, 170, 170)
+    same_error(ValueError, one, other, x, x[:, :1])
+    same_error(ValueError, one, other, x[0], x[0])
+    same_error(ValueError, one, other, x, x, win_size=6)
+    same_error(ValueError, one, other, x, x, win=torch.full((2, 1, 1, 4), 0.25))
+    same_error(RuntimeError, one, other, x, x, win=window(1.0, 1.0, 1.0))
+
+
+def test_images_too_small_for_five_scales(same_error):
+    x = torch.rand(1, 1, 160, 200)
+    same_error(AssertionError, ours.ms_ssim, theirs.ms_ssim, x, x)
+    same_error(AssertionError, ours.ms_ssim, theirs.ms_ssim, x, x, weights=[0.5, 0.5])
+
+
+def test_a_window_that_does_not_sum_to_one_is_refused():
+    x = torch.rand(1, 1, 20, 20)
+    with pytest.raises(ValueError, match=r"win sums to 3\.0"):
+        ours.ssim(x, x, win=torch.ones(1, 1, 1, 3))
+
+
+def test_volumes_are_refused():
+    x = torch.rand(1, 1, 12, 12, 12)
+    for function in (ours.ssim, ours.ms_ssim, ours.SSIM(channel=1, spatial_dims=3)):
+        with pytest.raises(NotImplementedError, match="not volumes"):
+            function(x, x)
+
+
+def test_integers_and_halves_count_as_they_stand(images):
+    x, y = images((1, 2, 30, 32))
+    a, b = ((image * 255).round() for image in (x, y))
+    expected = theirs.ssim(a.double(), b.double())
+    for dtype in (torch.uint8, torch.int32):
+        assert abs(ours.ssim(a.to(dtype), b.to(dtype)) - expected) <= 1e-6
+    ones = (x > 0.5).to(torch.uint8), (y > 0.5).to(torch.uint8)
+    assert abs(ours.ssim(*ones, 1) - reference.ssim(*(image.numpy() for image in ones)).mean()) <= 1e-6
+    half = ours.ssim(x.half(), y.half(), 1.0)
+    assert half.dtype == theirs.ssim(x.half(), y.half(), 1.0).dtype == torch.float16
+    assert abs(half - theirs.ssim(x.half().double(), y.half().double(), 1.0)) <= 5e-4
+
+
+def test_opposite_images_score_zero_with_a_gradient_of_zero():
+    x = torch.rand(1, 1, 176, 176, generator=torch.Generator().manual_seed(0))
+    for function in (ours.ms_ssim, theirs.ms_ssim):
+        a = x.clone().requires_grad_()
+        value = function(a, 1 - x, 1.0)
+        value.backward()
+        assert value == 0
+        assert (a.grad == 0).all()

@@ -1,0 +1,107 @@
+"""`fastssim.compat.fused_ssim` and `.gaussian_splatting` against what they replace, written out in torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fastssim.compat import fused_ssim as fused
+from fastssim.compat import gaussian_splatting as splatting
+
+
+def window(size, channels, dtype):
+    taps = torch.exp(-((torch.arange(size) - size // 2) ** 2) / 4.5).to(dtype)
+    return torch.outer(taps, taps).expand(channels, 1, size, size) / taps.sum() ** 2
+
+
+def original(x, y, size=11, c1=0.01**2, c2=0.03**2):
+    """The map of ``utils/loss_utils.py``: the border is zeros."""
+    channels = x.shape[-3]
+    weights = window(size, channels, x.dtype)
+
+    def mean(image):
+        return F.conv2d(image, weights, padding=size // 2, groups=channels)
+
+    mu_x, mu_y = mean(x), mean(y)
+    variances = mean(x * x) - mu_x**2 + mean(y * y) - mu_y**2
+    covariance = mean(x * y) - mu_x * mu_y
+    return (2 * mu_x * mu_y + c1) * (2 * covariance + c2) / ((mu_x**2 + mu_y**2 + c1) * (variances + c2))
+
+
+@pytest.mark.parametrize("size", [11, 5])
+def test_ssim(images, parity, size):
+    x, y = images((2, 3, 33, 40))
+    parity(lambda a, b: splatting.ssim(a, b, size), lambda a, b: original(a, b, size).mean(), x, y)
+    parity(lambda a, b: splatting.ssim(a, b, size, False), lambda a, b: original(a, b, size).mean((1, 2, 3)), x, y)
+    parity(lambda a, b: splatting.ssim(a, b, size), lambda a, b: original(a, b, size).mean(), x[0], y[0])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.0, 1.0])
+def test_l1_ssim(images, parity, share):
+    x, y = images((3, 33, 40))
+    parity(
+        lambda a, b: splatting.l1_ssim(a, b, share),
+        lambda a, b: (1 - share) * splatting.l1_loss(a, b) + share * (1 - original(a, b).mean()),
+        x,
+        y,
+    )
+
+
+def test_plain_losses():
+    x, y = torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 2.0, 1.0])
+    assert splatting.l1_loss(x, y) == 1
+    assert splatting.l2_loss(x, y) == torch.tensor(5 / 3)
+
+
+def test_errors_of_splatting():
+    x = torch.rand(3, 20, 20)
+    with pytest.raises(IndexError, match="needs a batch"):
+        splatting.ssim(x, x, size_average=False)
+    with pytest.raises(ValueError, match="odd"):
+        splatting.ssim(x, x, 10)
+    with pytest.raises(ValueError, match="alpha"):
+        splatting.l1_ssim(x, x, 1.5)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_fused_ssim(images, padding):
+    x, y = images((2, 3, 33, 40))
+    cut = (..., slice(5, -5), slice(5, -5)) if padding == "valid" else ...
+    for ours, constants in (
+        (lambda a, b: fused.fused_ssim(a, b, padding), {}),
+        (lambda a, b: fused.FusedSSIMMap.apply(0.02, 0.05, a, b, padding), {"c1": 0.02, "c2": 0.05}),
+    ):
+        a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+        true_a = x.double().requires_grad_()
+        value, expected = ours(a, b), original(true_a, y.double(), **constants)[cut]
+        assert value.shape == (() if value.ndim == 0 else expected.shape)
+        value.mean().backward()
+        expected.mean().backward()
+        assert (value - (expected if value.ndim else expected.mean())).abs().max() <= 1e-6
+        assert (a.grad - true_a.grad).abs().max() <= 1e-5 * true_a.grad.abs().max()
+        assert b.grad is None  # as there: the gradient is the first image's
+
+
+def test_fused_ssim_without_training_has_no_gradient(images):
+    x, y = images((1, 1, 20, 20))
+    assert not fused.fused_ssim(x.requires_grad_(), y, train=False).requires_grad
+    with torch.no_grad():
+        assert not fused.fused_ssim(x, y).requires_grad
+
+
+def test_images_that_are_not_contiguous(images):
+    x, y = images((1, 3, 40, 33))
+    assert fused.fused_ssim(x.mT, y.mT) == fused.fused_ssim(x.mT.contiguous(), y.mT.contiguous())
+
+
+def test_errors_of_fused_ssim():
+    x = torch.rand(1, 3, 20, 20)
+    with pytest.raises(AssertionError, match="padding is 'reflect'"):
+        fused.fused_ssim(x, x, "reflect")
+    with pytest.raises(RuntimeError, match=r"img1 has shape \(3, 20, 20\)"):
+        fused.fused_ssim(x[0], x[0])
+    with pytest.raises(RuntimeError, match=r"img2 .*torch.uint8"):
+        fused.fused_ssim(x, x.byte())
+    with pytest.raises(NotImplementedError, match="spatial_dims is 3"):
+        fused.FusedSSIMMap.apply(0.01, 0.03, x, x, spatial_dims=3)
