@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from fastssim import Gaussian, Taps, Uniform, reference, ssim, ssim_map
 from fastssim.cpu import strips
@@ -104,16 +105,21 @@ def test_a_flat_region_beside_an_edge_keeps_its_little_variance(window):
     assert_right(edge + 0.002 * noise[0], edge + 0.002 * noise[1], window=window)
 
 
+@njit
+def there_and_back(line, strip, width, row, back):
+    strips.into_strips(line, strip, width, row)
+    strips.out_of_strips(row, strip, width, back)
+
+
 def test_strips_turn_a_row_there_and_back():
     for dtype in (np.float32, np.float64):
         width = vector_bytes() // np.dtype(dtype).itemsize
         for strip in range(4, 41, 4):
             line = np.arange(width * (strip + width), dtype=dtype)
             row, back = np.zeros_like(line), np.zeros_like(line)
-            strips.into_strips(line, strip, width, row)
+            there_and_back(line, strip, width, row, back)
             lanes = row[: width * strip].reshape(strip, width)
             assert (lanes == line[: width * strip].reshape(width, strip).T).all()
-            strips.out_of_strips(row, strip, width, back)
             assert (back[: width * strip] == line[: width * strip]).all()
 
 
