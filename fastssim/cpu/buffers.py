@@ -8,7 +8,7 @@ GROUP = 8  # vectors of a strip that share a local pivot
 SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
 TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level cache allow
 MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
-LARGE = 14  # height and width together of windows from which on float32 keeps a variance
+LARGE = 16  # height and width together of windows from which on float32 keeps a variance
 EXACT_TILE_ROWS = 256  # filters in float64 do more beside a tile's own windows, the larger these: tiles are large
 
 
