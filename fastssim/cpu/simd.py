@@ -119,6 +119,15 @@ class Code:
         same = vector.value.type == self.type
         return vector if same else Vector(self.builder, self.builder.fptrunc(vector.value, self.type))
 
+    def prefetch(self, pointer: ir.Value) -> None:
+        """Ask for the memory at an address, which need not exist."""
+        byte = ir.IntType(8).as_pointer()
+        function = self.builder.module.declare_intrinsic(
+            "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        )
+        read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), read, keep, data])
+
     def splat(self, scalar: ir.Value) -> Vector:
         """Fill a vector with one number."""
         builder = self.builder

@@ -52,7 +52,7 @@ from numba.extending import intrinsic, overload
 
 from fastssim.cpu.buffers import BLOCK, GROUP, MAPS, ROWS, SPARE_ROWS, pitch
 from fastssim.cpu.jit import jit
-from fastssim.cpu.pixels import read, read_padded
+from fastssim.cpu.pixels import ask_for, read, read_padded
 from fastssim.cpu.simd import Code, Vector, wanted
 from fastssim.cpu.strips import (
     continue_strips,
@@ -735,6 +735,8 @@ def _tile(
         calm = uniform and c1 > 0 and c2 > 0 and abs(px) <= most and abs(py) <= most
         back = sums[(MAPS + 1) * step :]
         back[: maps * step] = 0
+    inner = max(left - pad_x, 0)
+    near = (inner, min(right + halo_x - pad_x, width - 2 * pad_x) - inner)  # columns of the image: first, how many
     missing = px - py
     constants = (px + py, missing, c1, c2, type(outside)(0.5) * spread, spread)
     line_x[: strip * lanes] = px
@@ -775,6 +777,9 @@ def _tile(
                     for vector in range(strip):
                         _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)
             loaded = row + count + halo_y
+            for pixel_row in range(loaded, min(loaded + ROWS, last + halo_y)):
+                ask_for(plane_x, rows_of[pixel_row], near[0], near[1])
+                ask_for(plane_y, rows_of[pixel_row], near[0], near[1])
             if exact is None:
                 middle = (row - base + (halo_y + count) // 2) * step + halo_x // 2 * lanes
                 _moments(
@@ -866,11 +871,11 @@ def _tile(
                     for vector in range(0, strip, BLOCK):
                         _across(filtered, place, vector, back_x, back_kinds, windows)
                 pixel = (row + r - base) * step + halo_x * lanes
-                near = (near_left - x0, near_right - x0)
+                signed = (near_left - x0, near_right - x0)
                 sign = _sign(l1, near_top <= row + r < near_bottom, missing)
                 for vector in range(strip):
                     _gradient(
-                        windows, taps_x, strip, vector, s, d, mask, pixel, scale, sign, near, grad_y, out_x, out_y
+                        windows, taps_x, strip, vector, s, d, mask, pixel, scale, sign, signed, grad_y, out_x, out_y
                     )
                 out_of_strips(out_x, strip, lanes, weights)
                 _deliver(weights, row + r, edges, x0, x1, grad_x, grad_start, rim_x, rim_start)
