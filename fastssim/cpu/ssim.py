@@ -618,7 +618,7 @@ def _deliver(
     _copy(line[left - x0 :], right - left, gradient[start + row * inner + left - pad_x :])
     if pad_x:
         border = rim_start + 2 * pad_y * width + row * 2 * pad_x
-        _copy(line, pad_x - x0, rim[border + x0 :])
+        _copy(line, min(x1, pad_x) - x0, rim[border + x0 :])
         right = max(x0, width - pad_x)
         _copy(line[right - x0 :], x1 - right, rim[border + right - inner :])
 

@@ -13,6 +13,7 @@ import torch
 from numba import njit
 
 from fastssim import Gaussian, Taps, Uniform, reference, ssim, ssim_map
+from fastssim.cpu import ssim as kernel
 from fastssim.cpu import strips
 from fastssim.cpu.simd import vector_bytes
 
@@ -67,6 +68,23 @@ def test_windows_that_are_not_square_or_mirrored(window):
 def test_tiles_join_without_a_trace():
     assert_right(*pair((1, 1, 300, 900)), window=Uniform(31))
     assert_right(*pair((1, 1, 300, 900)), window=Gaussian())
+
+
+@njit
+def deliver(line, edges, x0, x1, gradient, rim):
+    kernel._deliver(line, 0, edges, x0, x1, gradient, 0, rim, 0)
+
+
+@pytest.mark.parametrize(("x0", "x1"), [(0, 4), (2, 6), (3, 11), (9, 14), (11, 13), (12, 22), (16, 20), (0, 22)])
+def test_a_tile_anywhere_in_the_padding_gives_its_own_pixels_only(x0, x1):
+    pad, inner = 10, 2
+    gradient, rim = np.full(inner, -1, np.float32), np.full(2 * pad, -1, np.float32)
+    padded = np.arange(2 * pad + inner, dtype=np.float32)
+    edges = (np.zeros(1, np.int64), np.zeros(2 * pad + inner, np.int64), 0, pad)
+    deliver(np.concatenate([padded[x0:], padded]), edges, x0, x1, gradient, rim)
+    expected = np.where((padded >= x0) & (padded < x1), padded, -1)
+    assert gradient.tolist() == expected[pad:-pad].tolist()
+    assert rim.tolist() == [*expected[:pad], *expected[-pad:]]
 
 
 @pytest.mark.parametrize("window", [Uniform(9), Gaussian(5, 1.0)], ids=str)
