@@ -36,9 +36,33 @@ def room(taps: int) -> int:
     return -(-(taps - 1) // 32) * 32 + 1
 
 
+def rows_kept(taps_y: int) -> int:
+    """Rows of pixels, or of derivatives, in a rolling buffer."""
+    return taps_y + SPARE_ROWS
+
+
+def places(rows: int) -> tuple[int, ...]:
+    """Return the first row of every buffer but s, which comes first, of `rows` rows; the last number is how many rows.
+
+    d, mask, derivatives, moments, filtered, weights, windows, lines of x, of y, of the mask, of the gradients by x, by
+    y, pivots.
+    """
+    mask = 2 * rows
+    derivatives = mask + rows
+    moments = derivatives + 4 * rows
+    filtered = moments + MAPS * ROWS
+    weights = filtered + 4 * ROWS
+    windows = weights + ROWS
+    lines = windows + MAPS
+    return (
+        rows, mask, derivatives, moments, filtered, weights, windows, lines, lines + 1, lines + 2, lines + 3, lines + 4,
+        lines + 5, lines + 6,
+    )  # fmt: skip
+
+
 def rolling(taps_y: int, taps_x: int, lanes: int) -> int:
     """Numbers in the rolling buffers."""
-    return (7 * (taps_y + SPARE_ROWS) + 10 * ROWS + 11) * pitch(taps_x, lanes)
+    return places(rows_kept(taps_y))[-1] * pitch(taps_x, lanes)
 
 
 def summed(taps_x: int, lanes: int) -> int:
