@@ -31,6 +31,7 @@ AFTERWARDS = (
     "test_flips",
     "residual_scales",
     "opening",
+    "smoothing",
     "normalise",
     "threshold_rule",
     "false_positive_rate",

@@ -70,6 +70,7 @@ OPTIONS = {
     "test_flips": "Average over mirrored tiles, too.",
     "residual_scales": "Average the residual over so many scales.",
     "opening": "Open the residual by a disc of this diameter; 0 does not.",
+    "smoothing": "Blur the residual by a Gaussian of this standard deviation in pixels; 0 does not.",
     "normalise": "Scores: none, contrast (by good images' residuals at such contrast) or image (by the image's own).",
     "threshold_rule": "rate (--false-positive-rate) or region (good images show none of --minimum-area).",
     "false_positive_rate": "Share of good pixels above the threshold.",

@@ -24,11 +24,8 @@ THRESHOLD_RULES = ("rate", "region")
 SCALES = 4  # of a multi-scale loss or residual at most: 128, 64, 32 and 16 pixels
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("latent", "epochs", "patches_per_epoch", "batch_size", "stride"), lambda v: v >= 1, "be at least 1"),
-    (
-        ("patience", "minimum_area", "weight_decay", "seed", "gradient_clip", "noise", "opening", "vae_samples"),
-        lambda v: v >= 0,
-        "not be negative",
-    ),
+    (("patience", "minimum_area", "seed", "vae_samples"), lambda v: v >= 0, "not be negative"),
+    (("weight_decay", "gradient_clip", "noise", "opening", "smoothing"), lambda v: v >= 0, "not be negative"),
     (("scale", "learning_rate"), lambda v: v > 0, "be above 0"),
     (("time_budget",), lambda v: v is None or v > 0, "be above 0 seconds, or None"),
     (("warm_up", "held_out", "erased"), lambda v: 0 <= v < 1, "be at least 0 and below 1"),
@@ -109,6 +106,9 @@ class TrainConfig:
     opening : int
         Morphological opening of the residual by a disc of this diameter in pixels, which is that of the mask at every
         threshold: drops what is thinner. 0: none.
+    smoothing : float
+        Standard deviation, in pixels, of a Gaussian that the residual is blurred with, after the opening: a pixel's
+        score is what its surroundings say together. 0: none.
     normalise : {"none", "contrast", "image"}
         "contrast": residuals less their mean, over their spread, on good images where the local contrast is the same;
         "image": less the image's own median, over its own spread. See `ae.scoring`.
@@ -161,6 +161,7 @@ class TrainConfig:
     test_flips: bool = False
     residual_scales: int = 1
     opening: int = 0
+    smoothing: float = 0.0
     normalise: str = "none"
     threshold_rule: str = "rate"
     false_positive_rate: float = 0.01

@@ -1,4 +1,4 @@
-"""From residuals to scores: several scales, an opening, and what a residual means where the image is as it is."""
+"""From residuals to scores: scales, opening, blur, and what a residual means where the image is as it is."""
 
 from __future__ import annotations
 
@@ -63,6 +63,27 @@ def opened(residual: NDArray[np.float32], diameter: int) -> NDArray[np.float32]:
     if diameter < 2:
         return residual
     result: NDArray[np.float32] = ndimage.grey_opening(residual, footprint=disc(diameter))
+    return result
+
+
+def smoothed(residual: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Blur a residual (H, W) by a Gaussian, mirrored at the border; a constant stays that constant.
+
+    Parameters
+    ----------
+    residual : ndarray, (H, W)
+    sigma : float
+        Standard deviation in pixels; 0 changes nothing.
+
+    Examples
+    --------
+    >>> residual = np.zeros((9, 9), np.float32); residual[4, 4] = 1
+    >>> smoothed(residual, 1.0)[4, 3:6].round(3)
+    array([0.097, 0.159, 0.097], dtype=float32)
+    """
+    if sigma == 0:
+        return residual
+    result: NDArray[np.float32] = ndimage.gaussian_filter(residual, sigma)
     return result
 
 

@@ -14,7 +14,7 @@ from ae.config import PATCH
 from ae.data import check_size
 from ae.images import read_image, resize, scaled, to_bytes, write_png, write_tiff
 from ae.run import load_run
-from ae.scoring import multi_scale, normalised, opened
+from ae.scoring import multi_scale, normalised, opened, smoothed
 from ae.thresholds import TOUCHING
 from fastssim.tiles import TileGrid, sliding_window
 
@@ -60,9 +60,9 @@ def residual_map(
     image : ndarray, (C, H, W)
         In [0, 1], at least 128 x 128 pixels.
     config : TrainConfig
-        `stride`, `blending`, `test_flips`, `residual_scales`, `opening` and `estimator`: "reconstruction" compares the
-        image with the average of the tiles' reconstructions; "residual" averages the tiles' own residual maps. They
-        differ, because SSIM is not linear.
+        `stride`, `blending`, `test_flips`, `residual_scales`, `opening`, `smoothing` and `estimator`: "reconstruction"
+        compares the image with the average of the tiles' reconstructions; "residual" averages the tiles' own residual
+        maps. They differ, because SSIM is not linear.
     progress : callable, optional
         Called as ``progress(tiles done, tiles in all)``.
 
@@ -95,7 +95,7 @@ def residual_map(
         )
         reconstruction = blended[:channels]
         residual = blended[channels:] if by_tile else residual_of(pixels[None], reconstruction[None])[0]
-    return reconstruction.numpy(), opened(residual[0].numpy(), config.opening)
+    return reconstruction.numpy(), smoothed(opened(residual[0].numpy(), config.opening), config.smoothing)
 
 
 def defect_mask(residual: NDArray[np.float32], threshold: float, minimum_area: int) -> NDArray[np.bool_]:

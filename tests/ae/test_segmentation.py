@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from ae.images import read_image
 from ae.run import load_run
@@ -85,3 +86,5 @@ def test_mirrored_tiles_are_averaged_and_the_residual_is_opened(tiny_data, tiny_
     np.testing.assert_allclose(residual, expected, atol=1e-6)
     opened_map = residual_map(run.method, crop, replace(config, test_flips=True, opening=4))[1]
     np.testing.assert_array_equal(opened_map, opened(residual, 4))
+    blurred = residual_map(run.method, crop, replace(config, test_flips=True, opening=4, smoothing=2.0))[1]
+    np.testing.assert_array_equal(blurred, ndimage.gaussian_filter(opened(residual, 4), 2.0))
