@@ -192,12 +192,13 @@ def warps(instance: Instance, compiled: Compiled, gpu: Gpu) -> int:
     return per_block * min(by_registers, by_shared, gpu.warps // per_block)
 
 
-def moved(instance: Instance) -> int:
-    """Bytes of DRAM per px·ch: images, mask and upstream gradient read, map and gradients written."""
+def moved(instance: Instance) -> float:
+    """Bytes of DRAM per px·ch: images, mask and upstream gradient read, map, gradients and halves written."""
     masks: int = instance["MASKED"]
     others: int = instance["GRADIENTS"] + instance["MAP"] + instance["UPSTREAM"]
     images = _BYTES[instance["X"]] + _BYTES[instance["Y"]]
-    return images + _BYTES[instance["W"]] * masks + _BYTES[instance["T"]] * others
+    halves = _BYTES[instance["T"]] * instance["HALVED"] / 2  # a quarter of each image
+    return images + _BYTES[instance["W"]] * masks + _BYTES[instance["T"]] * others + halves
 
 
 def bounds(instance: Instance, counted: Cost, gpu: Gpu) -> dict[str, tuple[float, float]]:
