@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastssim.autograd import _dtype, _gradients, _pixels, _spread, plan_of
 from fastssim.cuda import launch
+from fastssim.cuda.device import device_of
 from fastssim.cuda.launch import Reduction
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def one_scale(
 
 def deliver(gradient: Tensor, coarser: Tensor, upstream: Tensor) -> None:
     """Turn the gradient of the finest of MS-SSIM's scales into that of all, in place."""
-    launch.deliver(launch.device_of(gradient), gradient, coarser, upstream)
+    launch.deliver(device_of(gradient), gradient, coarser, upstream)
 
 
 def ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
