@@ -2,8 +2,9 @@
 
 For the loop that goes down the rows: instructions, floating-point instructions and words of shared memory for every
 pixel of every channel (px·ch), with the columns at a strip's edges that are computed twice, but not the rows at a
-segment's ends; and three bounds in ps/px·ch on two GPUs: of issuing, of shared memory, of DRAM. Ranges: the code that
-moves the local pivot runs every PIVOT_ROWS rows at most, where brightness is steep, and never where it is flat.
+segment's ends; bytes of DRAM; and three bounds in ps/px·ch on two GPUs: of issuing, of shared memory, of DRAM. Ranges:
+the code that moves the local pivot runs every PIVOT_ROWS rows at most, where brightness is steep, and never where it is
+flat.
 """
 
 from __future__ import annotations
@@ -75,24 +76,37 @@ def compile_instance(instance: Instance, architecture: str) -> Compiled:
     RuntimeError
         With the compiler's messages.
     """
+    return compile_text(instance.text, instance.name, architecture, "-ftz=true")
+
+
+def compile_text(text: str, name: str, architecture: str, *more: str, expression: str = "") -> Compiled:
+    """Compile CUDA text, and the kernel template that `expression` names, with `more` options.
+
+    Raises
+    ------
+    RuntimeError
+        With the compiler's messages.
+    """
     from cuda.bindings import nvrtc  # noqa: PLC0415  # an extra
 
-    _, program = nvrtc.nvrtcCreateProgram(instance.text.encode(), b"fastssim.cu", 0, [], [])
-    options = [b"-std=c++17", b"-ftz=true", b"--ptxas-options=-v", f"-arch={architecture}".encode()]
+    _, program = nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, [], [])
+    if expression:
+        nvrtc.nvrtcAddNameExpression(program, expression.encode())
+    options = [option.encode() for option in ("-std=c++17", "--ptxas-options=-v", f"-arch={architecture}", *more)]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
     log = bytearray(size)
     nvrtc.nvrtcGetProgramLog(program, log)
-    text = log.decode()
+    messages = log.decode()
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise RuntimeError(f"{instance.name} for {architecture}:\n{text}")
+        raise RuntimeError(f"{name} for {architecture}:\n{messages}")
     _, size = nvrtc.nvrtcGetCUBINSize(program)
     cubin = bytearray(size)
     nvrtc.nvrtcGetCUBIN(program, cubin)
     nvrtc.nvrtcDestroyProgram(program)
 
     def number(pattern: str) -> int:
-        found = re.search(pattern, text)
+        found = re.search(pattern, messages)
         return int(found.group(1)) if found else 0
 
     return Compiled(
@@ -121,6 +135,17 @@ def disassemble(cubin: bytes) -> tuple[list[str], dict[str, int]]:
     return code, labels
 
 
+def _jumps(code: list[str], labels: dict[str, int]) -> dict[int, int]:
+    """Return where each jump leads."""
+    return {i: labels[m.group(1)] for i, line in enumerate(code) if (m := re.search(r"BRA.*`\((\.L_\w+)\)", line))}
+
+
+def longest_loop(code: list[str], labels: dict[str, int]) -> tuple[int, int]:
+    """Return the first and the last instruction of the longest loop."""
+    backward = [(to, at) for at, to in _jumps(code, labels).items() if to < at]
+    return max(backward, key=lambda loop: loop[1] - loop[0])
+
+
 def march_loop(code: list[str], labels: dict[str, int]) -> list[tuple[list[str], str]]:
     """Return the basic blocks of the longest loop, each with its kind.
 
@@ -128,8 +153,8 @@ def march_loop(code: list[str], labels: dict[str, int]) -> list[tuple[list[str],
     jumping over it; no block that every row runs is like it. The one before it, entered in the same way, is of kind
     "look": it tells whether to, every PIVOT_ROWS rows. All others are of kind "row".
     """
-    jumps = {i: labels[m.group(1)] for i, line in enumerate(code) if (m := re.search(r"BRA.*`\((\.L_\w+)\)", line))}
-    start, end = max(((to, at) for at, to in jumps.items() if to < at), key=lambda loop: loop[1] - loop[0])
+    jumps = _jumps(code, labels)
+    start, end = longest_loop(code, labels)
     edges = {start, end + 1}
     edges.update(at + 1 for at in jumps if start <= at <= end)
     edges.update(at for at in labels.values() if start <= at <= end)
@@ -144,18 +169,18 @@ def march_loop(code: list[str], labels: dict[str, int]) -> list[tuple[list[str],
     return [(block, kind if i in (moves - 1, moves) else "row") for i, (block, kind) in enumerate(blocks)]
 
 
-def _operation(line: str) -> str:
+def operation(line: str) -> str:
     """Name of an instruction, without its predicate."""
     return re.sub(r"^@!?U?P\w+ ", "", line).split()[0]
 
 
 def _touches_memory(line: str) -> bool:
-    return _operation(line).split(".")[0] in ("LDS", "STS", "LDG", "STG", "MUFU", "BAR")
+    return operation(line).split(".")[0] in ("LDS", "STS", "LDG", "STG", "MUFU", "BAR")
 
 
-def _words(operation: str) -> int:
+def words(name: str) -> int:
     """Words of shared memory that a thread moves in one instruction."""
-    name, *suffixes = operation.split(".")
+    name, *suffixes = name.split(".")
     if name == "SHFL":
         return 1
     if name not in ("LDS", "STS"):
@@ -167,10 +192,10 @@ def cost(instance: Instance, compiled: Compiled) -> Cost:
     """Count the loop of a march."""
     counts: Counter[str] = Counter()
     for block, kind in march_loop(*disassemble(compiled.cubin)):
-        operations = [_operation(line) for line in block]
+        operations = [operation(line) for line in block]
         counts[kind] += len(operations)
-        counts[f"{kind} arithmetic"] += sum(operation.split(".")[0] in ARITHMETIC for operation in operations)
-        counts["words"] += sum(map(_words, operations))
+        counts[f"{kind} arithmetic"] += sum(name.split(".")[0] in ARITHMETIC for name in operations)
+        counts["words"] += sum(map(words, operations))
     computed = instance["THREADS"] * instance["COLUMNS"]
     owned = computed - (instance["TAPS_X"] - 1 if instance["GRADIENTS"] else 0)
     scale = computed / owned / instance["COLUMNS"]
@@ -184,42 +209,57 @@ def cost(instance: Instance, compiled: Compiled) -> Cost:
     )
 
 
-def warps(instance: Instance, compiled: Compiled, gpu: Gpu) -> int:
-    """Warps that a multiprocessor holds."""
-    per_block: int = instance["THREADS"] // 32
+def warps(threads: int, compiled: Compiled, gpu: Gpu) -> int:
+    """Warps that a multiprocessor holds, for blocks of `threads`."""
+    per_block = threads // 32
     by_registers = 65536 // (-(-compiled.registers // 8) * 8 * 32) // per_block
     by_shared = gpu.shared // (compiled.shared + 1024)
     return per_block * min(by_registers, by_shared, gpu.warps // per_block)
 
 
-def moved(instance: Instance) -> int:
-    """Bytes of DRAM per px·ch: images, mask and upstream gradient read, map and gradients written."""
+def moved(instance: Instance) -> float:
+    """Bytes of DRAM per px·ch: images, mask and upstream gradient read, map, gradients and halves written."""
     masks: int = instance["MASKED"]
     others: int = instance["GRADIENTS"] + instance["MAP"] + instance["UPSTREAM"]
     images = _BYTES[instance["X"]] + _BYTES[instance["Y"]]
-    return images + _BYTES[instance["W"]] * masks + _BYTES[instance["T"]] * others
+    halves: float = _BYTES[instance["T"]] * instance["HALVED"] / 2  # a quarter of each image
+    return images + _BYTES[instance["W"]] * masks + _BYTES[instance["T"]] * others + halves
+
+
+def ms_ssim_moved(scales: int = 5, gradients: int = 1) -> float:
+    """Bytes of DRAM per px·ch of a step of MS-SSIM, float32, forward and backward.
+
+    Every march reads two images and writes the gradients, and half images but at the last scale; the gradients of all
+    scales are read once more and the finest written, by `deliver.cu`.
+    """
+    pixels = [0.25**scale for scale in range(scales)]
+    marches = sum(pixels) * (8 + 4 * gradients) + sum(pixels[:-1]) * 2
+    delivered = gradients * (4 * sum(pixels) + 4)
+    return marches + delivered
 
 
 def bounds(instance: Instance, counted: Cost, gpu: Gpu) -> dict[str, tuple[float, float]]:
     """Least ps/px·ch that issuing, shared memory and DRAM allow: without and with moving pivots."""
+    return least(counted, moved(instance), gpu.doubles if instance["T"] == "double" else 128, gpu)
+
+
+def least(counted: Cost, moved_bytes: float, rate: int, gpu: Gpu) -> dict[str, tuple[float, float]]:
+    """Return the same where a multiprocessor takes arithmetic for `rate` threads a cycle; it issues for 128."""
     to_ps = 1e12 / (gpu.multiprocessors * gpu.clock)
-    doubles = (
-        gpu.doubles if instance["T"] == "double" else 128
-    )  # an instruction and cycle can be issued for 128 threads
     issue = [
         max(
             (counted.instructions + most * counted.moving) / 128,
-            (counted.arithmetic + most * counted.moving_arithmetic) / doubles,
+            (counted.arithmetic + most * counted.moving_arithmetic) / rate,
         )
         for most in (0, 1)
     ]
-    shared, dram = counted.words / 32 * to_ps, 1e12 * moved(instance) / gpu.dram
+    shared, dram = counted.words / 32 * to_ps, 1e12 * moved_bytes / gpu.dram
     return {"issue": (issue[0] * to_ps, issue[1] * to_ps), "shared": (shared, shared), "DRAM": (dram, dram)}
 
 
 def report(architecture: str = "sm_90") -> str:
     """Return a Markdown table of all marches that ship."""
-    heads = ["kernel", "registers", "instructions", "arithmetic", "words"]
+    heads = ["kernel", "registers", "instructions", "arithmetic", "words", "bytes"]
     for gpu in GPUS:
         heads += [f"{gpu.name}: warps", "issue", "shared", "DRAM"]
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
@@ -228,17 +268,47 @@ def report(architecture: str = "sm_90") -> str:
             continue
         compiled = compile_instance(instance, architecture)
         counted = cost(instance, compiled)
-        cells = [name, str(compiled.registers)]
-        cells += [
-            _range(counted.instructions, counted.instructions + counted.moving),
-            _range(counted.arithmetic, counted.arithmetic + counted.moving_arithmetic),
-            f"{counted.words:.1f}",
-        ]
-        for gpu in GPUS:
-            cells.append(str(warps(instance, compiled, gpu)))
-            cells += [_range(*bound) for bound in bounds(instance, counted, gpu).values()]
-        lines.append(f"| {' | '.join(cells)} |")
+        limits = [(warps(instance["THREADS"], compiled, gpu), bounds(instance, counted, gpu)) for gpu in GPUS]
+        lines.append(_row(name, compiled, counted, moved(instance), limits))
+    lines += _peer_rows(architecture)
     return "\n".join(lines)
+
+
+def _row(
+    name: str,
+    compiled: Compiled,
+    counted: Cost,
+    moved_bytes: float,
+    limits: list[tuple[int, dict[str, tuple[float, float]]]],
+) -> str:
+    """One line of the table; `limits` of each GPU."""
+    cells = [
+        name,
+        str(compiled.registers),
+        _range(counted.instructions, counted.instructions + counted.moving),
+        _range(counted.arithmetic, counted.arithmetic + counted.moving_arithmetic),
+        f"{counted.words:.1f}",
+        f"{moved_bytes:.1f}",
+    ]
+    for held, bound in limits:
+        cells += [str(held), *(_range(*one) for one in bound.values())]
+    return f"| {' | '.join(cells)} |"
+
+
+def _peer_rows(architecture: str) -> list[str]:
+    """Return frame-analytics' kernels, where it is installed."""
+    from bench import sass_peers  # noqa: PLC0415  # which needs this module
+
+    text = sass_peers.source()
+    if text is None:
+        return ["| frame-analytics: absent |"]
+    rows = []
+    for name, kernel in sass_peers.KERNELS.items():
+        compiled = compile_text(text, name, architecture, expression=kernel.expression)
+        counted = sass_peers.cost(kernel, compiled)
+        limits = [(warps(sass_peers.THREADS, compiled, gpu), least(counted, kernel.moved, 128, gpu)) for gpu in GPUS]
+        rows.append(_row(name, compiled, counted, kernel.moved, limits))
+    return rows
 
 
 def _range(least: float, most: float) -> str:
@@ -249,3 +319,5 @@ def main(architecture: str = "sm_90") -> None:
     """Print the table."""
     print(f"{__doc__}\nMachine code for {architecture}; instructions, words and ps per px·ch.\n")
     print(report(architecture))
+    moves = [f"{ms_ssim_moved(gradients=gradients):.1f}" for gradients in (1, 2)]
+    print(f"\nMS-SSIM of five scales, forward and backward: {moves[0]} bytes, to both images {moves[1]}.")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.nn import functional as F
 
-from fastssim import autograd
-from fastssim.interop import FLOATS, LARGEST, take
+from fastssim import autograd, scales
+from fastssim.interop import readable, take
 from fastssim.plan import PADDINGS, REDUCTIONS
 from fastssim.reference import LEAST_FACTOR, MS_WEIGHTS
 from fastssim.window import Gaussian, Window
@@ -301,13 +301,9 @@ def ms_ssim(
         )
     # C1 far above every mean makes the first factor of SSIM 1 to the last bit: what remains is cs.
     no_means = 2.0 ** (60 if images.dtype == torch.float64 else 40) * float(data_range) ** 2
-    cs = (*problem[:2], no_means, *problem[3:])
-    factors = []
-    for scale in range(len(powers)):
-        factor = autograd.ssim(a, b, None, problem if scale == len(powers) - 1 else cs, "channel")
-        factors.append(factor if product == "channel" else factor.mean(1))
-        if scale < len(powers) - 1:
-            a, b = (F.avg_pool2d(_readable(image, fractions=problem[-1]), 2) for image in (a, b))
+    factors = scales.means(a, b, problem, no_means, len(powers))
+    if product == "image":
+        factors = factors.mean(2)
     value = torch.stack([_power(factor, weight) for factor, weight in zip(factors, powers, strict=True)]).prod(0)
     if reduction == "mean":
         value = value.mean()
@@ -323,17 +319,9 @@ def _power(factor: Tensor, weight: float) -> Tensor:
     return torch.where(base < LEAST_FACTOR, base * LEAST_FACTOR ** (weight - 1), base.clamp(min=LEAST_FACTOR) ** weight)
 
 
-def _readable(image: Tensor, *, fractions: bool) -> Tensor:
-    """Return the pixels as the kernels read them, in a dtype that torch computes with."""
-    if image.dtype in LARGEST:
-        pixels = image.to(torch.float32)
-        return pixels / LARGEST[image.dtype] if fractions else pixels
-    return image.float() if image.dtype in FLOATS[2:] else image
-
-
 def _masked_distance(images: Images, reduction: str, *, fractions: bool) -> Tensor:
     """Mean of |x - y| under a mask; 0 where nothing is left."""
-    x, y = (_readable(image, fractions=fractions) for image in (images.x, images.y))
+    x, y = (readable(image, fractions=fractions) for image in (images.x, images.y))
     weights = images.mask.to(images.dtype)  # type: ignore[union-attr]  # there is one, see the caller
     distance = (weights * torch.where(weights > 0, x - y, 0.0).abs()).sum((2, 3))
     total = weights.sum((2, 3))

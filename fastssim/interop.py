@@ -45,6 +45,14 @@ class Images(NamedTuple):
         return _library(self.like).from_dlpack(result)
 
 
+def readable(image: torch.Tensor, *, fractions: bool) -> torch.Tensor:
+    """Return the pixels as the kernels read them, in a dtype that torch computes with."""
+    if image.dtype in LARGEST:
+        pixels = image.to(torch.float32)
+        return pixels / LARGEST[image.dtype] if fractions else pixels
+    return image.float() if image.dtype in FLOATS[2:] else image
+
+
 def take(x: Any, y: Any, mask: Any = None) -> Images:
     """Check a pair of images and a mask, and view them as tensors.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,6 +65,20 @@ class Plan:
         """How many windows one number of a reduction takes in, where no mask leaves any out; 1 for a sum."""
         n, c, height, width = self.map_shape
         return {"mean": n * c, "image": c, "channel": 1}[reduction] * height * width if reduction != "sum" else 1
+
+
+@lru_cache(maxsize=1024)
+def scales(plan: Plan, count: int, contrast_c1: float) -> tuple[Plan, ...]:
+    """Return the plans of MS-SSIM's scales, finest first, each of half the height and width of the one before.
+
+    All but the last have `contrast_c1` for C1, far above every mean, which leaves contrast and structure of SSIM.
+    """
+    n, c, height, width = plan.shape
+    finer = replace(plan, c1=contrast_c1)
+    return tuple(
+        replace(plan if scale == count - 1 else finer, shape=(n, c, height >> scale, width >> scale))
+        for scale in range(count)
+    )
 
 
 class Sums(NamedTuple):

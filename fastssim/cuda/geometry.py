@@ -42,6 +42,7 @@ class Task:
     ssim_map: bool = False
     mask: str | None = None  # dtype of the weights
     l1: bool = False  # |x - y|, too
+    halves: bool = False  # the means of 2 x 2 pixels of both images, too
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def march(plan: Plan, task: Task) -> Launch | None:
     halo = taps_x - 1 if task.gradients else 0
     pivot_rows = 4 if taps_y > 7 else max(1, taps_y // 3)
     possible = {
-        count: instance("march", **_options(plan, task, count), COLUMNS=wide, PIVOT_ROWS=pivot_rows)
+        count: instance("march", **_options(plan, task, count), HALVED=task.halves, COLUMNS=wide, PIVOT_ROWS=pivot_rows)
         for count in THREADS
         if wide and count * wide - halo >= 2 * taps_x
     }
@@ -93,8 +94,8 @@ def march(plan: Plan, task: Task) -> Launch | None:
     _, _, rows, columns = plan.map_shape
     if task.gradients and padding == "zeros":  # nothing outside the image takes a gradient
         first_y, first_x, rows, columns = pad_y, pad_x, height, width
-    elif task.gradients:
-        rows, columns = height + 2 * pad_y, width + 2 * pad_x
+    elif task.gradients or task.halves:
+        rows, columns = (height + 2 * pad_y, width + 2 * pad_x) if task.gradients else (height, width)
     threads = min(possible, key=lambda count: (-(-columns // (count * wide - halo)) * count, -count))
     strips = -(-columns // (threads * wide - halo))
     wanted = max(-(-BLOCKS // (n * c * strips)), -(-rows // MOST_ROWS))
@@ -124,6 +125,24 @@ def pixels(plan: Plan, task: Task) -> Launch:
     """Return the kernel that gathers the gradient from what `windows` wrote."""
     made = instance("pixels", **_options(plan, task, DIRECT_THREADS))
     return _by_the_element(made, plan, plan.shape)
+
+
+@lru_cache(maxsize=1024)
+def halve(plan: Plan, task: Task) -> Launch:
+    """Return the kernel that takes the means of 2 x 2 pixels where no march does."""
+    n, c, height, width = plan.shape
+    made = instance("halve", **_options(plan, task, DIRECT_THREADS))
+    return _by_the_element(made, plan, (n, c, height // 2, width // 2))
+
+
+@lru_cache(maxsize=1024)
+def deliver(shape: tuple[int, int, int, int], dtype: str, scales: int, coarser: int) -> Launch:
+    """Return the kernel that adds up the gradients of MS-SSIM's scales; `coarser`: elements of all but the finest."""
+    n, c, height, width = shape
+    made = instance("deliver", T=TYPES[dtype], THREADS=DIRECT_THREADS)
+    parts = -(-(-(-height // 2) * -(-width // 2)) // DIRECT_THREADS)
+    fields = {"planes": n * c, "end": coarser, "scales": scales, "height": height, "width": width, "parts": parts}
+    return _launch(made, n * c * parts, DIRECT_THREADS, fields)
 
 
 @lru_cache(maxsize=1024)

@@ -113,6 +113,7 @@ def _march(of: Instance) -> list[tuple[Any, ...]]:
     number = _numpy(of["T"])
     return [
         *_pointers("x", "y", "mask", "upstream", "ssim_map", "grad_x", "grad_y", "sums", "counted", "distances"),
+        *_pointers("half_x", "half_y"),
         *_steps("x", "y", "mask", "upstream"),
         *_integers("channels", "height", "width", "windows_y", "windows_x"),
         *_integers("first_y", "rows", "first_x", "columns", "segments", "strips"),
@@ -168,6 +169,22 @@ def _boxes_back(of: Instance) -> list[tuple[Any, ...]]:
     ]
 
 
+def _halve(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
+    return [
+        *_pointers("x", "y", "half_x", "half_y"),
+        *_steps("x", "y"),
+        *_integers("channels", "height", "width", "parts"),
+    ]
+
+
+def _deliver(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # as above
+    return [
+        *_pointers("gradient", "coarser", "upstream"),
+        *((name, np.int64) for name in ("planes", "end")),
+        *_integers("scales", "height", "width", "parts"),
+    ]
+
+
 def _reduce(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
     numbers = [(name, np.float64) for name in ("windows", "offset", "scale", "l1")]
     return [*_pointers("sums", "counted", "distances", "out", "counts"), ("parts", np.int64), *numbers]
@@ -210,6 +227,8 @@ _ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {
     "pixels": _pixels,
     "boxes": _boxes,
     "boxes_back": _boxes_back,
+    "halve": _halve,
+    "deliver": _deliver,
     "reduce": _reduce,
     "tiles_gather": _tiles_gather,
     "tiles_scatter": _tiles_scatter,

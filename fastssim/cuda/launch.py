@@ -6,6 +6,7 @@ a CUDA graph once a first call has compiled the kernels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,9 +41,20 @@ class Reduced(NamedTuple):
 _SUMS = Reduction()
 
 
-def value(plan: Plan, x: Any, y: Any, mask: Any = None, reduction: Reduction = _SUMS) -> Reduced:
-    """Bring the SSIM of all windows together as `reduction` says."""
-    return march(device_of(x), plan, x, y, mask, reduction=reduction)
+def value(
+    plan: Plan,
+    x: Any,
+    y: Any,
+    mask: Any = None,
+    reduction: Reduction = _SUMS,
+    halves: tuple[Any, Any] | None = None,
+) -> Reduced:
+    """Bring the SSIM of all windows together as `reduction` says.
+
+    And, in the same march, write the means of 2 x 2 pixels of x and y to `halves`, (N, C, H // 2, W // 2), contiguous,
+    of the plan's dtype.
+    """
+    return march(device_of(x), plan, x, y, mask, reduction=reduction, halves=halves)
 
 
 def ssim_map(plan: Plan, x: Any, y: Any, mask: Any, out: Any) -> None:
@@ -61,17 +73,34 @@ def value_and_gradient(
     *,
     l1: float | None = None,
     reduction: Reduction = _SUMS,
+    halves: tuple[Any, Any] | None = None,
 ) -> Reduced:
     """As `value`, and in the same march write the gradient of scale * sum(SSIM) + l1 * sum|x - y|.
 
     To x and, unless None, to y; contiguous, of the plan's dtype.
     """
-    return march(device_of(x), plan, x, y, mask, scale=scale, l1=l1, grad_x=grad_x, grad_y=grad_y, reduction=reduction)
+    return march(
+        device_of(x), plan, x, y, mask, scale=scale, l1=l1, grad_x=grad_x, grad_y=grad_y, reduction=reduction,
+        halves=halves,
+    )  # fmt: skip
 
 
 def map_gradient(plan: Plan, x: Any, y: Any, mask: Any, upstream: Any, grad_x: Any, grad_y: Any | None) -> None:
     """Write the gradient of sum(upstream * SSIM map) by x and, unless None, by y; all of the plan's dtype."""
     march(device_of(x), plan, x, y, mask, upstream=upstream, grad_x=grad_x, grad_y=grad_y)
+
+
+def deliver(device: Device, gradient: Any, coarser: Any, upstream: Any) -> None:
+    """Turn the gradient of the finest of MS-SSIM's scales into that of all, see deliver.cu.
+
+    `gradient` (N, C, H, W); `coarser`, those of the other scales one behind the other; `upstream` (scales, N, C); all
+    contiguous and of one dtype.
+    """
+    count = math.prod(coarser.shape)
+    made = geometry.deliver(tuple(gradient.shape), device.dtype(gradient), upstream.shape[0], count)
+    arrays = {"gradient": gradient, "coarser": coarser, "upstream": upstream}
+    fields = {name: device.pointer(array) for name, array in arrays.items()}
+    device.run(gradient, made, made.argument(fields))
 
 
 def march(
@@ -88,6 +117,7 @@ def march(
     grad_x: Any = None,
     grad_y: Any = None,
     reduction: Reduction | None = None,
+    halves: tuple[Any, Any] | None = None,
 ) -> Reduced:
     """Launch what is asked for on a device."""
     task = Task(
@@ -98,13 +128,14 @@ def march(
         ssim_map=ssim_map is not None,
         mask=None if mask is None else device.dtype(mask),
         l1=l1 is not None or (reduction is not None and reduction.l1 is not None),
+        halves=halves is not None,
     )
     if task.gradients == 2 and not geometry.march(plan, task) and geometry.march(plan, replace(task, gradients=1)):
         # Not enough registers for both: one after the other, for SSIM is symmetric.
         march(device, plan, y, x, mask, scale=scale, l1=l1, upstream=upstream, grad_x=grad_y)
         return march(
             device, plan, x, y, mask, scale=scale, l1=l1, upstream=upstream, ssim_map=ssim_map, grad_x=grad_x,
-            reduction=reduction,
+            reduction=reduction, halves=halves,
         )  # fmt: skip
     fields: dict[str, Any] = {"scale": scale, "l1": l1 or 0.0}
     kept = []  # copies must outlive the launches
@@ -114,7 +145,9 @@ def march(
             kept.append(described)
             fields[name] = device.pointer(described)
             fields.update(geometry.steps(name, strides, device.itemsize(described)))
-    for name, out in (("ssim_map", ssim_map), ("grad_x", grad_x), ("grad_y", grad_y)):
+    half_x, half_y = halves or (None, None)
+    outs = {"ssim_map": ssim_map, "grad_x": grad_x, "grad_y": grad_y, "half_x": half_x, "half_y": half_y}
+    for name, out in outs.items():
         if out is not None:
             fields[name] = device.pointer(out)
     first = geometry.first(plan, task)
@@ -134,6 +167,9 @@ def march(
     device.run(x, first, first.argument(fields))
     if second is not None:
         device.run(x, second, second.argument(fields))
+    if halves is not None and first.instance.kernel != "march":
+        third = geometry.halve(plan, task)
+        device.run(x, third, third.argument(fields))
     if reduction is None:
         return Reduced(None, None)
     return _reduced(device, plan, x, first.grid, places, reduction)

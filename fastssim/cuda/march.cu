@@ -22,6 +22,10 @@
 // Under a mask a, see formula.cuh, a ring of weights runs beside that of s and d, and the FIR carries w*a as a fifth map.
 // |x - y|, where L1: added up by the thread that fetches a pixel; its gradient joins SSIM's.
 //
+// Where HALVED, the means of 2 x 2 pixels, the images of MS-SSIM's next scale, are taken from the ring as the rows go by:
+// s and d of four pixels added up make the x and y of one, exactly equal where all x and y are. An odd last row or column
+// is left out. Blocks then share out pixels with and without a gradient.
+//
 // Where padding repeats pixels, positions outside the image are owned like others, by the block of the pixels that they
 // repeat: their gradients are added to those pixels', across through a row in shared memory, down by adding to what this
 // same thread has written.
@@ -33,6 +37,7 @@ constexpr int HALO_Y = TAPS_Y - 1, HALO_X = TAPS_X - 1;
 constexpr int PAD_Y = PADDING == VALID ? 0 : TAPS_Y / 2, PAD_X = PADDING == VALID ? 0 : TAPS_X / 2;
 constexpr bool FOLDED = PADDING == REFLECT || PADDING == SYMMETRIC || PADDING == REPLICATE;
 constexpr bool GRADIENT = GRADIENTS > 0;
+constexpr int PIXEL_Y = GRADIENT ? PAD_Y : 0, PIXEL_X = GRADIENT ? PAD_X : 0;  // where pixel 0 is in what blocks share out
 constexpr int WINDOWS = THREADS * COLUMNS;             // window columns of a block
 constexpr int PITCH = WINDOWS + HALO_X;                // pixel columns of a block
 constexpr int STEP = PITCH / COLUMNS;                  // from one row of the ring to the next, in Pairs
@@ -53,13 +58,15 @@ struct Problem {
     double* sums;          // [N C, segments, strips]
     double* counted;       // [N C, segments, strips]: windows with something to compare, where MASKED
     double* distances;     // [N C, segments, strips]: of |x - y|, where L1
+    T* half_x;             // [N, C, H / 2, W / 2] contiguous, where HALVED
+    T* half_y;             // [N, C, H / 2, W / 2] contiguous, where HALVED
     long long image_x, image_y, image_mask, image_upstream;          // from one image to the next, in elements
     long long channel_x, channel_y, channel_mask, channel_upstream;  // from one channel to the next, in elements
     int row_x, row_y, row_mask, row_upstream;                        // from one row to the next, in bytes
     int column_x, column_y, column_mask, column_upstream;            // from one column to the next, in bytes
     int channels, height, width;           // C, H, W
     int windows_y, windows_x;              // H', W'
-    int first_y, rows, first_x, columns;   // the positions (windows, without a gradient) that blocks share out
+    int first_y, rows, first_x, columns;   // what blocks share out: positions; without a gradient, windows (pixels)
     int segments, strips;
     Constants<T> constants;
     T scale, l1;                           // of the gradient, and of the sign of x - y
@@ -246,6 +253,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
                 for (int map = 0; map < MAPS; ++map) back[map][u][c] = 0;
             }
         }
+    // Half rows: this thread's column of them, where its pixels lie in a row of the ring, their sums in the even row.
+    const int half_column = ((x0 - PIXEL_X + 1) >> 1) + t;
+    const bool halves = half_column >= 0 && 2 * half_column < x1 - PIXEL_X && half_column < problem.width / 2;
+    const int half_from = halves ? 2 * half_column + PAD_X - left : 0;
+    T half_s = 0, half_d = 0;
+
     T local_s = 0, local_d = 0;  // this thread's pivot of s and of d, beside the block's
     T sum = 0;                   // of SSIM since the pivot was moved
     double total = 0;
@@ -340,6 +353,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
             if (step == steps) break;
         } else {
             if (step == steps) break;
+        }
+
+        if constexpr (HALVED) {
+            const int pixel = first + step - PAD_Y;
+            const Pair a = ring[slot * COLUMNS + half_from], b = ring[slot * COLUMNS + half_from + 1];
+            const T s = a.v[0] + b.v[0], d = a.v[1] + b.v[1];
+            const int even = pixel - 1 + PIXEL_Y;  // the row above, where this one is odd
+            if (halves && pixel % 2 == 1 && pixel < problem.height && even >= y0 && even < y1) {
+                const long long half_row = part.plane * (problem.height / 2) + pixel / 2;
+                const long long place = half_row * (problem.width / 2) + half_column;
+                problem.half_x[place] = multiply_add(T(0.125), (half_s + s) + (half_d + d), px);
+                problem.half_y[place] = multiply_add(T(0.125), (half_s + s) - (half_d + d), py);
+            }
+            half_s = s;
+            half_d = d;
         }
 
         T weight[COLUMNS];  // of this row's windows

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastssim.autograd import _dtype, _gradients, _pixels, _spread, plan_of
 from fastssim.cuda import launch
+from fastssim.cuda.device import device_of
 from fastssim.cuda.launch import Reduction
 
 if TYPE_CHECKING:
@@ -55,6 +56,29 @@ def ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) ->
             if gradient is not None:
                 gradient.div_(_spread(counts.clamp(min=1), gradient))
     return value, grad_x, grad_y
+
+
+def one_scale(
+    plan: Plan, x: Tensor, y: Tensor, gradients: list[Tensor], next_shape: tuple[int, ...] | None
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """One of MS-SSIM's scales, as `fastssim.scales.over_scales` wants it."""
+    result = _reduction(plan, "channel", None)
+    halves = None
+    if next_shape is not None:
+        halves = x.new_empty(next_shape, dtype=_dtype(x, y)), x.new_empty(next_shape, dtype=_dtype(x, y))
+    if gradients:
+        grad_x, grad_y = (*gradients, None)[:2]
+        mean = launch.value_and_gradient(
+            plan, x, y, None, 1 / result.windows, grad_x, grad_y, reduction=result, halves=halves
+        )
+    else:
+        mean = launch.value(plan, x, y, None, result, halves)
+    return mean.value, halves
+
+
+def deliver(gradient: Tensor, coarser: Tensor, upstream: Tensor) -> None:
+    """Turn the gradient of the finest of MS-SSIM's scales into that of all, in place."""
+    launch.deliver(device_of(gradient), gradient, coarser, upstream)
 
 
 def ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:

@@ -27,6 +27,9 @@ _TASKS: dict[str, dict[str, Any]] = {
     "gradient of a map": {"gradients": 1, "upstream": True},
     "both gradients of a map": {"gradients": 2, "upstream": True},
     "value and gradient, with L1": {"gradients": 1, "l1": True},
+    "value, halving": {"halves": True},
+    "value and gradient, halving": {"gradients": 1, "halves": True},
+    "value and both gradients, halving": {"gradients": 2, "halves": True},
 }
 
 
@@ -60,6 +63,8 @@ def instances() -> dict[str, Instance]:
     found["float32, 33 equal taps: boxes_back"] = geometry.boxes_back(large, both).instance
     found["float32, 11 taps, by the definition: windows"] = geometry.windows(_PLAN, both).instance
     found["float32, 11 taps, by the definition: pixels"] = geometry.pixels(_PLAN, both).instance
+    found["float32, by the definition: halve"] = geometry.halve(_PLAN, both).instance
+    found["float32, MS-SSIM's gradient: deliver"] = geometry.deliver(_SHAPE, "float32", 5, 1).instance
     found["sums"] = geometry.reduce(1, 1, "float32").instance
     return found | _tiles()
 

@@ -76,7 +76,7 @@ class EmulatedTorchDevice(TorchDevice):
 
 def cuda_operators():
     """The operators of fastssim, as they would run on tensors of a GPU, for tensors on the CPU."""
-    names = ("ssim_mean", "ssim_map", "ssim_mean_gradient", "ssim_map_gradient")
+    names = ("ssim_mean", "ssim_map", "ssim_mean_gradient", "ssim_map_gradient", "ssim_scales", "ssim_deliver")
     key = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     return SimpleNamespace(
         **{name: partial(getattr(torch.ops.fastssim, name).default.redispatch, key) for name in names}

@@ -189,10 +189,16 @@ def losses(device):
 
 
 def ms_ssim(device):
-    """Several scales, value and gradient to both images."""
+    """Several scales of odd sizes, down to a few pixels, value and gradient to both images."""
     x, y = pair(device)
-    for product in ("channel", "image"):
-        options = {"weights": (0.3, 0.7), "product": product}
+    for product, given in (
+        ("channel", {"weights": (0.3, 0.7)}),
+        ("image", {"weights": (0.3, 0.7)}),
+        ("channel", {"weights": (0.1, 0.2, 0.3, 0.2, 0.2), "padding": "reflect"}),
+        ("image", {"weights": (0.2, 0.3, 0.5), "padding": "zeros"}),
+        ("image", {"weights": (1.0,), "window": Uniform(7)}),
+    ):
+        options = {**given, "product": product}
         a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
         value = fastssim.ms_ssim(a, b, reduction="image", **options)
         value.sum().backward()
@@ -201,6 +207,11 @@ def ms_ssim(device):
         ones = np.full(exact.shape, 0.5 if product == "channel" else 1.0)
         for gradient, by in ((a.grad, (x, y)), (b.grad, (y, x))):
             assert_close(gradient, reference.ms_ssim_gradient(*map(array, by), ones, **options), 4e-6)
+        alone = y.clone().requires_grad_()
+        fastssim.ms_ssim(x, alone, reduction="image", **options).sum().backward()
+        assert_close(alone.grad, reference.ms_ssim_gradient(array(y), array(x), ones, **options), 4e-6)
+        without = fastssim.ms_ssim(x, y, reduction="image", **options)
+        assert np.abs(array(without) - array(value)).max() <= 1e-6
 
 
 def equal_images(device):

@@ -12,9 +12,13 @@ WINDOW = fastssim.Gaussian((5, 3), 1.5)
 
 
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("reduction", ["mean", "image", "none"])
+@pytest.mark.parametrize("reduction", ["mean", "image", "none", "scales"])
 def test_a_training_step_compiles_without_a_break(reduction):
-    loss = fastssim.SSIMLoss(window=fastssim.Gaussian(7, 1.0), reduction=reduction)
+    window = fastssim.Gaussian(7, 1.0)
+    if reduction == "scales":
+        loss = fastssim.MSSSIMLoss(window=window, weights=(0.4, 0.6))
+    else:
+        loss = fastssim.SSIMLoss(window=window, reduction=reduction)
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(1, 1, 3, padding=1)
     image = torch.rand(2, 1, 24, 20)
@@ -45,6 +49,17 @@ def test_operators_keep_their_promises_to_torch(name, masked):
     }[name]
     operator = getattr(torch.ops.fastssim, name).default
     torch.library.opcheck(operator, (*problem, *extra), test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("gradients", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_operators_of_scales_keep_their_promises_to_torch(count, gradients):
+    x, y = torch.rand(2, 2, 1, 14, 13)
+    problem = (x, y, None, [0.25, 0.5, 0.25], [0.25, 0.5, 0.25], 1e-4, 9e-4, "reflect", 1.0, False, 1e12, count)
+    checks = {"test_utils": ("test_schema", "test_faketensor")}
+    torch.library.opcheck(torch.ops.fastssim.ssim_scales.default, (*problem, gradients), **checks)
+    means, gradient, coarser, *_ = torch.ops.fastssim.ssim_scales(*problem, max(gradients, 1))
+    torch.library.opcheck(torch.ops.fastssim.ssim_deliver.default, (gradient, coarser, means), **checks)
 
 
 class Listener(TorchDispatchMode):

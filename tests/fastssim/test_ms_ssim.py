@@ -31,6 +31,16 @@ def test_value_and_gradients_equal_the_reference(images, product, reduction, pad
         assert np.linalg.norm(found.numpy() - gradient) <= 3e-6 * np.linalg.norm(gradient)
 
 
+def test_a_graph_that_is_kept_gives_its_gradient_again(images):
+    x, y = images((1, 2, 45, 50))
+    a = x.clone().requires_grad_()
+    value = ms_ssim(a, y, window=WINDOW, weights=WEIGHTS)
+    first, again = (torch.autograd.grad(value, a, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, again)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.grad(value, a, create_graph=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_five_scales_equal_another_library(images, dtype):
     x, y = images((2, 3, 192, 208), dtype)

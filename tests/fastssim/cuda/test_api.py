@@ -11,7 +11,7 @@ from device import EmulatedArrayDevice, EmulatedTorchDevice, cuda_operators
 from ssim_checks import CHECKS, arrays, pair
 
 import fastssim
-from fastssim import autograd
+from fastssim import autograd, scales
 from fastssim.cuda import arrays as of_arrays
 from fastssim.cuda import device, launch
 from fastssim.cuda.arrays import ssim_and_gradient
@@ -21,7 +21,8 @@ from fastssim.cuda.arrays import ssim_and_gradient
 def on_cuda(monkeypatch):
     """Send tensors of the CPU where those of a GPU go."""
     operators = cuda_operators()
-    monkeypatch.setattr(autograd, "_ops", operators)
+    for module in (autograd, scales):
+        monkeypatch.setattr(module, "_ops", operators)
     monkeypatch.setattr(autograd, "_operator", lambda name, *_: getattr(operators, name))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from device import EmulatedDevice
 from emulate import run_sanitized, same_in_every_order
 from skimage.metrics import structural_similarity
@@ -52,6 +53,7 @@ def compute(
     l1=None,
     reduction=None,
     mask=None,
+    halves=False,
     c=(C1, C2),
     plan=None,
 ):
@@ -62,6 +64,8 @@ def compute(
         out["ssim_map"] = device.output(plan.map_shape, plan.dtype)
     for name in ("grad_x", "grad_y")[:gradients]:
         out[name] = device.output(x.shape, plan.dtype)
+    smaller = (*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
+    both = [device.output(smaller, plan.dtype) for _ in range(2 * halves)]
     reduced = launch.march(
         device,
         plan,
@@ -72,9 +76,10 @@ def compute(
         l1=l1,
         upstream=None if upstream is None else device.buffer(upstream),
         reduction=reduction,
+        halves=tuple(both) or None,
         **out,
     )
-    return [buffer.array for buffer in [*reduced, *out.values()] if buffer is not None]
+    return [buffer.array for buffer in [*reduced, *out.values(), *both] if buffer is not None]
 
 
 def assert_gradient_close(gradient, expected):
@@ -552,12 +557,114 @@ def test_running_sums_are_exact_for_equal_images_forget_bad_pixels_and_know_no_o
     same_in_every_order(lambda order: compute(EmulatedDevice(order), x, y, window, **options))
 
 
+HALF = {"float32": 2.0**-23, "float64": 2.0**-52}  # of pixels in [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "shape", "padding", "gradients"),
+    [
+        (11, "float32", (2, 2, 43, 71), "valid", 0),
+        (11, "float32", (2, 2, 43, 71), "valid", 1),
+        (11, "float32", (1, 1, 12, 14), "zeros", 0),
+        (11, "float32", (1, 1, 12, 14), "zeros", 2),
+        (11, "float32", (1, 2, 43, 71), "reflect", 1),
+        (7, "float32", (1, 1, 38, 135), "symmetric", 2),
+        (3, "float32", (1, 1, 15, 64), "replicate", 0),
+        (3, "float32", (1, 1, 15, 64), "replicate", 1),
+        (11, "float64", (1, 2, 37, 45), "valid", 0),
+        (11, "float64", (1, 2, 37, 45), "symmetric", 2),
+    ],
+    ids=str,
+)
+def test_the_march_halves_both_images_on_its_way(size, dtype, shape, padding, gradients):
+    x, y = pair(shape, dtype)
+    window = Gaussian(size)
+    plan = Plan(shape, dtype, window.weights_y, window.weights_x, C1, C2, padding=padding)
+    device = EmulatedDevice()
+    options = {"gradients": gradients, "reduction": launch.Reduction()}
+    sums, *grads, half_x, half_y = compute(device, x, y, plan=plan, halves=True, **options)
+    assert {made.instance.kernel for *_, made in device.launches} == {"march", "reduce"}
+    for half, image in ((half_x, x), (half_y, y)):
+        assert np.abs(half - reference.halved(image.astype(np.float64))).max() <= HALF[dtype]
+    alone = compute(EmulatedDevice(), x, y, plan=plan, **options)
+    windows = plan.count("channel")
+    assert np.abs(sums - alone[0]).max() <= VALUE[dtype] * windows
+    for gradient, other in zip(grads, alone[1:], strict=True):
+        assert_gradient_close(gradient, other)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16])
+def test_halves_of_integers_and_of_half_precision(dtype):
+    x, y = pair((1, 1, 43, 71), "float32")
+    largest = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    x, y = (np.round(image * largest).astype(dtype) if largest > 1 else image.astype(dtype) for image in (x, y))
+    taps = Gaussian().weights_y
+    plan = Plan(x.shape, "float32", taps, taps, C1, C2, fractions=True)
+    half_x, half_y = compute(EmulatedDevice(), x, y, plan=plan, halves=True)
+    for half, image in ((half_x, x), (half_y, y)):
+        assert np.abs(half - reference.halved(image.astype(np.float64) / largest)).max() <= HALF["float32"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1, 2, 23, 31), (2, 1, 1, 9), (1, 1, 5, 4)], ids=str)
+def test_the_slow_twin_of_halves_equals_the_reference(shape, dtype, monkeypatch):
+    x, y = pair(shape, dtype)
+    taps = Gaussian().weights_y
+    plan = Plan(shape, dtype, taps, taps, C1, C2, padding="symmetric")
+    for gradients in (0, 2):
+        *_, half_x, half_y = slow_twin(x, y, plan, monkeypatch, gradients=gradients, halves=True)
+        for half, image in ((half_x, x), (half_y, y)):
+            assert half.shape == (*shape[:2], shape[2] // 2, shape[3] // 2)
+            assert np.abs(half - reference.halved(image.astype(np.float64))).max(initial=0) <= HALF[dtype]
+
+
+def test_halves_of_equal_images_are_equal_and_know_no_order():
+    x, y = pair((1, 2, 43, 71), "float32")
+    half_x, half_y = compute(EmulatedDevice(), x, x, Gaussian(), halves=True)
+    assert (half_x == half_y).all()
+    for options in ({"reduction": launch.Reduction("all")}, {"gradients": 2}):
+        same_in_every_order(
+            lambda order, given=options: compute(EmulatedDevice(order), x, y, Gaussian(), halves=True, **given)
+        )
+
+
+def joined(scales):
+    """All scales but the finest, one behind the other."""
+    return np.concatenate([np.empty(0, scales[0].dtype), *map(np.ravel, scales[1:])])
+
+
+def deliver(device, scales, upstream):
+    """Add up gradients of all scales, finest first."""
+    finest = device.buffer(scales[0])
+    launch.deliver(device, finest, device.buffer(joined(scales)), device.buffer(upstream))
+    return finest.array
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "count"), [((2, 3, 43, 71), 5), ((1, 1, 16, 32), 3), ((1, 2, 7, 9), 1), ((2, 1, 3, 2), 2)], ids=str
+)
+def test_gradients_of_all_scales_are_added_up(shape, count, dtype):
+    rng = np.random.default_rng(0)
+    scales = [rng.normal(size=(*shape[:2], shape[2] >> s, shape[3] >> s)).astype(dtype) for s in range(count)]
+    upstream = rng.normal(size=(count, *shape[:2])).astype(dtype)
+    exact = np.zeros(())
+    for scale, part in reversed(list(enumerate(scales))):
+        finer = upstream[scale, ..., None, None].astype(np.float64) * part
+        exact = finer + (0 if scale == count - 1 else reference._unhalved(exact, finer.shape))
+    (found,) = same_in_every_order(lambda order: [deliver(EmulatedDevice(order), scales, upstream)])
+    assert np.abs(found - exact).max() <= 4 * np.finfo(dtype).eps * np.abs(exact).max()
+    on_cpu = torch.from_numpy(scales[0].copy())
+    torch.ops.fastssim.ssim_deliver(on_cpu, torch.from_numpy(joined(scales)), torch.from_numpy(upstream))
+    assert np.abs(on_cpu.numpy() - exact).max() <= 4 * np.finfo(dtype).eps * np.abs(exact).max()
+
+
 def test_sanitizers_find_nothing(tmp_path):
     program = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from device import EmulatedDevice
-from test_kernels import Gaussian, Plan, Uniform, compute, geometry, launch, pair
+from test_kernels import Gaussian, Plan, Uniform, compute, deliver, geometry, launch, pair
 
 geometry.THREADS = (32,)
 x, y = pair((1, 2, 43, 71), "float32")
@@ -570,7 +677,10 @@ compute(EmulatedDevice(2, sanitize=True), x, y, plan=plan, gradients=2, upstream
 masked = Plan(x.shape, "float32", taps, taps, 1e-4, 9e-4, padding="reflect", masked=True)
 options = dict(plan=masked, mask=x > 0.4, gradients=1, l1=1.0, reduction=launch.Reduction(counted=True, l1=1.0))
 compute(EmulatedDevice(2, sanitize=True), x, y, **options)
-compute(EmulatedDevice(2, sanitize=True), x, y, Uniform(25), gradients=2, upstream=x[..., 24:, 24:])
+compute(EmulatedDevice(2, sanitize=True), x, y, Uniform(25), gradients=2, upstream=x[..., 24:, 24:], halves=True)
+compute(EmulatedDevice(2, sanitize=True), x, y, Gaussian(), halves=True)
+compute(EmulatedDevice(2, sanitize=True), x, y, plan=plan, gradients=1, halves=True)
+deliver(EmulatedDevice(2, sanitize=True), [x, x[..., :21, :35], x[..., :10, :17]], x[0, :, :3, 0].T.copy())
 geometry.march.cache_clear()
 geometry.THREADS = ()
 compute(EmulatedDevice(2, sanitize=True), x, y, **options)

@@ -1,0 +1,192 @@
+"""MS-SSIM's scales as operators of torch: every scale's mean with its gradient, and the way back to the images.
+
+One operator goes through all scales: the pass over a scale's images also gives those of the next, of half the height
+and width, and the gradient of the scale's own mean. How much that mean counts is known in backward only: there a second
+operator adds up the gradients of all scales in one pass over the images.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from fastssim import autograd
+from fastssim.autograd import _PROBLEM, _dtype, _filled, _in_forward_mode, _launch, _refuse_second_order, plan_of
+from fastssim.interop import readable
+from fastssim.plan import scales as scale_plans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from fastssim.plan import Plan
+
+    Images = tuple[Tensor, Tensor]
+    # One scale: its plan, images, memory for the gradients, shape of the next scale or None at the last -> the mean of
+    # each plane (N, C), and the images of the next scale.
+    OneScale = Callable[[Plan, Tensor, Tensor, list[Tensor], tuple[int, ...] | None], tuple[Tensor, Images | None]]
+
+_library = torch.library.Library("fastssim", "FRAGMENT")
+_library.define(
+    f"ssim_scales({_PROBLEM}, float contrast_c1, int count, int gradients) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define("ssim_deliver(Tensor(a!) gradient, Tensor coarser, Tensor upstream) -> ()")
+_ops = torch.ops.fastssim
+
+
+def _shapes(shape: torch.Size, count: int) -> list[tuple[int, ...]]:
+    """Shapes of all scales but the finest."""
+    n, c, height, width = shape
+    return [(n, c, height >> scale, width >> scale) for scale in range(1, count)]
+
+
+def _split(coarser: Tensor, shape: torch.Size, count: int) -> list[Tensor]:
+    """View what holds all scales but the finest, one behind the other."""
+    shapes = _shapes(shape, count)
+    parts = coarser.split([math.prod(part) for part in shapes]) if shapes else ()
+    return [part.view(one) for part, one in zip(parts, shapes, strict=True)]
+
+
+def _memory(x: Tensor, y: Tensor, count: int, gradients: int) -> list[Tensor | None]:
+    """Make room for the gradients: of the finest scale and of all others, by one image or both."""
+    others = sum(map(math.prod, _shapes(x.shape, count)))
+    wanted: list[Tensor | None] = [x.new_empty(size, dtype=_dtype(x, y)) for size in (x.shape, (others,)) * gradients]
+    return wanted + [None] * (4 - len(wanted))
+
+
+def over_scales(one: OneScale, x: Tensor, y: Tensor, mask: None, *rest: Any) -> tuple[Tensor | None, ...]:
+    """Go through all scales; return their means (count, N, C), and for each image the gradients of `_memory`."""
+    *problem, contrast_c1, count, gradients = rest
+    plans = scale_plans(plan_of(x, y, mask, *problem), count, contrast_c1)
+    memory = _memory(x, y, count, gradients)
+    by_image = [
+        [finest, *_split(coarser, x.shape, count)]
+        for finest, coarser in zip(memory[::2], memory[1::2], strict=True)
+        if finest is not None and coarser is not None
+    ]
+    means = []
+    for scale, plan in enumerate(plans):
+        next_shape = plans[scale + 1].shape if scale < count - 1 else None
+        mean, halves = one(plan, x, y, [parts[scale] for parts in by_image], next_shape)
+        means.append(mean)
+        x, y = halves or (x, y)
+    return (torch.stack(means), *memory)
+
+
+def _one_on_cpu(
+    plan: Plan, x: Tensor, y: Tensor, gradients: list[Tensor], next_shape: tuple[int, ...] | None
+) -> tuple[Tensor, Images | None]:
+    launch, windows = _launch(), plan.count("channel")
+    if gradients:
+        sums = launch.value_and_gradient(plan, x, y, None, 1 / windows, *gradients, *[None] * (2 - len(gradients)))
+    else:
+        sums = launch.value(plan, x, y, None)
+    mean = torch.from_numpy(sums.ssim / windows).to(_dtype(x, y))
+    if next_shape is None:
+        return mean, None
+    a, b = (F.avg_pool2d(readable(image, fractions=plan.fractions).to(mean.dtype), 2) for image in (x, y))
+    return mean, (a, b)
+
+
+def _deliver(gradient: Tensor, coarser: Tensor, upstream: Tensor) -> None:
+    """Turn g_0 into G_0, where G_s = u_s g_s + G_(s+1)[i // 2, j // 2] / 4; see fastssim/cuda/deliver.cu."""
+    total = None
+    for scale, part in reversed(list(enumerate([gradient, *_split(coarser, gradient.shape, len(upstream))]))):
+        weight = upstream[scale, :, :, None, None]
+        finer = part.mul_(weight) if scale == 0 else part * weight
+        if total is not None:
+            height, width = total.shape[2:]
+            doubled = torch.stack((total, total), -1).flatten(-2)[:, :, :, None]  # across; down, by broadcasting
+            finer[..., : 2 * height, : 2 * width].unflatten(-2, (height, 2)).add_(doubled, alpha=0.25)
+        total = finer
+
+
+def _scales_on_cuda(*arguments: Any) -> Any:
+    from fastssim.cuda.operators import one_scale  # noqa: PLC0415  # loaded at the first use
+
+    return over_scales(one_scale, *arguments)
+
+
+def _deliver_on_cuda(*arguments: Tensor) -> None:
+    from fastssim.cuda.operators import deliver  # noqa: PLC0415  # loaded at the first use
+
+    deliver(*arguments)
+
+
+_library.impl("ssim_scales", _filled(partial(over_scales, _one_on_cpu)), "CPU")
+_library.impl("ssim_scales", _filled(_scales_on_cuda), "CUDA")
+_library.impl("ssim_deliver", _deliver, "CPU")
+_library.impl("ssim_deliver", _deliver_on_cuda, "CUDA")
+
+
+def _fake_scales(x: Tensor, y: Tensor, mask: None, *rest: Any) -> tuple[Tensor | None, ...]:
+    *_, count, gradients = rest
+    return (x.new_empty((count, *x.shape[:2]), dtype=_dtype(x, y)), *_memory(x, y, count, gradients))
+
+
+torch.library.register_fake("fastssim::ssim_scales", _filled(_fake_scales), lib=_library)
+torch.library.register_fake("fastssim::ssim_deliver", lambda *_: None, lib=_library)
+
+
+class _Scales(torch.autograd.Function):
+    """The means of all scales; their gradients come with them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, problem: tuple[Any, ...], contrast_c1: float, count: int) -> Tensor:
+        ctx.to_x, ctx.to_y, *_ = ctx.needs_input_grad
+        ctx.rest = *problem, contrast_c1, count, ctx.to_x + ctx.to_y
+        means: Tensor
+        means, *ctx.gradients = _run(x, y, ctx)
+        ctx.save_for_backward(x, y)
+        return means
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_order()
+        x, y = ctx.saved_tensors
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:  # given away by a backward before, on a graph that was retained
+            _, *gradients = _run(x, y, ctx)
+        finest = gradients[: 2 * (ctx.to_x + ctx.to_y) : 2]
+        for gradient, coarser in zip(finest, gradients[1::2], strict=False):
+            _ops.ssim_deliver(gradient, coarser, upstream.contiguous())
+        by_x = finest[0].to(x.dtype) if ctx.to_x else None
+        return by_x, finest[-1].to(y.dtype) if ctx.to_y else None, None, None, None
+
+
+def _run(x: Tensor, y: Tensor, ctx: Any) -> Any:
+    """Run the operator for the gradients that are wanted."""
+    first, second = (x, y) if ctx.to_x else (y, x)  # SSIM is symmetric
+    return _ops.ssim_scales(first, second, None, *ctx.rest)
+
+
+def _scale_by_scale(x: Tensor, y: Tensor, problem: tuple[Any, ...], contrast_c1: float, count: int) -> Tensor:
+    """Compose the same of operators that torch can transform."""
+    contrast = *problem[:2], contrast_c1, *problem[3:]
+    means = []
+    for scale in range(count):
+        means.append(autograd.ssim(x, y, None, problem if scale == count - 1 else contrast, "channel"))
+        x, y = (
+            (F.avg_pool2d(readable(image, fractions=problem[-1]), 2) for image in (x, y))
+            if scale < count - 1
+            else (x, y)
+        )
+    return torch.stack(means)
+
+
+def means(x: Tensor, y: Tensor, problem: tuple[Any, ...], contrast_c1: float, count: int) -> Tensor:
+    """Return the mean of each of `count` scales, (count, N, C), differentiable in both images.
+
+    `problem` as for `fastssim.autograd.ssim`. SSIM is taken at the last scale, with `contrast_c1` for C1 at all others.
+    """
+    if torch._C._are_functorch_transforms_active() or _in_forward_mode(x, y):  # noqa: SLF001  # no public word for it
+        return _scale_by_scale(x, y, problem, contrast_c1, count)
+    if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        return _Scales.apply(x, y, problem, contrast_c1, count)  # type: ignore[no-any-return, no-untyped-call]
+    result: Tensor = _ops.ssim_scales(x, y, None, *problem, contrast_c1, count, 0)[0]
+    return result
