@@ -149,14 +149,15 @@ def _window(gaussian_weights: bool, sigma: float, radius: int, size: int, *, lin
 
 
 def _gradient(xp: Any, x: Any, y: Any, options: dict[str, Any], inner: Any) -> Any:
-    """Gradient of the mean over all channels by the second image."""
-    first, second = (torch.utils.dlpack.from_dlpack(image.copy()) for image in (x, y))
-    second.requires_grad_()
-    if inner is None:
-        value = ssim(first, second, **options)
-    else:
-        value = ssim(first, second, padding="symmetric", reduction="none", **options)[inner].mean()
-    (found,) = torch.autograd.grad(value, second)
+    """Gradient of the mean over all channels by the second image, whatever torch's mode."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        first, second = (torch.utils.dlpack.from_dlpack(image.copy()) for image in (x, y))
+        second.requires_grad_()
+        if inner is None:
+            value = ssim(first, second, **options)
+        else:
+            value = ssim(first, second, padding="symmetric", reduction="none", **options)[inner].mean()
+        (found,) = torch.autograd.grad(value, second)
     return xp.from_dlpack(found)
 
 

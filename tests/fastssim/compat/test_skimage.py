@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from fastssim.compat import cucim
 from fastssim.compat.skimage import structural_similarity as ours
@@ -144,3 +145,13 @@ def test_unknown_keywords_are_ignored_aloud():
 
 def test_cucim_is_the_same_function():
     assert cucim.structural_similarity is ours
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_gradient_does_not_depend_on_the_mode_of_torch(mode):
+    x, y = pair((20, 21))
+    expected = ours(x, y, data_range=1.0, gradient=True)
+    with mode():
+        found = ours(x, y, data_range=1.0, gradient=True)
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1], expected[1])
