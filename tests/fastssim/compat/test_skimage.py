@@ -48,6 +48,7 @@ def test_mean_and_map(shape, dtype, options):
     assert abs(mean - expected) <= tolerance
     assert abs(alone - expected) <= tolerance
     assert np.abs(found_map - true_map).max() <= 2 * tolerance
+    assert mean == alone
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -2])
