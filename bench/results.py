@@ -22,7 +22,8 @@ and the same options, its value was checked against its own convention in float6
 rounds of all libraries were interleaved. Times are medians. "x fastssim" is the median of the rounds' ratios, each to
 fastssim's times right before and after, and the only figure that should be compared between machines; where a library
 computes something else there is none. "of the roofline" is the least time that this machine's measured rates of
-multiply-adds and of memory allow for the operations that the task needs, over the time taken.
+multiply-adds and of memory allow for the operations that the task needs, over the time taken. "Where we lose" goes by
+the figures as they are printed; errors that rounding to float32 alone can make, up to 6e-08, are none.
 """
 #  what a row may say: title and format; a table has the columns that its rows have
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -46,9 +47,12 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "gradient_error": ("error of the gradient, largest", ".0e"),
     "gradient_length_error": ("error of the gradient, length", ".0e"),
 }
-LABELS = {"case", "kind", "peer", "version", "absent", "equal", "comparable", "axis", "value"}
+LABELS = {"case", "kind", "peer", "version", "absent", "died", "equal", "comparable", "axis", "value"}
 #  where less is better and no ratio is in the row
-LOSSES = ("peak_mib", "kept_mib", "import_ms", "first_call_ms", "cold_call_ms", "value_error", "gradient_error")
+LOSSES = (
+    "least_ms", "peak_mib", "kept_mib", "import_ms", "first_call_ms", "cold_call_ms", "value_error", "gradient_error",
+)  # fmt: skip
+HALF_UNIT = 2.0**-24  # what rounding to float32 can change of a number near 1: errors up to it are none
 
 
 def describe() -> dict[str, Any]:
@@ -137,28 +141,41 @@ def _cell(row: dict[str, Any], key: str, form: str) -> str:
     """Write one figure; a value that is not its convention's is marked."""
     if key not in row:
         return ""
-    text = format(row[key], form)
+    text = _written(row[key], form)
     return f"differs by {text}" if key == "value_error" and not row.get("equal", True) else text
+
+
+def _written(value: Any, form: str) -> str:
+    """Write a figure, a large one without an exponent.
+
+    Examples
+    --------
+    >>> _written(3.14159, ".3g"), _written(31415.9, ".3g"), _written(3e-8, ".0e")
+    ('3.14', '31416', '3e-08')
+    """
+    text = format(value, form)
+    return format(value, ".0f") if "e+" in text else text
 
 
 def _losses(rows: list[dict[str, Any]]) -> str:
     """Name every measurement in which another library was better, by the figures as they are printed: no ties."""
     form = COLUMNS["times_fastssim"][1]
-    times = [(row, format(row["times_fastssim"], form)) for row in rows if "times_fastssim" in row]
-    lines = [
-        f"- {row['case']}, {row['kind']}: {row['peer']} takes {time} of our time"
-        for row, time in times
-        if float(time) < 1
-    ]
+    lost: dict[tuple[str, str, str], list[str]] = {}
     own = {(row["case"], row["kind"]): row for row in rows if row["peer"] == "fastssim"}
     for row in rows:
+        if "times_fastssim" in row and float(format(row["times_fastssim"], form)) < 1:
+            ratio = format(row["times_fastssim"], form)
+            lost.setdefault((row["case"], row["kind"], "share of our time"), []).append(f"{row['peer']} {ratio}")
         ours = own.get((row["case"], row["kind"]), {})
         for key in LOSSES:
             if row.get("comparable", True) and key in row and key in ours:
-                title, form = COLUMNS[key]
-                theirs, here = format(row[key], form), format(ours[key], form)
-                if float(theirs) < float(here):
-                    lines.append(f"- {row['case']}, {row['kind']}: {row['peer']} has {theirs}, ours {here} ({title})")
+                title, form_of = COLUMNS[key]
+                theirs, here = _written(row[key], form_of), _written(ours[key], form_of)
+                no_error = key.endswith("_error") and ours[key] <= HALF_UNIT
+                if float(theirs) < float(here) and not no_error:
+                    measure = f"{title} (ours {here})"
+                    lost.setdefault((row["case"], row["kind"], measure), []).append(f"{row['peer']} {theirs}")
+    lines = [f"- {case}, {kind}, {measure}: {', '.join(others)}" for (case, kind, measure), others in lost.items()]
     return "### Where we lose\n\n" + ("\n".join(lines) if lines else "In none of the above.") + "\n"
 
 

@@ -51,7 +51,7 @@ def points(*, quick: bool, full: bool) -> Iterator[Point]:
         yield Point("window", window, middle, window=window)
     cores = os.cpu_count() or 1
     for threads in sorted({1, *(1 << power for power in range(1, cores.bit_length())), cores}):
-        yield Point("threads", threads, Case((1, 1, 1024, 1024)), threads=threads)
+        yield Point("threads", threads, middle if quick else Case((1, 1, 1024, 1024)), threads=threads)
     for batch in (1, 4, 16) if quick else (1, 4, 16, 64, 256):
         yield Point("batch", batch, Case((batch, 1, 128, 128)))
 
@@ -105,7 +105,7 @@ def _curve(calls: Calls, peer: Peer, wanted: list[Point], kind: str, limit: int)
     pixels, last = 1, 0.0
     for point in wanted:
         row: Row = {"case": f"{point.axis} {point.value}", "kind": kind, "axis": point.axis, "value": point.value}
-        row |= {"peer": peer.name, "version": peer.version}
+        row |= {"peer": peer.name, "version": peer.version, "comparable": peer.convention.comparable}
         expected = last * point.case.pixels / pixels
         if not lost and point.window not in peer.windows:
             row["absent"] = "not a size of its window"
@@ -115,6 +115,7 @@ def _curve(calls: Calls, peer: Peer, wanted: list[Point], kind: str, limit: int)
             found = attempt(partial(_least, calls, peer, point, KINDS[kind], limit))
             if isinstance(found, str):
                 row["absent"] = lost = found
+                row["died"] = True
                 calls.end(peer)  # the next curve has a process of its own
             else:
                 row |= {"least_ms": 1e3 * found, "ns_per_pixel": 1e9 * found / point.case.pixels}

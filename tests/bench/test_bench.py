@@ -228,22 +228,21 @@ def test_a_peer_that_computes_something_else_or_is_absent_is_marked(monkeypatch)
 
 
 def test_losses_are_named():
+    case = {"case": "c", "kind": "forward"}
+    own = {"peer": "fastssim", "times_fastssim": 1.0, "peak_mib": 8.0, "value_error": 5e-8, "gradient_error": 2e-7}
+    better = {"peer": "other", "times_fastssim": 0.5, "peak_mib": 4.0, "value_error": 1e-9, "gradient_error": 1e-7}
     rows = [
-        {"case": "c", "kind": "forward", "peer": "fastssim", "times_fastssim": 1.0, "peak_mib": 8.0},
-        {"case": "c", "kind": "forward", "peer": "other", "times_fastssim": 0.5, "peak_mib": 4.0},
-        {"case": "c", "kind": "forward", "peer": "third", "times_fastssim": 2.0, "peak_mib": 9.0},
-        {
-            "case": "c",
-            "kind": "forward",
-            "peer": "tie",
-            "times_fastssim": 0.996,
-            "peak_mib": 7.96,
-        },  # prints as 1.00, 8.0
+        case | own,
+        case | better,
+        case | {"peer": "third", "times_fastssim": 2.0, "peak_mib": 7.0, "gradient_error": 1e-6},
+        case | {"peer": "tie", "times_fastssim": 0.996, "peak_mib": 7.96, "gradient_error": 1.6e-7},  # 1.00, 8.0, 2e-07
+        case | {"peer": "incomparable", "peak_mib": 1.0, "comparable": False},
     ]
     lines = [line for line in results._losses(rows).splitlines() if line.startswith("-")]
     assert lines == [
-        "- c, forward: other takes 0.50 of our time",
-        "- c, forward: other has 4.0, ours 8.0 (peak, MiB)",
+        "- c, forward, share of our time: other 0.50",
+        "- c, forward, peak, MiB (ours 8.0): other 4.0, third 7.0",
+        "- c, forward, error of the gradient, largest (ours 2e-07): other 1e-07",
     ]
 
 

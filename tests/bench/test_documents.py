@@ -60,7 +60,7 @@ def scaling_result():
     row = {"case": "pixels", "kind": "forward", "axis": "pixels", "version": "1"}
     rows = [row | {"peer": "fastssim", "value": 4**k, "least_ms": float(4**k)} for k in range(4)]
     rows.append(row | {"peer": "kornia", "value": 1, "least_ms": 2.0})
-    rows.append(row | {"peer": "kornia", "value": 4, "absent": "died of SIGKILL"})
+    rows.append(row | {"peer": "kornia", "value": 4, "absent": "died of SIGKILL", "died": True})
     fits = [{"kind": "forward", "axis": "pixels", "peer": "fastssim", "exponent": 1.0, "points": 4}]
     return {**results.describe(), "suite": "scaling", "rows": rows, "fits": fits}
 
