@@ -118,6 +118,20 @@ def settled(samples: list[float]) -> bool:
     return ordered[-1 - k] - ordered[k] <= 2 * PRECISION * statistics.median(samples)
 
 
+def quartiles(samples: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile.
+
+    Examples
+    --------
+    >>> quartiles([1.0, 2.0, 3.0]), quartiles([1.0])
+    ((1.5, 2.0, 2.5), (1.0, 1.0, 1.0))
+    """
+    lower, median, upper = (
+        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
+    )
+    return lower, median, upper
+
+
 def summary(samples: list[float]) -> dict[str, float]:
     """Median and quartiles in milliseconds.
 
@@ -126,9 +140,7 @@ def summary(samples: list[float]) -> dict[str, float]:
     >>> summary([0.001, 0.002, 0.003])
     {'median_ms': 2.0, 'lower_ms': 1.5, 'upper_ms': 2.5}
     """
-    lower, median, upper = (
-        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
-    )
+    lower, median, upper = quartiles(samples)
     return {"median_ms": 1e3 * median, "lower_ms": 1e3 * lower, "upper_ms": 1e3 * upper}
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.calls import Calls
 from bench.cases import images
-from bench.harness import interleaved, seconds, summary
+from bench.harness import interleaved, quartiles, seconds, summary
 from bench.worker import find
 
 if TYPE_CHECKING:
@@ -163,7 +162,8 @@ def timed(
         elif name in samples:
             row.update(summary(samples[name].seconds))
             if OWN in samples and OWN not in failed and row.get("comparable", True):
-                row["times_fastssim"] = 1.0 if name == OWN else statistics.median(samples[name].ratios)
+                ratios = [1.0] if name == OWN else samples[name].ratios
+                row["times_lower"], row["times_fastssim"], row["times_upper"] = quartiles(ratios)
     return list(rows.values())
 
 

@@ -47,7 +47,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "gradient_error": ("error of the gradient, largest", ".0e"),
     "gradient_length_error": ("error of the gradient, length", ".0e"),
 }
-LABELS = {"case", "kind", "peer", "version", "absent", "died", "equal", "comparable", "axis", "value"}
+LABELS = {
+    "case", "kind", "peer", "version", "absent", "died", "equal", "comparable", "axis", "value",
+    "times_lower", "times_upper",
+}  # fmt: skip
 #  where less is better and no ratio is in the row
 LOSSES = (
     "least_ms", "peak_mib", "kept_mib", "import_ms", "first_call_ms", "cold_call_ms", "value_error", "gradient_error",
