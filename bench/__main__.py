@@ -16,7 +16,7 @@ from bench.compare import TOLERANCE, compare, slower, table
 from bench.suites import SUITES, Suite
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS, QUICK_ROUNDS = 30, 12
+ROUNDS, QUICK_ROUNDS = 30, 10
 
 
 def main(words: list[str] | None = None) -> None:
