@@ -16,7 +16,7 @@ from bench.compare import TOLERANCE, compare, slower, table
 from bench.suites import SUITES, Suite
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS, QUICK_ROUNDS = 15, 5
+ROUNDS, QUICK_ROUNDS = 30, 10
 
 
 def main(words: list[str] | None = None) -> None:
@@ -55,7 +55,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", help="libraries, separated by commas; by default all")
     parser.add_argument("--quick", action="store_true", help="leave out what takes long")
     parser.add_argument("--full", action="store_true", help="scaling: up to 2^28 pixels")
-    parser.add_argument("--rounds", type=int, help=f"samples of each; by default {ROUNDS}, {QUICK_ROUNDS} with --quick")
+    parser.add_argument(
+        "--rounds", type=int, help=f"samples of each at most; by default {ROUNDS}, quick {QUICK_ROUNDS}"
+    )
     parser.add_argument("--threads", type=int, help="as torch.set_num_threads; by default what torch chose")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of ssim and ms-ssim")
     parser.add_argument("--out", type=Path, help="folder for SUITE.json; by default the tables are printed only")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ class Calls:
         self._workers: dict[str, Worker] = {}
         self._arrays: Mapping[str, torch.Tensor] = {}
         self._files: dict[str, str] = {}
+        self._saving = threading.Lock()
+        self._made: dict[tuple[Any, ...], Callable[[], Any]] = {}
 
     def __enter__(self) -> Calls:  # noqa: PYI034  # Self is newer than Python 3.10
         return self
@@ -55,11 +58,12 @@ class Calls:
         """Take other inputs, by the names of a task's arguments; calls on the former ones are gone."""
         self._arrays = arrays
         self._files = {}
+        self._made.clear()
         for worker in self._workers.values():
             worker.ask("forget")
 
     def make(self, peer: Peer, table: str, task: str, **options: Any) -> Callable[[], Any]:
-        """Return a call of a task.
+        """Return a call of a task: the same one again, what it compiled included, until there are other inputs.
 
         Parameters
         ----------
@@ -77,6 +81,12 @@ class Calls:
         ImportError
             If the peer or its environment is missing, or it does not run on this device.
         """
+        key = peer.name, table, task, *sorted(options.items())
+        if key not in self._made:
+            self._made[key] = self._new(peer, table, task, **options)
+        return self._made[key]
+
+    def _new(self, peer: Peer, table: str, task: str, **options: Any) -> Callable[[], Any]:
         if self._device not in peer.devices:
             raise ImportError(f"{peer.name} runs on {' and '.join(peer.devices)} only")
         if peer.environment is None:
@@ -92,6 +102,12 @@ class Calls:
         if peer.name not in self._workers:
             self._workers[peer.name] = self.worker(peer)
         return self._workers[peer.name]
+
+    def end(self, peer: Peer) -> None:
+        """End the peer's process, where there is one; its next use starts another."""
+        worker = self._workers.pop(peer.name, None)
+        if worker is not None:
+            worker.close()
 
     def worker(self, peer: Peer, variables: Mapping[str, str] | None = None) -> Worker:
         """Start a process for a peer."""
@@ -116,10 +132,11 @@ class Calls:
         )
 
     def _saved(self) -> dict[str, str]:
-        """Write the inputs once."""
-        for name, array in self._arrays.items():
-            if name not in self._files:
-                path = self._folder / f"{name}.npy"
-                np.save(path, array.numpy(), allow_pickle=False)
-                self._files[name] = str(path)
-        return self._files
+        """Write the inputs once, also for several threads."""
+        with self._saving:
+            for name, array in self._arrays.items():
+                if name not in self._files:
+                    path = self._folder / f"{name}.npy"
+                    np.save(path, array.numpy(), allow_pickle=False)
+                    self._files[name] = str(path)
+            return self._files

@@ -1,7 +1,8 @@
 """Has fastssim become slower? Two results are compared by ratios to other libraries in the same run.
 
 Absolute times differ from machine to machine and hour to hour; how many times as long as fastssim another library
-takes, in one process and interleaved, does so far less.
+takes, in one process and interleaved, does so far less. fastssim is slower where the mean of these changed by more than
+the tolerance, and not even the quartiles of the rounds allow that it did not.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.measure import OWN
 
@@ -27,11 +28,17 @@ class Change:
     case: str
     kind: str
     speed: dict[str, float]  # by library: ratio in the new run over that in the old; below 1, fastssim is slower
+    at_best: dict[str, float]  # likewise: upper quartile in the new run over lower quartile in the old
 
     @property
     def mean(self) -> float:
         """Geometric mean over the libraries: a library's own noise counts for little."""
-        return math.exp(sum(map(math.log, self.speed.values())) / len(self.speed))
+        return _mean(self.speed)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether fastssim may have lost nothing, by the quartiles."""
+        return _mean(self.at_best) >= 1
 
 
 def compare(old: Path, new: Path) -> list[Change]:
@@ -43,13 +50,15 @@ def compare(old: Path, new: Path) -> list[Change]:
         If a file cannot be read or nothing is in both.
     """
     before, after = _ratios(old), _ratios(new)
-    changes: dict[tuple[str, str, str], dict[str, float]] = {}
-    for key in before.keys() & after.keys():
-        suite, case, kind, peer, _ = key
-        changes.setdefault((suite, case, kind), {})[peer] = after[key] / before[key]
+    changes: dict[tuple[str, str, str], Change] = {}
+    for key in sorted(before.keys() & after.keys()):
+        *name, peer, _ = key
+        change = changes.setdefault((name[0], name[1], name[2]), Change(name[0], name[1], name[2], {}, {}))
+        change.speed[peer] = after[key].median / before[key].median
+        change.at_best[peer] = after[key].upper / before[key].lower
     if not changes:
         raise ValueError(f"{old} and {new} have no measurement in common: same suite, case, library and version")
-    return [Change(*name, dict(sorted(speed.items()))) for name, speed in sorted(changes.items())]
+    return list(changes.values())
 
 
 def table(changes: list[Change], tolerance: float) -> str:
@@ -60,23 +69,35 @@ def table(changes: list[Change], tolerance: float) -> str:
     ]
     for change in changes:
         each = ", ".join(f"{peer} {speed:.2f}" for peer, speed in change.speed.items())
-        mark = "slower" if slower(change, tolerance) else ""
+        lost = change.mean < 1 / (1 + tolerance)
+        mark = "slower" if slower(change, tolerance) else "noisy: measure again" if lost else ""
         lines.append(f"| {change.suite} | {change.case} | {change.kind} | {change.mean:.2f} | {each} | {mark} |")
     return "\n".join(lines)
 
 
 def slower(change: Change, tolerance: float) -> bool:
-    """Whether fastssim lost more than the tolerance.
+    """Whether fastssim lost more than the tolerance, and more than the rounds of a run differ.
 
     Examples
     --------
-    >>> slower(Change("ssim", "c", "k", {"p": 0.8}), 0.15), slower(Change("ssim", "c", "k", {"p": 0.9}), 0.15)
-    (True, False)
+    >>> changes = [Change("ssim", "c", "k", {"p": p}, {"p": best}) for p, best in ((0.8, 0.9), (0.9, 0.95), (0.8, 1.1))]
+    >>> [slower(change, 0.15) for change in changes]
+    [True, False, False]
     """
-    return change.mean < 1 / (1 + tolerance)
+    return change.mean < 1 / (1 + tolerance) and not change.noisy
 
 
-def _ratios(path: Path) -> dict[tuple[str, str, str, str, str], float]:
+def _mean(speed: dict[str, float]) -> float:
+    return math.exp(sum(map(math.log, speed.values())) / len(speed))
+
+
+class _Ratio(NamedTuple):
+    lower: float  # quartile of the rounds
+    median: float
+    upper: float
+
+
+def _ratios(path: Path) -> dict[tuple[str, str, str, str, str], _Ratio]:
     """Read the ratios by suite, case, kind, library and version."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
@@ -87,7 +108,8 @@ def _ratios(path: Path) -> dict[tuple[str, str, str, str, str], float]:
         for row in content["rows"]:
             if row["peer"] != OWN and "times_fastssim" in row:
                 key = content["suite"], row["case"], row["kind"], row["peer"], row["version"]
-                found[key] = float(row["times_fastssim"])
+                median = float(row["times_fastssim"])
+                found[key] = _Ratio(row.get("times_lower", median), median, row.get("times_upper", median))
     return found
 
 

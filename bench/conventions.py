@@ -6,6 +6,8 @@ not of precision. Each is built here from `fastssim.reference`, the definition.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,12 +134,11 @@ def _means(x: Images, y: Images, **options: Any) -> NDArray[np.float64]:
     """Mean SSIM of every plane, (N, C); a strip of rows at a time, since the reference holds every window's pixels."""
     reach = options["window"].size - 1
     height, width = x.shape[2] - reach, x.shape[3] - reach
-    total: NDArray[np.float64] = np.zeros(x.shape[:2])
-    for top in range(0, height, STRIP):
-        rows = np.s_[top : min(top + STRIP, height) + reach]
-        for plane in np.ndindex(total.shape):
-            total[plane] += reference.ssim(x[plane][rows], y[plane][rows], **options).sum()
-    means: NDArray[np.float64] = total / (height * width)
+    strips = [np.s_[top : min(top + STRIP, height) + reach] for top in range(0, height, STRIP)]
+    jobs = [(plane, rows) for plane in np.ndindex(x.shape[:2]) for rows in strips]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sums = list(pool.map(lambda job: reference.ssim(x[job[0]][job[1]], y[job[0]][job[1]], **options).sum(), jobs))
+    means: NDArray[np.float64] = np.reshape(sums, (*x.shape[:2], len(strips))).sum(2) / (height * width)
     return means
 
 

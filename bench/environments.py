@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
-    "anomalib": ("anomalib==2.7.0", "torchvision==0.28.0"),  # brings thirty packages; its tiler needs torchvision
+    "anomalib": ("anomalib==2.7.0",),  # brings thirty packages, which its tiler does not use
     "monai": ("monai==1.6.1",),
     "opencv": ("opencv-contrib-python-headless==5.0.0.93",),  # 70 MB, and shares its files with other OpenCVs
     "piq": ("piq==0.8.0",),  # asks for torchvision, which its SSIM does not use

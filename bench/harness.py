@@ -1,18 +1,19 @@
-"""Time several functions fairly: interleaved rounds, medians, and ratios taken round by round."""
+"""Time several functions fairly: in interleaved rounds, each beside the one that it is compared with."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-ROUND_SECONDS = 0.02  # a sample repeats a short function until it lasts this long
-LONGEST = 6.0  # seconds of one function's samples after which the rest of its rounds is left out
-LONG = 2.0  # seconds of a call that is not made for nothing: the one that tells how long it takes is a sample, too
+SAMPLE_SECONDS = 0.02  # a sample repeats a short function until it lasts about this long
+ROUND_SECONDS = 0.2  # of one function's samples on average: what takes longer has fewer than the rounds
+LEAST = 5  # samples before a function can be settled
+PRECISION = 0.02  # half the width of the interval that holds a settled median, as a share of it
 
 
 @runtime_checkable
@@ -23,7 +24,16 @@ class Timed(Protocol):
         """Return the seconds of one call, averaged over `repeats`."""
 
 
-def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+class Samples(NamedTuple):
+    """What was measured of one function."""
+
+    seconds: list[float]  # of one call
+    ratios: list[float]  # to the function beside it; none where there is no such
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], object]], rounds: int, beside: str | None = None
+) -> dict[str, Samples]:
     """Call each function in turn, round by round, so that a noisy moment of the machine meets all of them.
 
     Parameters
@@ -31,33 +41,95 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     functions : mapping of str to callable
         What to time; each is called once beforehand, so that compilation and allocation are not timed.
     rounds : int
-        Samples of each.
+        Samples of each, at most. A function has fewer, at least one, when its samples have taken `ROUND_SECONDS` times
+        as many seconds, or when its median is known to `PRECISION`.
+    beside : str, optional
+        The function that is timed before and after every sample of the others: a sample's ratio is taken to these two.
 
     Returns
     -------
-    dict of str to list of float
-        Seconds of one call, `rounds` samples each; fewer, but at least one, of a function that takes long.
+    dict of str to Samples
+        By name.
 
     Examples
     --------
-    >>> samples = interleaved({"sum": lambda: sum(range(10))}, rounds=3)
-    >>> len(samples["sum"])
-    3
+    >>> found = interleaved({"sum": lambda: sum(range(10)), "none": lambda: None}, rounds=6, beside="none")
+    >>> len(found["sum"].ratios) == len(found["sum"].seconds) in (5, 6)
+    True
     """
-    repeats = {}
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    for name, function in functions.items():
-        function()
-        once = seconds(function, 1)
-        repeats[name] = max(1, round(ROUND_SECONDS / max(once, 1e-7))) if math.isfinite(once) else 1
-        if once > LONG:
-            samples[name].append(once)
+    sampled = {name: _Sampled(function) for name, function in functions.items()}
+    own = None if beside is None else sampled[beside]
+    going = [one for one in sampled.values() if one is not own] or [*sampled.values()]
     for _ in range(rounds):
-        for name, function in functions.items():
-            taken = samples[name]
-            if sum(taken) * repeats[name] < LONGEST:
-                taken.append(seconds(function, repeats[name]))
-    return samples
+        before = 0.0 if own is None else own.take()
+        for one in going:
+            taken = one.take()
+            if own is not None:
+                after = own.take()
+                one.ratios.append(2 * taken / (before + after))
+                before = after
+        going = [one for one in going if one.needs_more(rounds * ROUND_SECONDS)]
+        if not going:
+            break
+    return {name: Samples(one.samples, one.ratios) for name, one in sampled.items()}
+
+
+class _Sampled:
+    """A function with its samples so far."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self._repeats = 1
+        self._spent = 0.0
+        self.samples: list[float] = []
+        self.ratios: list[float] = []
+        function()
+
+    def take(self) -> float:
+        """Take a sample; what is too short to be one tells how often the function must be repeated."""
+        taken = seconds(self._function, self._repeats)
+        if taken * self._repeats < SAMPLE_SECONDS / 2:
+            self._repeats = math.ceil(SAMPLE_SECONDS / max(taken, 1e-7))
+            taken = seconds(self._function, self._repeats)
+        self._spent += taken * self._repeats
+        self.samples.append(taken)
+        return taken
+
+    def needs_more(self, most: float) -> bool:
+        """Whether more samples would tell more, within so many seconds."""
+        return self._spent < most and not settled(self.ratios or self.samples)
+
+
+def settled(samples: list[float]) -> bool:
+    """Whether the median lies within `PRECISION` of that of the samples, at about 94 %.
+
+    Of n samples in order, those n/2 - sqrt(n) places from either end have the median between them so often, whatever
+    the distribution; of five, the least and the largest.
+
+    Examples
+    --------
+    >>> settled([1.0, 1.01, 1.02, 1.01, 1.0]), settled([1.0, 1.01, 1.2, 1.01, 1.0]), settled([1.0, 1.0])
+    (True, False, False)
+    """
+    if len(samples) < LEAST:
+        return False
+    ordered = sorted(samples)
+    k = math.floor(len(samples) / 2 - math.sqrt(len(samples)))
+    return ordered[-1 - k] - ordered[k] <= 2 * PRECISION * statistics.median(samples)
+
+
+def quartiles(samples: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile.
+
+    Examples
+    --------
+    >>> quartiles([1.0, 2.0, 3.0]), quartiles([1.0])
+    ((1.5, 2.0, 2.5), (1.0, 1.0, 1.0))
+    """
+    lower, median, upper = (
+        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
+    )
+    return lower, median, upper
 
 
 def summary(samples: list[float]) -> dict[str, float]:
@@ -68,21 +140,8 @@ def summary(samples: list[float]) -> dict[str, float]:
     >>> summary([0.001, 0.002, 0.003])
     {'median_ms': 2.0, 'lower_ms': 1.5, 'upper_ms': 2.5}
     """
-    lower, median, upper = (
-        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
-    )
+    lower, median, upper = quartiles(samples)
     return {"median_ms": 1e3 * median, "lower_ms": 1e3 * lower, "upper_ms": 1e3 * upper}
-
-
-def ratio(samples: list[float], to: list[float]) -> float:
-    """Median of the ratios of the rounds that both took part in: what slows a whole round down cancels.
-
-    Examples
-    --------
-    >>> ratio([2.0, 20.0, 4.0], to=[1.0, 10.0, 1.0])
-    2.0
-    """
-    return statistics.median(a / b for a, b in zip(samples, to, strict=False))
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:

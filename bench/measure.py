@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.calls import Calls
 from bench.cases import images
-from bench.harness import interleaved, ratio, seconds, summary
+from bench.harness import interleaved, quartiles, seconds, summary
 from bench.worker import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from bench.cases import Case
+    from bench.conventions import Convention, MultiScale
     from bench.peers import Peer
     from bench.roofline import Roofline
 
@@ -72,7 +73,7 @@ def measure(
             for kind in kinds:
                 wanted = chosen(kind.table, names, device)
                 if (kind.table, kind.window) not in checks:
-                    checks[kind.table, kind.window] = check(calls, wanted, kind, x.numpy(), y.numpy())
+                    checks[kind.table, kind.window] = check(calls, wanted, kind, case)
                 able = [peer for peer in wanted if peer.gradient or not kind.task.endswith(":gradient")]
                 labels = {"case": case.name, "kind": kind.name}
                 made = {
@@ -92,9 +93,8 @@ def chosen(table: str, names: Collection[str], device: str = "cpu") -> list[Peer
     return [peer for peer in find(table) if peer.name in names and device in peer.devices]
 
 
-def check(calls: Calls, peers: Iterable[Peer], kind: Kind, x: Any, y: Any) -> dict[str, Row]:
+def check(calls: Calls, peers: Iterable[Peer], kind: Kind, case: Case) -> dict[str, Row]:
     """Compare every peer's mean with its own convention in float64; return what is known of each, by name."""
-    expected: dict[Any, float] = {}
     found: dict[str, Row] = {}
     for peer in peers:
         row: Row = {"convention": peer.convention.words}
@@ -102,13 +102,18 @@ def check(calls: Calls, peers: Iterable[Peer], kind: Kind, x: Any, y: Any) -> di
         if isinstance(value, str):
             row["absent"] = value
         else:
-            if peer.convention not in expected:
-                expected[peer.convention] = peer.convention.value(x, y, window=kind.window)
-            row["value_error"] = abs(value - expected[peer.convention])
+            row["value_error"] = abs(value - _expected(peer.convention, case, kind.window))
             row["equal"] = row["value_error"] <= VALUE_TOLERANCE
             row["comparable"] = row["equal"] and peer.convention.comparable
         found[peer.name] = row
     return found
+
+
+@lru_cache(maxsize=64)
+def _expected(convention: Convention | MultiScale, case: Case, window: int) -> float:
+    """Value of a case by a convention: slow, and the same for every library and suite."""
+    x, y = images(case)
+    return convention.value(x.numpy(), y.numpy(), window=window)
 
 
 def _value(calls: Calls, peer: Peer, kind: Kind) -> float:
@@ -135,7 +140,7 @@ def timed(
     known : mapping of str to dict
         What is known of each peer beforehand; no ratio is taken where ``comparable`` is False.
     rounds : int
-        Samples of each.
+        Samples of each, at most.
     """
     rows = {
         peer.name: {**labels, "peer": peer.name, "version": peer.version, **known.get(peer.name, {})} for peer in peers
@@ -149,14 +154,16 @@ def timed(
             else:
                 calls[name] = call
     failed: dict[str, str] = {}
-    samples = interleaved({name: _Guarded(call, name, failed) for name, call in calls.items()}, rounds)
+    guarded = {name: _Guarded(call, name, failed) for name, call in calls.items()}
+    samples = interleaved(guarded, rounds, beside=OWN if OWN in guarded else None)
     for name, row in rows.items():
         if name in failed:
             row["absent"] = failed[name]
         elif name in samples:
-            row.update(summary(samples[name]))
+            row.update(summary(samples[name].seconds))
             if OWN in samples and OWN not in failed and row.get("comparable", True):
-                row["times_fastssim"] = ratio(samples[name], to=samples[OWN])
+                ratios = [1.0] if name == OWN else samples[name].ratios
+                row["times_lower"], row["times_fastssim"], row["times_upper"] = quartiles(ratios)
     return list(rows.values())
 
 

@@ -57,7 +57,7 @@ def measure(device: str = "cpu") -> Roofline:
                 rounds=5,
             )
         done = float(threads * ELEMENTS * STEPS * REPEATS)
-    return Roofline(threads, done / min(samples["fma"]), 2 * COPIED / min(samples["copy"]))
+    return Roofline(threads, done / min(samples["fma"].seconds), 2 * COPIED / min(samples["copy"].seconds))
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")

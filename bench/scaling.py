@@ -51,7 +51,7 @@ def points(*, quick: bool, full: bool) -> Iterator[Point]:
         yield Point("window", window, middle, window=window)
     cores = os.cpu_count() or 1
     for threads in sorted({1, *(1 << power for power in range(1, cores.bit_length())), cores}):
-        yield Point("threads", threads, Case((1, 1, 1024, 1024)), threads=threads)
+        yield Point("threads", threads, middle if quick else Case((1, 1, 1024, 1024)), threads=threads)
     for batch in (1, 4, 16) if quick else (1, 4, 16, 64, 256):
         yield Point("batch", batch, Case((batch, 1, 128, 128)))
 
@@ -77,7 +77,7 @@ def run(
     try:
         for peer in names:
             announce(peer.name)
-            rows += _curve(peer, list(points(quick=quick, full=full)), limit)
+            rows += _curves(peer, list(points(quick=quick, full=full)), limit, quick=quick)
         limits = []
         for threads in sorted({row["value"] for row in rows if row["axis"] == "threads"}):
             torch.set_num_threads(threads)
@@ -87,31 +87,40 @@ def run(
     return {"rows": rows, "fits": fits(rows), "rooflines": limits, "memory_limit": limit}
 
 
-def _curve(peer: Peer, wanted: list[Point], limit: int) -> list[Row]:
-    """Measure one library at every point."""
+def _curves(peer: Peer, wanted: list[Point], limit: int, *, quick: bool) -> list[Row]:
+    """Measure one library at every point, in one process until it dies; if `quick`, gradients along one axis alone."""
     rows = []
-    kinds = {kind: task for kind, task in KINDS.items() if peer.gradient or kind == "forward"}
-    for kind, task in kinds.items():
-        for axis in dict.fromkeys(point.axis for point in wanted):
-            lost = ""  # why the library has no more points on this axis
-            pixels, last = 1, 0.0
-            with Calls() as calls:
-                for point in (point for point in wanted if point.axis == axis):
-                    row: Row = {"case": f"{axis} {point.value}", "kind": kind, "axis": axis, "value": point.value}
-                    row |= {"peer": peer.name, "version": peer.version}
-                    expected = last * point.case.pixels / pixels
-                    if not lost and point.window not in peer.windows:
-                        row["absent"] = "not a size of its window"
-                    elif lost or expected > POINT_SECONDS:
-                        row["absent"] = lost or f"left out: about {expected:.0f} s a call"
-                    else:
-                        found = attempt(partial(_least, calls, peer, point, task, limit))
-                        if isinstance(found, str):
-                            row["absent"] = lost = found
-                        else:
-                            row |= {"least_ms": 1e3 * found, "ns_per_pixel": 1e9 * found / point.case.pixels}
-                            pixels, last = point.case.pixels, found
-                    rows.append(row)
+    with Calls() as calls:
+        for kind in KINDS if peer.gradient else ("forward",):
+            for axis in dict.fromkeys(point.axis for point in wanted):
+                if kind == "forward" or axis == "pixels" or not quick:
+                    rows += _curve(calls, peer, [point for point in wanted if point.axis == axis], kind, limit)
+    return rows
+
+
+def _curve(calls: Calls, peer: Peer, wanted: list[Point], kind: str, limit: int) -> list[Row]:
+    """Measure one library along one axis."""
+    rows = []
+    lost = ""  # why the library has no more points on this axis
+    pixels, last = 1, 0.0
+    for point in wanted:
+        row: Row = {"case": f"{point.axis} {point.value}", "kind": kind, "axis": point.axis, "value": point.value}
+        row |= {"peer": peer.name, "version": peer.version, "comparable": peer.convention.comparable}
+        expected = last * point.case.pixels / pixels
+        if not lost and point.window not in peer.windows:
+            row["absent"] = "not a size of its window"
+        elif lost or expected > POINT_SECONDS:
+            row["absent"] = lost or f"left out: about {expected:.0f} s a call"
+        else:
+            found = attempt(partial(_least, calls, peer, point, KINDS[kind], limit))
+            if isinstance(found, str):
+                row["absent"] = lost = found
+                row["died"] = True
+                calls.end(peer)  # the next curve has a process of its own
+            else:
+                row |= {"least_ms": 1e3 * found, "ns_per_pixel": 1e9 * found / point.case.pixels}
+                pixels, last = point.case.pixels, found
+        rows.append(row)
     return rows
 
 

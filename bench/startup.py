@@ -45,10 +45,10 @@ def run(
 
 
 def _times(calls: Calls, peer: Peer, times: int) -> Row:
-    _start(calls, peer, {})  # fills the caches
-    warm = [_start(calls, peer, {}) for _ in range(times)]
     with tempfile.TemporaryDirectory(prefix="bench-") as empty:
-        cold = _start(calls, peer, dict.fromkeys(CACHES, empty))
+        caches = dict.fromkeys(CACHES, empty)
+        cold = _start(calls, peer, caches)  # fills them
+        warm = [_start(calls, peer, caches) for _ in range(times)]
     medians = {name: statistics.median(row[name] for row in warm) for name in warm[0]}
     return {**medians, "cold_call_ms": cold["first_call_ms"]}
 

@@ -46,7 +46,10 @@ def gradient(peer: Peer, x: torch.Tensor, y: torch.Tensor, data_range: float = 1
 
 
 def train_step(peer: Peer, x: torch.Tensor) -> Call:
-    """One step of Adam for the autoencoder of the paper, on one batch of patches."""
+    """One step of Adam for the autoencoder of the paper, on one batch of patches.
+
+    A sigmoid keeps what it draws in [0, 1]: piq and piqa refuse other values.
+    """
     score = peer.score()
     torch.manual_seed(0)
     model = Autoencoder(x.shape[1]).to(device=x.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -55,7 +58,7 @@ def train_step(peer: Peer, x: torch.Tensor) -> Call:
 
     def call() -> float:
         optimiser.zero_grad()
-        loss = 1 - score(model(batch).contiguous(), x, 1.0, 11)
+        loss = 1 - score(torch.sigmoid(model(batch)).contiguous(), x, 1.0, 11)
         loss.backward()
         optimiser.step()
         return float(loss.item())
@@ -67,7 +70,7 @@ def fit_step(peer: Peer, x: torch.Tensor) -> Call:
     """One step of a fit as in 3D Gaussian splatting: coloured blobs, loss 0.8 L1 + 0.2 (1 - SSIM), Adam.
 
     The blobs are added, not sorted and composited, so that drawing them is two matrix products and the loss is what
-    takes the time.
+    takes the time; what they draw is cut off at 1, since piq and piqa refuse other values.
     """
     score = peer.score()
     channels, height, width = x.shape[1:]
@@ -84,7 +87,7 @@ def fit_step(peer: Peer, x: torch.Tensor) -> Call:
             torch.exp(-0.5 * ((places[axis] - centres[:, axis, None]) / scales[:, axis, None].exp()) ** 2)
             for axis in (0, 1)
         )
-        drawn = torch.stack([(colour[:, None] * down).T @ across for colour in colours])[None]
+        drawn = torch.stack([(colour[:, None] * down).T @ across for colour in colours])[None].clamp(0, 1)
         loss = 0.8 * nn.functional.l1_loss(drawn, x) + 0.2 * (1 - score(drawn, x, 1.0, 11))
         loss.backward()
         optimiser.step()

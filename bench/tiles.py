@@ -204,7 +204,7 @@ def run(
     quick : bool
         Leave out the cases that take long.
     rounds : int
-        Samples of each measurement.
+        Samples of each measurement, at most.
     announce : callable
         Told in a line what begins.
 

@@ -55,10 +55,7 @@ def structural_similarity(
     shape = planes[0].shape[1:]
     radius = int(TRUNCATE * sigma + 0.5)
     size = win_size if win_size is not None else 2 * radius + 1 if gaussian_weights else 7
-    if not shape or min(shape) < size:
-        raise ValueError(TOO_LARGE)
-    if size % 2 != 1:
-        raise ValueError("Window size must be odd.")
+    _check_size(size, shape)
     plain = len(shape) > 2
     span = _data_range(im1.dtype, im2.dtype) if data_range is None else data_range
     pixels = size ** len(shape)
@@ -88,13 +85,17 @@ def structural_similarity(
     maps: Any = moments.ssim if plain else None
     if maps is None and (full or not whole):
         maps = ssim(x, y, padding="symmetric", reduction="none", **options)
-    each = ssim(x, y, reduction="channel", **options) if maps is None else maps[inner].mean(axes, dtype=np.float64)
+    each = found = None
+    if moments is not None and gradient:
+        found = moments.formula() if gradient == "skimage" else moments.gradient(inner)
+    elif gradient:
+        each, found = _gradient(xp, x, y, options, None if whole else inner)
+    if plain or not whole:
+        each = maps[inner].mean(axes, dtype=np.float64)
+    elif each is None:  # not the map's mean: the same to the last bit with and without `full`
+        each = ssim(x, y, reduction="channel", **options)
     results.append(each[0].astype(np.float64) if channel_axis is None else each.astype(dtype).mean())
-    if gradient:
-        if gradient == "skimage":
-            found = moments.formula()
-        else:
-            found = moments.gradient(inner) if plain else _gradient(xp, x, y, options, None if whole else inner)
+    if found is not None:
         results.append(back(found.astype(dtype, copy=False)))
     if full:
         results.append(back(maps.astype(dtype, copy=False)))
@@ -107,6 +108,13 @@ def _check_options(K1: float, K2: float, sigma: float, gradient: bool | str) -> 
             raise ValueError(f"{name} must be positive")
     if gradient not in (False, True, "skimage"):
         raise ValueError(f'gradient is {gradient!r}; give True (exact), "skimage" (its formula) or False')
+
+
+def _check_size(size: int, shape: tuple[int, ...]) -> None:
+    if not shape or min(shape) < size:
+        raise ValueError(TOO_LARGE)
+    if size % 2 != 1:
+        raise ValueError("Window size must be odd.")
 
 
 def _float_type(dtype: Any) -> Any:
@@ -148,16 +156,17 @@ def _window(gaussian_weights: bool, sigma: float, radius: int, size: int, *, lin
     return Gaussian(shape, float(sigma)) if gaussian_weights else Uniform(shape)
 
 
-def _gradient(xp: Any, x: Any, y: Any, options: dict[str, Any], inner: Any) -> Any:
-    """Gradient of the mean over all channels by the second image."""
-    first, second = (torch.utils.dlpack.from_dlpack(image.copy()) for image in (x, y))
-    second.requires_grad_()
-    if inner is None:
-        value = ssim(first, second, **options)
-    else:
-        value = ssim(first, second, padding="symmetric", reduction="none", **options)[inner].mean()
-    (found,) = torch.autograd.grad(value, second)
-    return xp.from_dlpack(found)
+def _gradient(xp: Any, x: Any, y: Any, options: dict[str, Any], inner: Any) -> tuple[Any, Any]:
+    """Mean over each channel's windows, and the gradient of their mean by the second image, whatever torch's mode."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        first, second = (torch.utils.dlpack.from_dlpack(image.copy()) for image in (x, y))
+        second.requires_grad_()
+        if inner is None:
+            each = ssim(first, second, reduction="channel", **options)
+        else:
+            each = ssim(first, second, padding="symmetric", reduction="none", **options)[inner].mean((1, 2))
+        (found,) = torch.autograd.grad(each.mean(), second)
+    return xp.from_dlpack(each.detach()), xp.from_dlpack(found)
 
 
 class _Moments:

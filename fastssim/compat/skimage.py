@@ -21,7 +21,7 @@ OPTIONS = (
     *options(NAME, NATIVE, "im1 im2", "one or two axes and a channel axis; any real dtype, float64 but for float32"),
     *options(NAME, NATIVE, "win_size data_range channel_axis gaussian_weights use_sample_covariance K1 K2 sigma"),
     *options(NAME, NATIVE, "full"),
-    *options(NAME, NATIVE, "gradient", "True: the exact gradient of the returned mean by im2, from a second pass"),
+    *options(NAME, NATIVE, "gradient", "True: the exact gradient of the returned mean by im2, in the same pass"),
     *options(NAME, FALLBACK, "gradient", '"skimage": its own formula, 2 % to 57 % off, by NumPy in float64'),
     *options(NAME, FALLBACK, "win_size", "beside gaussian_weights, as long as another window: the mean of the map"),
     *options(NAME, FALLBACK, "volumes", "three axes and more beside the channels: by NumPy in float64"),

@@ -1,5 +1,6 @@
 """The benchmark measures what it says, and says what it measured."""
 
+import itertools
 import json
 
 import numpy as np
@@ -30,7 +31,7 @@ def test_the_cases_are_those_of_the_documentation():
     assert x.dtype == torch.float32
     assert 0 <= x.min() < y.max() <= 1
     assert torch.equal(x, images(CASES[0])[0])  # every library and every run gets the same
-    assert [case.name for case in cases.selected(quick=True, smallest=176)] == ["1x1x1024x1024", "4x3x512x512"]
+    assert [case.name for case in cases.selected(quick=True, smallest=176)] == ["4x3x512x512"]
 
 
 OTHER = ("multi-scale", "blazediff-ssim")  # no convention known that gives its value: the table marks it
@@ -104,39 +105,66 @@ def test_decimation_takes_the_mean_of_the_pixels_about_every_second_one():
     assert half[0, 0, 3, 4] == image[0, 0, 5:7, 7:9].mean()
 
 
-def test_rounds_are_interleaved():
+class Clock:
+    """A function that takes what it is told to, in turn."""
+
+    def __init__(self, *seconds):
+        self._seconds = itertools.cycle(seconds)
+        self.timed = 0
+
+    def __call__(self):
+        return None
+
+    def seconds(self, _):
+        self.timed += 1
+        return next(self._seconds)
+
+
+def test_rounds_are_interleaved_with_the_function_beside():
     order = []
-    harness.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
+    functions = {name: lambda name=name: order.append(name) for name in ("own", "a", "b")}
+    harness.interleaved(functions, rounds=2, beside="own")
     squeezed = [name for name, before in zip(order, [None, *order], strict=False) if name != before]
-    assert squeezed[-4:] == ["a", "b", "a", "b"]
+    assert squeezed[-4:] == ["a", "own", "b", "own"]
+    assert squeezed.count("a") == 3  # once beforehand
+    order.clear()
+    harness.interleaved({"own": functions["own"]}, rounds=2, beside="own")
+    assert set(order) == {"own"}
 
 
-@pytest.mark.parametrize(("seconds", "count", "calls"), [(0.5, 6, 7), (1.9, 4, 5), (4.0, 2, 2), (30.0, 1, 1)])
-def test_what_takes_long_is_called_less_often(seconds, count, calls):
-    class Slow:
-        def __init__(self):
-            self.timed = 0
+@pytest.mark.parametrize(("seconds", "count"), [(0.2, 5), (0.5, 4), (0.9, 2), (30.0, 1)])
+def test_what_takes_long_is_called_less_often(seconds, count):
+    slow, noisy = Clock(seconds), Clock(0.01, 0.02, 0.04)
+    samples = harness.interleaved({"slow": slow, "noisy": noisy}, rounds=8)
+    assert samples["slow"].seconds == [seconds] * count
+    assert slow.timed == count
+    assert len(samples["noisy"].seconds) == 8
 
-        def __call__(self):
-            return None
 
-        def seconds(self, repeats):
-            self.timed += 1
-            return seconds * repeats
+def test_a_short_function_is_repeated_and_what_is_settled_is_not():
+    short = Clock(1e-3)
+    samples = harness.interleaved({"short": short}, rounds=100)
+    assert samples["short"].seconds == [1e-3] * harness.LEAST
+    assert short.timed == harness.LEAST + 1  # once to see how short it is
 
-    slow = Slow()
-    samples = harness.interleaved({"slow": slow, "quick": lambda: None}, rounds=6)
-    assert samples["slow"] == [seconds] * count
-    assert slow.timed == calls
-    assert len(samples["quick"]) == 6
+
+@pytest.mark.parametrize(("count", "inner"), [(5, 5), (9, 7), (16, 8)])
+def test_a_median_is_settled_by_its_order(count, inner):
+    outer = (count - inner) // 2
+    assert harness.settled([0.5] * outer + [1.0] * inner + [2.0] * outer)
+    assert not harness.settled([0.5] * (outer + 1) + [1.0] * (inner - 1) + [2.0] * outer)
+
+
+def test_a_ratio_is_taken_to_the_samples_before_and_after():
+    own, other = Clock(1.0, 3.0, 5.0, 5.0), Clock(4.0, 40.0)
+    found = harness.interleaved({"own": own, "other": other}, rounds=100, beside="own")
+    assert found["other"].ratios == [2.0, 8.0]  # 4 / 2, 40 / 5
+    assert found["other"].seconds == [4.0, 40.0]
+    assert found["own"].ratios == []
 
 
 def test_summary_of_one_sample():
     assert harness.summary([0.004]) == {"median_ms": 4.0, "lower_ms": 4.0, "upper_ms": 4.0}
-
-
-def test_a_ratio_is_taken_round_by_round():
-    assert harness.ratio([2.0, 30.0, 3.0], to=[1.0, 10.0, 1.0, 99.0]) == 3.0
 
 
 def test_the_roofline_takes_what_binds():
@@ -200,22 +228,21 @@ def test_a_peer_that_computes_something_else_or_is_absent_is_marked(monkeypatch)
 
 
 def test_losses_are_named():
+    case = {"case": "c", "kind": "forward"}
+    own = {"peer": "fastssim", "times_fastssim": 1.0, "peak_mib": 8.0, "value_error": 5e-8, "gradient_error": 2e-7}
+    better = {"peer": "other", "times_fastssim": 0.5, "peak_mib": 4.0, "value_error": 1e-9, "gradient_error": 1e-7}
     rows = [
-        {"case": "c", "kind": "forward", "peer": "fastssim", "times_fastssim": 1.0, "peak_mib": 8.0},
-        {"case": "c", "kind": "forward", "peer": "other", "times_fastssim": 0.5, "peak_mib": 4.0},
-        {"case": "c", "kind": "forward", "peer": "third", "times_fastssim": 2.0, "peak_mib": 9.0},
-        {
-            "case": "c",
-            "kind": "forward",
-            "peer": "tie",
-            "times_fastssim": 0.996,
-            "peak_mib": 7.96,
-        },  # prints as 1.00, 8.0
+        case | own,
+        case | better,
+        case | {"peer": "third", "times_fastssim": 2.0, "peak_mib": 7.0, "gradient_error": 1e-6},
+        case | {"peer": "tie", "times_fastssim": 0.996, "peak_mib": 7.96, "gradient_error": 1.6e-7},  # 1.00, 8.0, 2e-07
+        case | {"peer": "incomparable", "peak_mib": 1.0, "comparable": False},
     ]
     lines = [line for line in results._losses(rows).splitlines() if line.startswith("-")]
     assert lines == [
-        "- c, forward: other takes 0.50 of our time",
-        "- c, forward: other has 4.0, ours 8.0 (peak, MiB)",
+        "- c, forward, share of our time: other 0.50",
+        "- c, forward, peak, MiB (ours 8.0): other 4.0, third 7.0",
+        "- c, forward, error of the gradient, largest (ours 2e-07): other 1e-07",
     ]
 
 

@@ -60,7 +60,7 @@ def scaling_result():
     row = {"case": "pixels", "kind": "forward", "axis": "pixels", "version": "1"}
     rows = [row | {"peer": "fastssim", "value": 4**k, "least_ms": float(4**k)} for k in range(4)]
     rows.append(row | {"peer": "kornia", "value": 1, "least_ms": 2.0})
-    rows.append(row | {"peer": "kornia", "value": 4, "absent": "died of SIGKILL"})
+    rows.append(row | {"peer": "kornia", "value": 4, "absent": "died of SIGKILL", "died": True})
     fits = [{"kind": "forward", "axis": "pixels", "peer": "fastssim", "exponent": 1.0, "points": 4}]
     return {**results.describe(), "suite": "scaling", "rows": rows, "fits": fits}
 
@@ -82,9 +82,11 @@ def test_docs_writes_page_and_plots(monkeypatch, tmp_path, capsys):
     assert str(picture) in capsys.readouterr().out
 
 
-def result(path, **ratios):
+def result(path, spread=1.0, **ratios):
+    """Write a result; its quartiles are the ratio times and over `spread`."""
     rows = [
         {"case": "c", "kind": "forward", "peer": peer, "version": "1", "times_fastssim": ratio}
+        | {"times_lower": ratio / spread, "times_upper": ratio * spread}
         for peer, ratio in ratios.items()
     ]
     results.write(path, {"suite": "ssim", "rows": rows})
@@ -118,6 +120,18 @@ def test_one_noisy_library_is_no_regression(tmp_path):
     (change,) = compare(old, new)
     assert change.speed["a"] == pytest.approx(0.7)
     assert change.mean == pytest.approx(0.7 ** (1 / 3))
+
+
+@pytest.mark.parametrize(("spread", "mark"), [(1.05, "slower"), (1.2, "noisy: measure again")])
+def test_what_the_rounds_allow_is_no_regression(tmp_path, capsys, spread, mark):
+    old = result(tmp_path / "old.json", spread, a=10.0, b=4.0)
+    new = result(tmp_path / "new.json", spread, a=8.0, b=3.2)
+    if mark == "slower":
+        with pytest.raises(SystemExit, match="1"):
+            command.main(["compare", str(old), str(new)])
+    else:
+        command.main(["compare", str(old), str(new)])
+    assert f"| ssim | c | forward | 0.80 | a 0.80, b 0.80 | {mark} |" in capsys.readouterr().out
 
 
 def test_results_with_nothing_in_common(tmp_path):

@@ -111,7 +111,7 @@ def test_a_curve_ends_where_a_library_dies(monkeypatch):
 
     monkeypatch.setattr(scaling, "_least", measured)
     points = [scaling.Point("pixels", 4**k, Case((1, 1, 2**k, 2**k))) for k in range(5, 9)]
-    rows = scaling._curve(Peer("p", "p", lambda: None, gradient=False), points, 0)
+    rows = scaling._curves(Peer("p", "p", lambda: None, gradient=False), points, 0, quick=False)
     assert [row.get("least_ms") for row in rows] == [1.0, 4.0, None, None]
     assert [row.get("absent") for row in rows] == [None, None, "MemoryError: too much", "MemoryError: too much"]
 
@@ -120,7 +120,7 @@ def test_a_point_that_would_take_too_long_is_left_out(monkeypatch):
     monkeypatch.setattr(scaling, "_least", lambda *_: 3.0)
     points = [scaling.Point("pixels", n * n, Case((1, 1, n, n))) for n in (64, 128, 256)]
     points.append(scaling.Point("window", 33, Case((1, 1, 64, 64)), window=33))
-    rows = scaling._curve(Peer("p", "p", lambda: None, gradient=False, windows=(11,)), points, 0)
+    rows = scaling._curves(Peer("p", "p", lambda: None, gradient=False, windows=(11,)), points, 0, quick=False)
     assert [row.get("absent") for row in rows] == [
         None,
         "left out: about 12 s a call",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from fastssim.compat import cucim
 from fastssim.compat.skimage import structural_similarity as ours
@@ -47,6 +48,7 @@ def test_mean_and_map(shape, dtype, options):
     assert abs(mean - expected) <= tolerance
     assert abs(alone - expected) <= tolerance
     assert np.abs(found_map - true_map).max() <= 2 * tolerance
+    assert mean == alone
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -2])
@@ -144,3 +146,13 @@ def test_unknown_keywords_are_ignored_aloud():
 
 def test_cucim_is_the_same_function():
     assert cucim.structural_similarity is ours
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_gradient_does_not_depend_on_the_mode_of_torch(mode):
+    x, y = pair((20, 21))
+    expected = ours(x, y, data_range=1.0, gradient=True)
+    with mode():
+        found = ours(x, y, data_range=1.0, gradient=True)
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1], expected[1])
