@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PROBLEM = (
-    "Tensor x, Tensor y, Tensor? mask, float[] taps_y, float[] taps_x, float c1, float c2, str padding, float unbiased,"
-    " bool fractions"
+    "Tensor x, Tensor y, Tensor? mask, float[] taps_z, float[] taps_y, float[] taps_x, float c1, float c2, str padding,"
+    " float unbiased, bool fractions"  # taps_z: of volumes (N, C, D, H, W); empty for images (N, C, H, W)
 )
 _library = torch.library.Library("fastssim", "DEF")
 # alpha: None for SSIM; else the loss alpha L1 + (1 - alpha)(1 - SSIM)
@@ -39,6 +39,7 @@ _library.define(f"ssim_map_gradient({_PROBLEM}, Tensor upstream, bool both) -> (
 def _plan(
     shape: torch.Size,
     dtype: torch.dtype,
+    taps_z: tuple[float, ...],
     taps_y: tuple[float, ...],
     taps_x: tuple[float, ...],
     c1: float,
@@ -48,18 +49,17 @@ def _plan(
     fractions: bool,
     masked: bool,
 ) -> Plan:
-    n, c, height, width = shape
     name = "float64" if dtype == torch.float64 else "float32"
-    return Plan((n, c, height, width), name, taps_y, taps_x, c1, c2, padding, unbiased, masked, fractions)
+    return Plan(tuple(shape), name, taps_y, taps_x, c1, c2, padding, unbiased, masked, fractions, taps_z)
 
 
 def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
     return torch.float64 if torch.float64 in {x.dtype, y.dtype} else torch.float32
 
 
-def plan_of(x: Tensor, y: Tensor, mask: Tensor | None, taps_y: Any, taps_x: Any, *rest: Any) -> Plan:
+def plan_of(x: Tensor, y: Tensor, mask: Tensor | None, taps_z: Any, taps_y: Any, taps_x: Any, *rest: Any) -> Plan:
     """Return the plan of an operator's problem."""
-    return _plan(x.shape, _dtype(x, y), tuple(taps_y), tuple(taps_x), *rest, mask is not None)
+    return _plan(x.shape, _dtype(x, y), tuple(taps_z), tuple(taps_y), tuple(taps_x), *rest, mask is not None)
 
 
 def reduced_shape(x: Tensor, reduction: str) -> tuple[int, ...]:
@@ -77,22 +77,18 @@ def _gradients(x: Tensor, y: Tensor, *, both: bool) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _launch() -> Any:
+def _launch(dims: int) -> Any:
     """Return the kernels' launch, or what stands for it where Numba's compiler is switched off."""
     from numba import config  # noqa: PLC0415  # loads Numba, at the first use
 
-    return import_module("fastssim.cpu.plain" if config.DISABLE_JIT else "fastssim.cpu.launch")
+    if config.DISABLE_JIT:
+        return import_module("fastssim.cpu.plain")
+    return import_module({2: "fastssim.cpu.launch", 3: "fastssim.cpu.volume_launch"}[dims])
 
 
 def _reduced(planes: Any, reduction: str) -> Any:
     """Add up what the planes hold, (N, C)."""
     return planes if reduction == "channel" else planes.sum(axis=1) if reduction == "image" else planes.sum()
-
-
-def _pixels(plan: Plan, reduction: str) -> int:
-    """How many pixels one number of a reduction takes in."""
-    n, c, height, width = plan.shape
-    return {"mean": n * c, "image": c, "channel": 1}[reduction] * height * width
 
 
 def _value(plan: Plan, sums: Any, reduction: str, alpha: float | None) -> Tensor:
@@ -104,20 +100,20 @@ def _value(plan: Plan, sums: Any, reduction: str, alpha: float | None) -> Tensor
     else:
         value = value / plan.count(reduction)
     if alpha is not None:
-        value = alpha * _reduced(sums.distance, reduction) / _pixels(plan, reduction) + (1 - alpha) * (1 - value)
+        value = alpha * _reduced(sums.distance, reduction) / plan.pixels(reduction) + (1 - alpha) * (1 - value)
     dtype = getattr(torch, plan.dtype)
     return torch.as_tensor(value, dtype=dtype) if value.ndim else torch.scalar_tensor(float(value), dtype=dtype)
 
 
 def _ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
-    launch = _launch()
+    launch = _launch(x.ndim - 2)
     *problem, reduction, alpha = rest
     plan = plan_of(x, y, mask, *problem)
     return _value(plan, launch.value(plan, x, y, mask, distance=alpha is not None), reduction, alpha)
 
 
 def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
-    launch = _launch()
+    launch = _launch(x.ndim - 2)
     plan = plan_of(x, y, mask, *problem)
     out = torch.empty(plan.map_shape, dtype=_dtype(x, y))
     launch.ssim_map(plan, x, y, mask, out)
@@ -125,14 +121,14 @@ def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tenso
 
 
 def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    launch = _launch()
+    launch = _launch(x.ndim - 2)
     *problem, reduction, alpha, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)
     scale = 1.0 if plan.masked else 1 / plan.count(reduction)
     l1 = None
     if alpha is not None:
-        scale, l1 = -(1 - alpha) * scale, alpha / _pixels(plan, reduction)
+        scale, l1 = -(1 - alpha) * scale, alpha / plan.pixels(reduction)
     sums = launch.value_and_gradient(plan, x, y, mask, scale, grad_x, grad_y if both else None, l1=l1)
     if plan.masked and reduction != "sum":  # only now is it known how many windows count
         count = torch.as_tensor(_reduced(sums.counted, reduction)).clamp(min=1)
@@ -142,7 +138,7 @@ def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -
 
 
 def _ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-    launch = _launch()
+    launch = _launch(x.ndim - 2)
     *problem, upstream, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)
@@ -169,10 +165,10 @@ def _(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
 
 @torch.library.register_fake("fastssim::ssim_map", lib=_library)
 def _(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
-    taps_y, taps_x, _, _, padding = problem[:5]
-    cut_y, cut_x = (len(taps_y) - 1, len(taps_x) - 1) if padding == "valid" else (0, 0)
-    n, c, height, width = x.shape
-    return x.new_empty((n, c, height - cut_y, width - cut_x), dtype=_dtype(x, y))
+    taps, padding = problem[:3], problem[5]
+    cuts = [len(axis) - 1 if axis and padding == "valid" else 0 for axis in taps[5 - x.ndim :]]
+    ends = [length - cut for length, cut in zip(x.shape[2:], cuts, strict=True)]
+    return x.new_empty((*x.shape[:2], *ends), dtype=_dtype(x, y))
 
 
 @torch.library.register_fake("fastssim::ssim_mean_gradient", lib=_library)
@@ -265,8 +261,8 @@ def ssim(
 ) -> Tensor:
     """SSIM with its gradient where one is wanted.
 
-    `problem` is (taps down, taps across, C1, C2, padding, factor of variances, whether integers are fractions); with
-    `alpha`, the loss alpha L1 + (1 - alpha)(1 - SSIM).
+    `problem` is (taps into the depth of volumes, taps down, taps across, C1, C2, padding, factor of variances, whether
+    integers are fractions); with `alpha`, the loss alpha L1 + (1 - alpha)(1 - SSIM).
     """
     _refuse_forward_mode(x, y)
     gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)

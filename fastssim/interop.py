@@ -1,4 +1,7 @@
-"""Images in, results out: arrays of any library as tensors (N, C, H, W) and back, without a copy where that can be."""
+"""Images in, results out: arrays of any library as tensors (N, C, H, W) and back, without a copy where that can be.
+
+Volumes are the same with one axis more, (N, C, D, H, W).
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 LARGEST = {torch.uint8: 255, torch.uint16: 65535}
 DTYPES = (*FLOATS, *LARGEST)
 _NAMES = "float16, bfloat16, float32, float64, uint8 or uint16"
+_SHAPES = {2: "(N, C, H, W), (C, H, W) or (H, W)", 3: "(N, C, D, H, W), (C, D, H, W) or (D, H, W) with dims=3"}
 
 
 class Images(NamedTuple):
-    """A pair of images as tensors (N, C, H, W), their weights, and how results go back."""
+    """A pair of images as tensors (N, C, H, W) or (N, C, D, H, W), their weights, and how results go back."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -34,7 +38,7 @@ class Images(NamedTuple):
     def give_back(self, result: torch.Tensor, reduction: str) -> Any:
         """Return a result without the axes that were added, as the kind of array that came."""
         axes = {"none": 2, "channel": 2, "image": 1}.get(reduction, 0)  # axes of images and channels in the result
-        for _ in range(min(4 - len(self.like.shape), axes)):
+        for _ in range(min(self.x.ndim - len(self.like.shape), axes)):
             result = result[0]
         if isinstance(self.like, torch.Tensor):
             return result
@@ -43,8 +47,8 @@ class Images(NamedTuple):
         return _library(self.like).from_dlpack(result)
 
 
-def take(x: Any, y: Any, mask: Any = None) -> Images:
-    """Check a pair of images and a mask, and view them as tensors.
+def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
+    """Check a pair of images (volumes with dims=3) and a mask, and view them as tensors.
 
     Raises
     ------
@@ -57,8 +61,8 @@ def take(x: Any, y: Any, mask: Any = None) -> Images:
     for name, image in (("x", a), ("y", b)):
         if image.dtype not in DTYPES:
             raise TypeError(f"{name} is {image.dtype}; give {_NAMES}")
-        if not 2 <= image.ndim <= 4:
-            raise ValueError(f"{name} has shape {tuple(image.shape)}; give (N, C, H, W), (C, H, W) or (H, W)")
+        if not dims <= image.ndim <= dims + 2:
+            raise ValueError(f"{name} has shape {tuple(image.shape)}; give {_SHAPES[dims]}")
         if image.requires_grad and image.dtype not in FLOATS:
             raise TypeError(f"{name} requires a gradient but holds integers")  # torch does not allow it either
     if a.shape != b.shape:
@@ -70,7 +74,7 @@ def take(x: Any, y: Any, mask: Any = None) -> Images:
     if a.numel() == 0:
         raise ValueError(f"x has shape {tuple(a.shape)}, no pixel at all; give at least one image")
     weights = None if mask is None else _mask(mask, a)
-    while a.ndim < 4:
+    while a.ndim < dims + 2:
         a, b = a[None], b[None]
     return Images(a, b, weights if weights is None else weights.expand(a.shape), x)
 

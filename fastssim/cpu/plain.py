@@ -29,7 +29,7 @@ def value(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None, *, distance: bo
         counted = reference.counted(a.shape, weights, _options(plan)["window"], plan.padding).astype(np.float64)
         ssim *= counted
     apart = np.abs(a - b) if distance else np.zeros(a.shape)
-    return Sums(*(planes.sum((2, 3)) for planes in (ssim, counted, apart)))
+    return Sums(*(planes.sum(tuple(range(2, planes.ndim))) for planes in (ssim, counted, apart)))
 
 
 def ssim_map(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None, out: Tensor) -> None:
@@ -89,9 +89,10 @@ def _arrays(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Any,
 def _options(plan: Plan) -> dict[str, Any]:
     """Write a plan as options of the reference."""
     return {
-        "window": Taps((plan.taps_y, plan.taps_x)),
+        "window": Taps(plan.taps),
         "k1": math.sqrt(plan.c1),
         "k2": math.sqrt(plan.c2),
         "padding": plan.padding,
         "unbiased": plan.unbiased != 1,
+        "dims": len(plan.taps),
     }

@@ -119,7 +119,7 @@ def pixels(plan: Plan, task: Task) -> Launch:
     return _by_the_element(made, plan, plan.shape)
 
 
-def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, int, int, int]) -> Launch:
+def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, ...]) -> Launch:
     """One thread for each element of `shape`, no block on two planes."""
     n, c, height, width = shape
     parts = -(-height * width // DIRECT_THREADS)
