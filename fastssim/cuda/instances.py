@@ -22,6 +22,7 @@ TYPES = {  # of memory; float64 is computed in float64, all others in float32
     "bfloat16": "BFloat",
     "uint8": "unsigned char",
 }
+_IMAGES = ("x", "y", "upstream")
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,25 @@ def _pixels(of: Instance) -> list[tuple[Any, ...]]:
     ]
 
 
+def _volume(of: Instance) -> list[tuple[Any, ...]]:
+    number = _numpy(of["T"])
+    wide = [(f"{step}_{image}", np.int64) for step in ("image", "channel", "plane") for image in _IMAGES]
+    return [
+        *_pointers(*_IMAGES, "ssim_map", "maps", "grad_x", "grad_y", "folded", "sums"),
+        *wide,
+        *_integers(*(f"{step}_{image}" for step in ("row", "column") for image in _IMAGES)),
+        ("windows", np.int64),
+        ("positions", np.int64),
+        *_integers("channels", "depth", "height", "width"),
+        *_integers(*(f"{name}_{axis}" for name in ("windows", "first", "covered") for axis in "zyx")),
+        *_integers("segments", "tiles_y", "tiles_x", "parts"),
+        *_constants(number),
+        ("scale", number),
+        ("taps_z", number, (of["TAPS_Z"],)),
+        *_taps(of),
+    ]
+
+
 def _reduce(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
     return [*_pointers("sums", "out"), ("parts", np.int64), ("scale", np.float64)]
 
@@ -153,5 +173,6 @@ _ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {
     "march": _march,
     "windows": _windows,
     "pixels": _pixels,
+    "volume": _volume,
     "reduce": _reduce,
 }
