@@ -438,7 +438,7 @@ def _new_problem(
         dims=dims,
     )  # fmt: skip
     taps = window.along(dims)
-    pixels = math.prod(map(len, taps))
+    pixels = math.prod([len(axis) for axis in taps])
     factor = pixels / (pixels - 1) if unbiased else 1.0
     constants = ((k1 * data_range) ** 2, (k2 * data_range) ** 2)
     return *((), *taps)[-3:], *constants, padding, factor, data_range == 1
