@@ -51,11 +51,12 @@ def value_and_gradient(
 ) -> Sums:
     """As `fastssim.cpu.launch.value_and_gradient`."""
     map_gradient(plan, x, y, mask, torch.full(plan.map_shape, scale, dtype=torch.float64), grad_x, grad_y)
-    a, b, _ = _arrays(plan, x, y, mask)
-    sign = torch.from_numpy((l1 or 0.0) * np.sign(a - b))
-    grad_x.add_(sign)
-    if grad_y is not None:
-        grad_y.sub_(sign)
+    if l1 is not None:
+        a, b, _ = _arrays(plan, x, y, mask)
+        sign = torch.from_numpy(l1 * np.sign(a - b))
+        grad_x.add_(sign)
+        if grad_y is not None:
+            grad_y.sub_(sign)
     return value(plan, x, y, mask, distance=l1 is not None)
 
 
