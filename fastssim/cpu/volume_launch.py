@@ -189,7 +189,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         cut + np.repeat(np.array(first, np.int64), 2),
         [items * i // slabs for i in range(slabs + 1)],
         number,
-        kernels.sizes(*(halo + 1 for halo in halos), lanes),
+        kernels.sizes(len(plan.taps_z), len(plan.taps_y), len(plan.taps_x), lanes),
         (*taps, *back),
         rim,
     )
