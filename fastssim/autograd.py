@@ -277,6 +277,14 @@ def _spread(weight: Tensor, images: Tensor) -> Tensor:
     return weight.reshape(*weight.shape, *[1] * (images.ndim - weight.ndim)) if weight.ndim else weight
 
 
+def _with_gradients(x: Tensor, y: Tensor, mask: Tensor | None, ctx: Any) -> list[Tensor]:
+    """Return the value and the gradients that are wanted."""
+    to_x, to_y, *_ = ctx.wanted
+    first, second = (x, y) if to_x else (y, x)  # SSIM is symmetric
+    results = _operator("ssim_mean_gradient", first, second, mask)(first, second, mask, *ctx.rest)
+    return list(results[: 2 + (to_x and to_y)])
+
+
 class _Mean(torch.autograd.Function):
     """SSIM reduced over all windows, each image's or each channel's; the gradient comes with the value."""
 
@@ -292,18 +300,21 @@ class _Mean(torch.autograd.Function):
     ) -> Tensor:
         to_x, to_y, *_ = ctx.needs_input_grad
         ctx.wanted = to_x, to_y, x.dtype, y.dtype
-        both = to_x and to_y
-        first, second = (x, y) if to_x else (y, x)  # SSIM is symmetric
-        run = _operator("ssim_mean_gradient", first, second, mask)
-        value, *gradients = run(first, second, mask, *problem, reduction, alpha, both)
-        ctx.save_for_backward(*gradients[: 1 + both])
-        return value  # type: ignore[no-any-return]
+        ctx.rest = *problem, reduction, alpha, to_x and to_y
+        value, *ctx.gradients = _with_gradients(x, y, mask, ctx)
+        ctx.save_for_backward(x, y, mask)
+        return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_order()
         to_x, to_y, dtype_x, dtype_y = ctx.wanted
-        gradients = [_spread(upstream, gradient) * gradient for gradient in ctx.saved_tensors]
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:  # scaled in place and given away by a backward before, on a graph that was retained
+            x, y, mask = ctx.saved_tensors
+            _, *gradients = _with_gradients(x, y, mask, ctx)
+        for gradient in gradients:
+            gradient.mul_(_spread(upstream, gradient))
         by_x = gradients[0].to(dtype_x) if to_x else None
         by_y = gradients[-1].to(dtype_y) if to_y else None
         return by_x, by_y, None, None, None, None

@@ -8,7 +8,7 @@ GROUP = 8  # vectors of a strip that share a local pivot
 SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
 TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level cache allow
 MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
-LARGE = 14  # height and width together of windows from which on float32 keeps a variance
+LARGE = 16  # height and width together of windows from which on float32 keeps a variance
 EXACT_TILE_ROWS = 256  # filters in float64 do more beside a tile's own windows, the larger these: tiles are large
 
 
@@ -36,9 +36,33 @@ def room(taps: int) -> int:
     return -(-(taps - 1) // 32) * 32 + 1
 
 
+def rows_kept(taps_y: int) -> int:
+    """Rows of pixels, or of derivatives, in a rolling buffer."""
+    return taps_y + SPARE_ROWS
+
+
+def places(rows: int) -> tuple[int, ...]:
+    """Return the first row of every buffer but s, which comes first, of `rows` rows; the last number is how many rows.
+
+    d, mask, derivatives, moments, filtered, weights, windows, lines of x, of y, of the mask, of the gradients by x, by
+    y, pivots.
+    """
+    mask = 2 * rows
+    derivatives = mask + rows
+    moments = derivatives + 4 * rows
+    filtered = moments + MAPS * ROWS
+    weights = filtered + 4 * ROWS
+    windows = weights + ROWS
+    lines = windows + MAPS
+    return (
+        rows, mask, derivatives, moments, filtered, weights, windows, lines, lines + 1, lines + 2, lines + 3, lines + 4,
+        lines + 5, lines + 6,
+    )  # fmt: skip
+
+
 def rolling(taps_y: int, taps_x: int, lanes: int) -> int:
     """Numbers in the rolling buffers."""
-    return (7 * (taps_y + SPARE_ROWS) + 10 * ROWS + 11) * pitch(taps_x, lanes)
+    return places(rows_kept(taps_y))[-1] * pitch(taps_x, lanes)
 
 
 def summed(taps_x: int, lanes: int) -> int:

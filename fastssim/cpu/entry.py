@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import carray, from_dtype, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastssim.cpu import ssim
 from fastssim.cpu.jit import jit
 from fastssim.cpu.kinds import CALL, PLAN, Fold, Kind, layout
-from fastssim.cpu.simd import wanted
+from fastssim.cpu.simd import given
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,25 +68,25 @@ def _march(kind: Any) -> Callable[..., None]:
         high, wide = plan.pads[4] + 1, plan.pads[5] + 1
         exact_taps = _at(plan.exact_taps, np.float64, 2 * (high + wide))
         ssim.ssim_tiles(
-            call.x, call.y, _given(mask, call.mask), _given(upstream, call.upstream),
+            call.x, call.y, given(mask, call.mask), given(upstream, call.upstream),
             (number(call.divisors[0]), number(call.divisors[1])),
             (rows, columns, plan.pads[0], plan.pads[1], plan.pads[2], plan.pads[3], plan.pads[4], plan.pads[5]),
             _at(plan.tiles, _INT, (plan.tile_count, 4)),
             begin, end, plan.channels, plan.pitch,
             (down_of(down, 1), across_of(across, 1), down_of(down, -1), across_of(across, -1)),
             (number(plan.constants[0]), number(plan.constants[1]), number(plan.constants[2])),
-            number(call.scale), _given(l1, number(call.l1)),
+            number(call.scale), given(l1, number(call.l1)),
             _at(work, number, plan.work_size),
-            _given(exact, (
+            given(exact, (
                 _at(room, np.float64, plan.room_size), exact_taps[:high], exact_taps[high : high + wide],
                 exact_taps[high + wide : high + wide + high], exact_taps[high + wide + high :],
                 plan.constants[3], plan.uniform != 0,
             )),
             _at(total, number, plan.total_size),
             _at(call.sums, np.float64, (plan.planes, plan.tile_count, 3)),
-            _given(ssim_map, _at(call.ssim_map, number, _ALL)),
-            _given(grad_x, _at(call.grad_x, number, _ALL)), _given(grad_y, _at(call.grad_y, number, _ALL)),
-            _given(grad_x, _at(call.rim_x, number, _ALL)), _given(grad_y, _at(call.rim_y, number, _ALL)),
+            given(ssim_map, _at(call.ssim_map, number, _ALL)),
+            given(grad_x, _at(call.grad_x, number, _ALL)), given(grad_y, _at(call.grad_y, number, _ALL)),
+            given(grad_x, _at(call.rim_x, number, _ALL)), given(grad_y, _at(call.rim_y, number, _ALL)),
         )  # fmt: skip
 
     return entry
@@ -128,19 +128,3 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
 def _at(address: int, like: Any, shape: Any) -> Any:
     """View memory as an array of the type `like`; nothing here checks the shape."""
     return carray(_pointer(address, like), shape)
-
-
-def _given(there: Any, value: Any) -> Any:
-    """Return a value, or None where `there` is None."""
-    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
-
-
-@overload(_given)
-def _(there: Any, value: Any) -> Any:
-    def nothing(there: Any, value: Any) -> None:
-        return None
-
-    def something(there: Any, value: Any) -> Any:
-        return value
-
-    return something if wanted(there) else nothing

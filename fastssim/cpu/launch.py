@@ -112,7 +112,7 @@ def _march(
 
     def slab(i: int) -> None:
         if run(at, call, edges[i], edges[i + 1], *_workspace(plan, ready.layout.filters)):
-            raise MemoryError("no memory for the pivots of a tile")
+            raise MemoryError("no memory for a kernel of SSIM")
 
     if len(edges) == 2:
         slab(0)

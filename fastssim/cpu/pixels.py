@@ -14,8 +14,10 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastssim.cpu.jit import jit
+from fastssim.cpu.simd import Code
 
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8, UINT16 = range(6)
+CACHE_LINE = 64
 _I32 = ir.IntType(32)
 
 
@@ -83,6 +85,32 @@ def read(plane: Any, row: int, column: int, count: int, divisor: Any, out: Any) 
         _convert(address + column * step, step, count, np.uint8, divisor, out)
     else:
         _convert(address + 2 * column * step, step, count, np.uint16, divisor, out)
+
+
+@intrinsic
+def _ask_for(typing: Any, address: Any) -> Any:  # noqa: ARG001  # as above
+    """Ask for the memory at an address."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        Code(context, builder, types.float32).prefetch(builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(address), codegen
+
+
+@jit
+def ask_for(plane: Any, row: int, column: int, count: int) -> None:
+    """Ask for `count` pixels of a row from a column on, so that they have come when they are read.
+
+    A processor does so by itself along a row, but not from a page to the next, where the row below often lies.
+    """
+    start, kind, row_bytes, step = plane
+    if row < 0 or step != 1:
+        return
+    size = 4 if kind == FLOAT32 else 8 if kind == FLOAT64 else 1 if kind == UINT8 else 2
+    first = start + row * row_bytes + column * size
+    for address in range(first, first + count * size, CACHE_LINE):
+        _ask_for(address)
 
 
 @jit

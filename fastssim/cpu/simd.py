@@ -15,6 +15,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
+from numba.extending import overload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,22 @@ def lanes(dtype: types.Float) -> int:
 def wanted(argument: types.Type) -> bool:
     """Tell whether an optional argument of a kernel is there (None has a type of its own)."""
     return not isinstance(argument, types.NoneType)
+
+
+def given(there: Any, value: Any) -> Any:
+    """Return a value, or None where `there` is None."""
+    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
+
+
+@overload(given)
+def _(there: Any, value: Any) -> Any:
+    def nothing(there: Any, value: Any) -> None:
+        return None
+
+    def something(there: Any, value: Any) -> Any:
+        return value
+
+    return something if wanted(there) else nothing
 
 
 class Vector:
@@ -97,18 +114,6 @@ class Code:
         wide = self.builder.bitcast(pointer, self.type.as_pointer())
         self.builder.store(vector.value, wide, align=self._align)
 
-    def store_where(self, mask: ir.Value, vector: Vector, pointer: ir.Value) -> None:
-        """Store the lanes chosen by `mask`; memory under the others is not touched."""
-        wide = self.builder.bitcast(pointer, self.type.as_pointer())
-        bits = ir.VectorType(ir.IntType(1), self.lanes)
-        element = {4: "f32", 8: "f64"}[self._align]
-        store = self.builder.module.declare_intrinsic(
-            f"llvm.masked.store.v{self.lanes}{element}.p0",
-            fnty=ir.FunctionType(ir.VoidType(), [self.type, self.type.as_pointer(), _I32, bits]),
-        )
-        align = ir.Constant(_I32, self._align)
-        self.builder.call(store, [vector.value, wide, align, mask])
-
     def widened(self, vector: Vector) -> Vector:
         """Convert narrower numbers."""
         same = vector.value.type == self.type
@@ -118,6 +123,15 @@ class Code:
         """Round wider numbers."""
         same = vector.value.type == self.type
         return vector if same else Vector(self.builder, self.builder.fptrunc(vector.value, self.type))
+
+    def prefetch(self, pointer: ir.Value) -> None:
+        """Ask for the memory at an address, which need not exist."""
+        byte = ir.IntType(8).as_pointer()
+        function = self.builder.module.declare_intrinsic(
+            "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        )
+        read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), read, keep, data])
 
     def splat(self, scalar: ir.Value) -> Vector:
         """Fill a vector with one number."""

@@ -50,15 +50,17 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from fastssim.cpu.buffers import BLOCK, GROUP, MAPS, ROWS, SPARE_ROWS, pitch
+from fastssim.cpu.buffers import BLOCK, GROUP, MAPS, ROWS, pitch
 from fastssim.cpu.jit import jit
-from fastssim.cpu.pixels import read, read_padded
-from fastssim.cpu.simd import Code, Vector, wanted
+from fastssim.cpu.pixels import ask_for, read, read_padded
+from fastssim.cpu.simd import Code, Vector, given, wanted
 from fastssim.cpu.strips import (
     continue_strips,
     enter,
     into_strips,
     out_of_strips,
+    places,
+    rows_kept,
     strip_of,
     tap_count,
     tap_vectors,
@@ -554,22 +556,6 @@ def _(image: Any, n: int, c: int) -> Any:
     return something if wanted(image) else nothing
 
 
-def _part(plane: Any, work: Any, start: int) -> Any:
-    """Return the buffer from `start` on where there is a plane for it, or None."""
-    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
-
-
-@overload(_part)
-def _(plane: Any, work: Any, start: int) -> Any:
-    def nothing(plane: Any, work: Any, start: int) -> None:
-        return None
-
-    def something(plane: Any, work: Any, start: int) -> Any:
-        return work[start:]
-
-    return something if wanted(plane) else nothing
-
-
 def _entries(least: Any, another: Any) -> Any:
     """Return a tuple of zeros, with one more where there is `another`."""
     raise NotImplementedError  # kernels call what follows; its type says whether there is anything
@@ -586,7 +572,7 @@ def _(least: Any, another: Any) -> Any:
 
 
 def _sign(l1: Any, counts: bool, missing: Any) -> Any:
-    """Return what `_horizontal_adjoint` takes as l1."""
+    """Return what `_gradient` takes as l1."""
     raise NotImplementedError  # kernels call what follows; its type says whether there is anything
 
 
@@ -618,7 +604,7 @@ def _deliver(
     _copy(line[left - x0 :], right - left, gradient[start + row * inner + left - pad_x :])
     if pad_x:
         border = rim_start + 2 * pad_y * width + row * 2 * pad_x
-        _copy(line, min(pad_x, x1) - x0, rim[border + x0 :])
+        _copy(line, min(x1, pad_x) - x0, rim[border + x0 :])
         right = max(x0, width - pad_x)
         _copy(line[right - x0 :], x1 - right, rim[border + right - inner :])
 
@@ -705,7 +691,7 @@ def _tile(
     zero, one = type(outside)(0), type(outside)(1)
     lanes = len(total) // 3
     y0, y1, x0, x1 = tile[0], tile[1], tile[2], tile[3]
-    rows = halo_y + 1 + SPARE_ROWS
+    rows = rows_kept(halo_y + 1)
     # Window rows first .. last-1 and columns left .. right-1 are computed; buffers begin at column `origin`.
     # Windows own_top .. own_bottom-1, own_left .. own_right-1 are counted; of pixels, near_top .. and so on, for l1.
     first, last, left, right, origin = y0, y1, x0, x1, x0
@@ -727,20 +713,25 @@ def _tile(
     kinds = _entries((0, 0, 0, 0), plane_mask)  # one for each moment
     back_kinds = _entries((0, 0, 0), grad_y)
 
+    (
+        at_d, at_mask, at_derivatives, at_moments, at_filtered, at_weights, at_windows, at_line_x, at_line_y,
+        at_line_mask, at_out_x, at_out_y, at_pivots, _,
+    ) = places(rows)  # fmt: skip
     s = work[: rows * step]
-    d = work[rows * step : 2 * rows * step]
-    moments = work[2 * rows * step :]
-    filtered = work[(2 * rows + 5 * ROWS) * step :]
-    weights = work[(2 * rows + 9 * ROWS) * step :]
-    line_x = work[(2 * rows + 10 * ROWS) * step :]
-    line_y = work[(2 * rows + 10 * ROWS + 1) * step :]
-    line_mask = _part(plane_mask, work, (2 * rows + 10 * ROWS + 2) * step)
-    out_x = work[(2 * rows + 10 * ROWS + 3) * step :]
-    out_y = work[(2 * rows + 10 * ROWS + 4) * step :]
-    pivots = work[(2 * rows + 10 * ROWS + 5) * step :]  # for each group of vectors of s, then of d
-    windows = work[(2 * rows + 10 * ROWS + 6) * step :]
-    derivatives = work[(2 * rows + 10 * ROWS + 11) * step :]
-    mask = _part(plane_mask, work, (6 * rows + 10 * ROWS + 11) * step)
+    d = work[at_d * step : at_mask * step]
+    mask_rows = work[at_mask * step :]
+    mask = given(plane_mask, mask_rows)
+    derivatives = work[at_derivatives * step :]
+    moments = work[at_moments * step :]
+    filtered = work[at_filtered * step :]
+    weights = work[at_weights * step :]
+    windows = work[at_windows * step :]
+    line_x = work[at_line_x * step :]
+    line_y = work[at_line_y * step :]
+    line_mask = given(plane_mask, work[at_line_mask * step :])
+    out_x = work[at_out_x * step :]
+    out_y = work[at_out_y * step :]
+    pivots = work[at_pivots * step :]  # for each group of vectors of s, then of d
 
     px = py = zero
     one_pixel = halo_y + halo_x == 0  # such a window has no variance: a pivot would only cost its mean's precision
@@ -760,6 +751,8 @@ def _tile(
         calm = uniform and c1 > 0 and c2 > 0 and abs(px) <= most and abs(py) <= most
         back = sums[(MAPS + 1) * step :]
         back[: maps * step] = 0
+    first_column = max(left - pad_x, 0)  # of the image, that the tile reads
+    image_columns = min(right + halo_x - pad_x, width - 2 * pad_x) - first_column
     missing = px - py
     constants = (px + py, missing, c1, c2, type(outside)(0.5) * spread, spread)
     line_x[: strip * lanes] = px
@@ -788,7 +781,7 @@ def _tile(
                 source = (rows_of[pixel_row], columns_of, pad_x, left, right + halo_x)
                 read_padded(plane_x, source, divisor_x, outside, line_x[begin:])
                 read_padded(plane_y, source, divisor_y, outside, line_y[begin:])
-                row_mask = _part(plane_mask, mask, place)
+                row_mask = given(plane_mask, mask_rows[place:])
                 if plane_mask is not None:
                     read_padded(plane_mask, source, one, one, line_mask[begin:])
                 if exact is not None:
@@ -800,6 +793,9 @@ def _tile(
                     for vector in range(strip):
                         _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)
             loaded = row + count + halo_y
+            for pixel_row in range(loaded, min(loaded + ROWS, last + halo_y)):
+                ask_for(plane_x, rows_of[pixel_row], first_column, image_columns)
+                ask_for(plane_y, rows_of[pixel_row], first_column, image_columns)
             if exact is None:
                 middle = (row - base + (halo_y + count) // 2) * step + halo_x // 2 * lanes
                 _moments(
@@ -819,7 +815,7 @@ def _tile(
                 _move_to_group(moments, mask, group, strip, lanes, halo_x, taps_x, pivots)
                 for r in range(count):
                     place = (row + r - base_windows) * maps * step
-                    row_map = _part(ssim_map, filtered, r * step)
+                    row_map = given(ssim_map, filtered[r * step :])
                     ours = _ours(row + r, own, begin, right - origin)
                     for vector in range(group * GROUP, end_of_group, BLOCK):
                         _across(moments, len(kinds) * r * step, vector, taps_x, kinds, windows)
@@ -841,7 +837,7 @@ def _tile(
                 if calm:
                     add_moments(sums, step, s, d, mask, top * step, strip, lanes, -down[0])
                 place = (row + r - base_windows) * maps * step
-                row_map = _part(ssim_map, filtered, r * step)
+                row_map = given(ssim_map, filtered[r * step :])
                 ours = _ours(row + r, own, begin, right - origin)
                 for vector in range(strip):
                     _ssim(
@@ -888,11 +884,11 @@ def _tile(
                     for vector in range(0, strip, BLOCK):
                         _across(filtered, place, vector, back_x, back_kinds, windows)
                 pixel = (row + r - base) * step + halo_x * lanes
-                near = (near_left - x0, near_right - x0)
+                signed = (near_left - x0, near_right - x0)
                 sign = _sign(l1, near_top <= row + r < near_bottom, missing)
                 for vector in range(strip):
                     _gradient(
-                        windows, taps_x, strip, vector, s, d, mask, pixel, scale, sign, near, grad_y, out_x, out_y
+                        windows, taps_x, strip, vector, s, d, mask, pixel, scale, sign, signed, grad_y, out_x, out_y
                     )
                 out_of_strips(out_x, strip, lanes, weights)
                 _deliver(weights, row + r, edges, x0, x1, grad_x, grad_start, rim_x, rim_start)

@@ -23,7 +23,7 @@ from fastssim.cpu import buffers
 from fastssim.cpu.jit import jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 
-strip_of = register_jitable(buffers.strip_of)
+places, rows_kept, strip_of = map(register_jitable, (buffers.places, buffers.rows_kept, buffers.strip_of))
 
 
 def tap_count(taps: Any) -> int:
@@ -36,7 +36,7 @@ def tap_vectors(code: Code, kind: Any, value: Any) -> list[Vector]:
 
     A mirrored window's taps are half as many, and stay in registers.
     """
-    if tap_count(kind) == len(kind) and not isinstance(kind[0], types.BaseTuple):
+    if not isinstance(kind[0], types.BaseTuple):
         return code.splats(value, len(kind))
     half = code.splats(code.builder.extract_value(value, 0), len(kind[0]))
     return [*half, *half[-2::-1]]

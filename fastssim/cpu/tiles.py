@@ -92,15 +92,6 @@ class _Pixels(Code):
             value = builder.trunc(builder.lshr(kept, self._whole(16)), self._stored(kind))
         builder.store(value, builder.bitcast(pointer, self._stored(kind).as_pointer()), align=kind.bitwidth // 8)
 
-    def prefetch(self, pointer: ir.Value) -> None:
-        """Ask for the memory at an address, which need not exist."""
-        byte = ir.IntType(8).as_pointer()
-        function = self.builder.module.declare_intrinsic(
-            "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
-        )
-        read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
-        self.builder.call(function, [self.builder.bitcast(pointer, byte), read, keep, data])
-
     def root(self, vector: Vector) -> Vector:
         """Return the square root."""
         return self._call("llvm.sqrt", vector)

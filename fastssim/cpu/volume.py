@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 from fastssim.cpu.buffers import BLOCK, GROUP, ROWS, TILE_COLUMNS, pitch
 from fastssim.cpu.jit import jit, kept
 from fastssim.cpu.pixels import read, read_padded
-from fastssim.cpu.simd import Code, Vector, wanted
+from fastssim.cpu.simd import Code, Vector, given, wanted
 from fastssim.cpu.ssim import (
     _across,
     _continue_moments,
@@ -41,7 +41,6 @@ from fastssim.cpu.ssim import (
     _move_pivots,
     _move_to_group,
     _ours,
-    _part,
     _pivot,
     _ssim,
     _take,
@@ -333,7 +332,7 @@ def ssim_brick(
                         end_of_group = min((group + 1) * GROUP, strip)
                         for r in range(rows):
                             place = (z + p - origin_z) % ring * window_plane + (row + r - origin_y) * maps * step
-                            row_map = _part(ssim_map, filtered, r * step)
+                            row_map = given(ssim_map, filtered[r * step :])
                             ours = _ours(row + r, own, begin, right - origin_x)
                             for vector in range(group * GROUP, end_of_group, BLOCK):
                                 _across(moments, 4 * r * step, vector, taps_x, kinds, windows)

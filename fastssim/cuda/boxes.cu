@@ -31,16 +31,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) boxes(const GRID_CONSTANT 
     SHARED(double, totals, MAPS * (THREADS / 32));
     SHARED(double, scratch, 32);
     const int t = threadIdx.x;
-    const int strip = blockIdx.x % problem.strips;
-    const int segment = blockIdx.x / problem.strips % problem.segments;
-    const long long plane = blockIdx.x / problem.strips / problem.segments;
-    const long long n = plane / problem.channels, channel = plane % problem.channels;
-    const X* const x = problem.x + n * problem.image_x + channel * problem.channel_x;
-    const Y* const y = problem.y + n * problem.image_y + channel * problem.channel_y;
-    const int y0 = edge(0, problem.windows_y, segment, problem.segments);
-    const int y1 = edge(0, problem.windows_y, segment + 1, problem.segments);
-    const int x0 = edge(0, problem.windows_x, strip, problem.strips);
-    const int x1 = edge(0, problem.windows_x, strip + 1, problem.strips);
+    const Part part = part_of(problem);
+    const X* const x = plane_of(problem.x, problem.image_x, problem.channel_x, part);
+    const Y* const y = plane_of(problem.y, problem.image_y, problem.channel_y, part);
+    const int y0 = edge(0, problem.windows_y, part.segment, problem.segments);
+    const int y1 = edge(0, problem.windows_y, part.segment + 1, problem.segments);
+    const int x0 = edge(0, problem.windows_x, part.strip, problem.strips);
+    const int x1 = edge(0, problem.windows_x, part.strip + 1, problem.strips);
     const int j = x0 + t;
     const int column = j < x1 + HALO_X ? any_pixel_at<PADDING>(j - PAD_X, problem.width) : -1;
     const double share = 1.0 / (static_cast<double>(TAPS_Y) * TAPS_X);
@@ -77,14 +74,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) boxes(const GRID_CONSTANT 
             const Window<double, UNBIASED> window(v_s + spoilt, v_d, m_s, m_d, problem.constants);
             const double ssim = window.ssim();
             total += ssim;
-            const long long index = (plane * problem.windows_y + i) * problem.windows_x + j;
+            const long long index = (part.plane * problem.windows_y + i) * problem.windows_x + j;
             if constexpr (MAP) problem.ssim_map[index] = T(ssim);
             if constexpr (GRADIENTS > 0) {
                 const Derivatives<double> f(window, problem.constants);
                 double weight = share;
                 if constexpr (UPSTREAM) {
                     const T* const upstream =
-                        problem.upstream + n * problem.image_upstream + channel * problem.channel_upstream;
+                        plane_of(problem.upstream, problem.image_upstream, problem.channel_upstream, part);
                     weight *= *along(along(upstream, i, problem.row_upstream), j, problem.column_upstream);
                 }
                 const double maps[4] = {multiply_add(-m_s, f.q2_s, f.f_ms), multiply_add(m_d, f.r2_d, f.f_md), f.q2_s, f.r2_d};

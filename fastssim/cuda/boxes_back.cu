@@ -27,16 +27,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) boxes_back(const GRID_CONS
     SHARED(double, prefix, MAPS * THREADS);
     SHARED(double, totals, MAPS * (THREADS / 32));
     const int t = threadIdx.x;
-    const int strip = blockIdx.x % problem.strips;
-    const int segment = blockIdx.x / problem.strips % problem.segments;
-    const long long plane = blockIdx.x / problem.strips / problem.segments;
-    const long long n = plane / problem.channels, channel = plane % problem.channels;
-    const X* const x = problem.x + n * problem.image_x + channel * problem.channel_x;
-    const Y* const y = problem.y + n * problem.image_y + channel * problem.channel_y;
-    const int y0 = edge(0, problem.height, segment, problem.segments);  // the pixels that this block owns
-    const int y1 = edge(0, problem.height, segment + 1, problem.segments);
-    const int x0 = edge(0, problem.width, strip, problem.strips);
-    const int x1 = edge(0, problem.width, strip + 1, problem.strips);
+    const Part part = part_of(problem);
+    const X* const x = plane_of(problem.x, problem.image_x, problem.channel_x, part);
+    const Y* const y = plane_of(problem.y, problem.image_y, problem.channel_y, part);
+    const int y0 = edge(0, problem.height, part.segment, problem.segments);  // the pixels that this block owns
+    const int y1 = edge(0, problem.height, part.segment + 1, problem.segments);
+    const int x0 = edge(0, problem.width, part.strip, problem.strips);
+    const int x1 = edge(0, problem.width, part.strip + 1, problem.strips);
     const int j = x0 + PAD_X - HALO_X + t;  // the column of windows that this thread adds up
     const int column = x0 + t;              // the column of pixels that it writes
     const bool some = j >= 0 && j < problem.windows_x && j < x1 + PAD_X;
@@ -45,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) boxes_back(const GRID_CONS
     // Add `sign` times the maps of row i of windows.
     const auto take = [&](int i, double sign) {
         if (!some || i < 0 || i >= problem.windows_y) return;
-        const double* const maps = problem.maps + (plane * problem.windows_y + i) * problem.windows_x + j;
+        const double* const maps = problem.maps + (part.plane * problem.windows_y + i) * problem.windows_x + j;
         const double all[4] = {maps[0], maps[problem.windows], maps[2 * problem.windows], maps[3 * problem.windows]};
         if (!finite(all[0] + all[1] + all[2] + all[3])) {
             running[4] += sign;
@@ -65,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) boxes_back(const GRID_CONS
             const double spoilt = box_sum(prefix + 4 * THREADS) > 0.5 ? bad() : 0.0;
             const double by_s = multiply_add(a + b, box_sum(prefix + 2 * THREADS), box_sum(prefix)) + spoilt;
             const double by_d = multiply_add(b - a, box_sum(prefix + 3 * THREADS), box_sum(prefix + THREADS));
-            const long long index = (plane * problem.height + row) * problem.width + column;
+            const long long index = (part.plane * problem.height + row) * problem.width + column;
             problem.grad_x[index] = T(problem.scale * (by_s + by_d));
             if constexpr (GRADIENTS == 2) problem.grad_y[index] = T(problem.scale * (by_s - by_d));
         }

@@ -140,6 +140,29 @@ __device__ __forceinline__ int edge(int begin, int length, int i, int count) {
     return begin + static_cast<int>(static_cast<long long>(length) * i / count);
 }
 
+// What a block works on: a strip of columns and a segment of rows of a plane, which is channel `channel` of image n.
+struct Part {
+    int strip, segment;
+    long long plane, n, channel;
+};
+
+template <typename P>
+__device__ __forceinline__ Part part_of(const P& problem) {
+    Part part;
+    part.strip = blockIdx.x % problem.strips;
+    part.segment = blockIdx.x / problem.strips % problem.segments;
+    part.plane = blockIdx.x / problem.strips / problem.segments;
+    part.n = part.plane / problem.channels;
+    part.channel = part.plane % problem.channels;
+    return part;
+}
+
+// Where the part's plane of some images begins; `image`, `channel`: from one to the next, in elements.
+template <typename V>
+__device__ __forceinline__ V* plane_of(V* images, long long image, long long channel, const Part& part) {
+    return images + part.n * image + part.channel * channel;
+}
+
 enum Padding { VALID, ZEROS, REFLECT, SYMMETRIC, REPLICATE };
 enum How { MEAN, MAX, MIN, MEAN_STD };  // overlapping tiles are brought together
 

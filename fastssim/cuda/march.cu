@@ -136,21 +136,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
     T* const weights_ring = reinterpret_cast<T*>(weights_memory);
 
     const int t = threadIdx.x;
-    const int strip = blockIdx.x % problem.strips;
-    const int segment = blockIdx.x / problem.strips % problem.segments;
-    const long long plane = blockIdx.x / problem.strips / problem.segments;
-    const long long n = plane / problem.channels, channel = plane % problem.channels;
-    const X* const x = problem.x + n * problem.image_x + channel * problem.channel_x;
-    const Y* const y = problem.y + n * problem.image_y + channel * problem.channel_y;
-    const W* const mask = MASKED ? problem.mask + n * problem.image_mask + channel * problem.channel_mask : nullptr;
+    const Part part = part_of(problem);
+    const X* const x = plane_of(problem.x, problem.image_x, problem.channel_x, part);
+    const Y* const y = plane_of(problem.y, problem.image_y, problem.channel_y, part);
+    const W* const mask = MASKED ? plane_of(problem.mask, problem.image_mask, problem.channel_mask, part) : nullptr;
     const T* const upstream =
-        UPSTREAM ? problem.upstream + n * problem.image_upstream + channel * problem.channel_upstream : nullptr;
+        UPSTREAM ? plane_of(problem.upstream, problem.image_upstream, problem.channel_upstream, part) : nullptr;
 
     // The block owns positions y0 .. y1 - 1, x0 .. x1 - 1, and computes windows first .. last - 1 from column `left` on.
-    const int y0 = edge(problem.first_y, problem.rows, segment, problem.segments);
-    const int y1 = edge(problem.first_y, problem.rows, segment + 1, problem.segments);
-    const int x0 = edge(problem.first_x, problem.columns, strip, problem.strips);
-    const int x1 = edge(problem.first_x, problem.columns, strip + 1, problem.strips);
+    const int y0 = edge(problem.first_y, problem.rows, part.segment, problem.segments);
+    const int y1 = edge(problem.first_y, problem.rows, part.segment + 1, problem.segments);
+    const int x0 = edge(problem.first_x, problem.columns, part.strip, problem.strips);
+    const int x1 = edge(problem.first_x, problem.columns, part.strip + 1, problem.strips);
     const int first = GRADIENT ? max(0, y0 - HALO_Y) : y0;
     const int last = min(y1, problem.windows_y);
     const int left = GRADIENT ? x0 - HALO_X : x0;
@@ -261,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
     T* to_x = nullptr;  // where this thread's next gradients go
     T* to_y = nullptr;
     if constexpr (GRADIENT) {
-        const long long place = (plane * problem.height + y0 - PAD_Y) * problem.width + x0 - PAD_X + COLUMNS * t;
+        const long long place = (part.plane * problem.height + y0 - PAD_Y) * problem.width + x0 - PAD_X + COLUMNS * t;
         to_x = problem.grad_x + place;
         if (GRADIENTS == 2) to_y = problem.grad_y + place;
     }
@@ -328,7 +325,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
                         fold_columns(to, folded, x0, x1, problem.width);
                     }
                     const int row = pixel_at<PADDING>(p - PAD_Y, problem.height);
-                    const long long place = (plane * problem.height + row) * problem.width;
+                    const long long place = (part.plane * problem.height + row) * problem.width;
                     const bool add = row_was_written(p, row, problem.height);
 #pragma unroll
                     for (int c = 0; c < COLUMNS; ++c) {
@@ -425,7 +422,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
                 if constexpr (MAP) {
                     const int j = left + COLUMNS * t + c;
                     if (own && counted[c])  // a neighbour block computes the same window about another pivot
-                        problem.ssim_map[(plane * problem.windows_y + i) * problem.windows_x + j] = ssim;
+                        problem.ssim_map[(part.plane * problem.windows_y + i) * problem.windows_x + j] = ssim;
                 }
                 if constexpr (GRADIENT) {
                     const Derivatives<T> f(window, problem.constants);

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastssim.cuda import geometry, tile_launch, volume_launch
 from fastssim.cuda.geometry import Task
-from fastssim.cuda.instances import TYPES
 from fastssim.plan import Plan
 from fastssim.window import Gaussian, Uniform
 
@@ -80,7 +79,8 @@ def _tiles() -> dict[str, Instance]:
     """Return the kernels of tiles."""
     width, cut = _SHAPE[3], partial(tile_launch.scatter_instance, width=128)
     blend = partial(tile_launch.gather_instance, width=width)
-    found = {f"tiles, {dtype}, mean": blend(dtype, "mean", full=False) for dtype in TYPES}
+    dtypes = ("float64", "float32", "float16", "bfloat16", "uint8")
+    found = {f"tiles, {dtype}, mean": blend(dtype, "mean", full=False) for dtype in dtypes}
     found |= {f"tiles, float32, {name}": blend("float32", name, full=False) for name in ("max", "min", "mean_std")}
     found["tiles, uint8, mean_std, given window"] = blend("uint8", "mean_std", full=True)
     found["tiles, cut out, 4 bytes"] = cut("unsigned int", weighted=False, full=False)

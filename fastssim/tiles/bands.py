@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from fastssim.tiles.extraction import padded, take
-from fastssim.tiles.memory import Memory
 from fastssim.tiles.storage import bits, check, in_memory, on_gpu
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ class Bands:
         self._image = image
         self._flat = len(image.shape) == 2
         self._grid = grid
-        self._memory = Memory()
         self._origins = grid.origins + np.array([side[0] for side in grid.halo])
         self.at_hand = on_gpu(image) or (in_memory(image) and grid.border == "flush")  # looked at, not read
         self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
@@ -85,7 +83,7 @@ class Bands:
         from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
         origins = self._origins[first:end] - (self._origins[row * self._grid.shape[1], 0], 0)
-        tiles: NDArray[Any] = self._memory.empty((end - first, band.shape[0], *self._grid.tile_shape), band.dtype)
+        tiles = np.empty((end - first, band.shape[0], *self._grid.tile_shape), band.dtype)
         tile_launch.copy(band, origins, tiles)
         return tiles
 

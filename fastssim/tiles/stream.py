@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from fastssim.tiles.blending import check_reduction
-from fastssim.tiles.memory import Memory
 from fastssim.tiles.plan import NO_SUMS, Sums, make_plan
-from fastssim.tiles.storage import GPUS, check, check_pixels, deviation_dtype, on_gpu, stored
+from fastssim.tiles.storage import GPUS, check, check_pixels, deviation_dtype, empty, on_gpu, stored
 from fastssim.tiles.windows import window_key
 
 if TYPE_CHECKING:
@@ -95,7 +94,6 @@ class Blender:
         self._plan = make_plan(tuple(grid.geometry), *window_key(window, grid.tile_shape))
         self._channels = channels
         self._reduction = reduction
-        self._memory = Memory()
         self._device = torch.device("cpu") if device is None else torch.empty(0, device=device).device
         tensors = isinstance(self._dtype, torch.dtype)
         if device is not None and not tensors:
@@ -215,7 +213,7 @@ class Blender:
         """Allocate where the tiles are."""
         if self._gpu:
             return torch.empty(shape, dtype=dtype, device=self._device)
-        return self._memory.empty(shape, dtype)
+        return empty(shape, dtype)
 
     def _sums(self, origins: NDArray[np.int64], next_tile: int, shape: tuple[int, int]) -> Sums:
         """Allocate what is handed on to the tiles from `next_tile` on."""

@@ -141,7 +141,7 @@ def test_a_training_killed_at_any_point_ends_with_the_same_weights(tiny_data, tm
     deadline = time.monotonic() + 90
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(np.random.default_rng().uniform(0, 0.5))  # anywhere in the epochs that follow
+    time.sleep(np.random.default_rng().uniform(0, 0.3))  # anywhere in the epochs that follow
     process.kill()
     assert process.wait(60) == -signal.SIGKILL
     assert not (tmp_path / "run" / "config.json").exists()

@@ -74,30 +74,29 @@ def maps(device):
         assert_close(gradient, exact, GRADIENT[x.dtype])
 
 
+def assert_mean_and_gradient(x, y, bound, **options):
+    """Compare the mean and its gradient by x with the reference."""
+    a = x.clone().requires_grad_()
+    value = fastssim.ssim(a, y, **options)
+    expected = reference.ssim(array(x), array(y), **options)
+    assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
+    value.backward()
+    ones = np.full(expected.shape, 1 / expected.size)
+    assert_close(a.grad, reference.ssim_gradient(array(x), array(y), ones, **options), bound)
+
+
 def paddings(device):
     """Every padding, value and gradient."""
     x, y = pair(device)
     for padding in ("zeros", "reflect", "symmetric", "replicate"):
-        a = x.clone().requires_grad_()
-        value = fastssim.ssim(a, y, padding=padding)
-        expected = reference.ssim(array(x), array(y), padding=padding)
-        assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
-        value.backward()
-        ones = np.full(expected.shape, 1 / expected.size)
-        assert_close(a.grad, reference.ssim_gradient(array(x), array(y), ones, padding=padding), GRADIENT[x.dtype])
+        assert_mean_and_gradient(x, y, GRADIENT[x.dtype], padding=padding)
 
 
 def windows(device):
     """Windows of several kinds, a small and a large one among them."""
     x, y = pair(device)
-    for window, bound in ((Uniform(7), 2e-6), (Gaussian((3, 5), 1.0), 2e-6), (Uniform(33), 2e-6), (Uniform(1), 2e-6)):
-        a = x.clone().requires_grad_()
-        value = fastssim.ssim(a, y, window=window)
-        expected = reference.ssim(array(x), array(y), window=window)
-        assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
-        value.backward()
-        ones = np.full(expected.shape, 1 / expected.size)
-        assert_close(a.grad, reference.ssim_gradient(array(x), array(y), ones, window=window), bound)
+    for window in (Uniform(7), Gaussian((3, 5), 1.0), Uniform(33), Uniform(1)):
+        assert_mean_and_gradient(x, y, 2e-6, window=window)
 
 
 def unbiased(device):

@@ -51,7 +51,7 @@ def map_bound(window, dtype):
 
     Measured in float32: 2.5e-6 for large Gaussian windows, 3e-7 for those that are filtered in float64.
     """
-    in_float64 = isinstance(window, Uniform) or sum(window.shape) < 14
+    in_float64 = isinstance(window, Uniform) or sum(window.shape) < 16
     return {torch.float32: 1e-6 if in_float64 else 4e-6, torch.float64: 1e-11}[dtype]
 
 

@@ -22,7 +22,7 @@ def parity():
     """Hold ours in float32 against the original in float64, and its kinds of results against it in float32.
 
     A mean is within 1e-6; a single window, of a map (N, C, H, W), within 2e-6; gradients are within 1e-5 of the
-    largest, for windows of less than 7 pixels within 3e-5: the bounds of the tests of `fastssim.ssim`.
+    largest unless a test says otherwise.
     """
 
     def check(ours, theirs, x, y, value=1e-6, gradient=1e-5):

@@ -74,7 +74,7 @@ def test_ms_ssim_of_other_scales(images, parity, options):
         lambda a, b: theirs.ms_ssim(a, b, 1.0, **options),
         x,
         y,
-        gradient=3e-5 if "win_size" in options else 1e-5,
+        gradient=2e-5 if "win_size" in options else 1e-5,  # measured 1.3e-5: float32 between the scales
     )
 
 

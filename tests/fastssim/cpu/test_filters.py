@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from fastssim import Gaussian, Taps, Uniform, reference, ssim, ssim_map
+from fastssim.cpu import ssim as kernel
 from fastssim.cpu import strips
 from fastssim.cpu.simd import vector_bytes
 
@@ -68,6 +70,23 @@ def test_tiles_join_without_a_trace():
     assert_right(*pair((1, 1, 300, 900)), window=Gaussian())
 
 
+@njit
+def deliver(line, edges, x0, x1, gradient, rim):
+    kernel._deliver(line, 0, edges, x0, x1, gradient, 0, rim, 0)
+
+
+@pytest.mark.parametrize(("x0", "x1"), [(0, 4), (2, 6), (3, 11), (9, 14), (11, 13), (12, 22), (16, 20), (0, 22)])
+def test_a_tile_anywhere_in_the_padding_gives_its_own_pixels_only(x0, x1):
+    pad, inner = 10, 2
+    gradient, rim = np.full(inner, -1, np.float32), np.full(2 * pad, -1, np.float32)
+    padded = np.arange(2 * pad + inner, dtype=np.float32)
+    edges = (np.zeros(1, np.int64), np.zeros(2 * pad + inner, np.int64), 0, pad)
+    deliver(np.concatenate([padded[x0:], padded]), edges, x0, x1, gradient, rim)
+    expected = np.where((padded >= x0) & (padded < x1), padded, -1)
+    assert gradient.tolist() == expected[pad:-pad].tolist()
+    assert rim.tolist() == [*expected[:pad], *expected[-pad:]]
+
+
 @pytest.mark.parametrize("window", [Uniform(9), Gaussian(5, 1.0)], ids=str)
 def test_a_mask_goes_through_sums_in_float64(window):
     x, y = pair((1, 1, 50, 61))
@@ -104,16 +123,21 @@ def test_a_flat_region_beside_an_edge_keeps_its_little_variance(window):
     assert_right(edge + 0.002 * noise[0], edge + 0.002 * noise[1], window=window)
 
 
+@njit
+def there_and_back(line, strip, width, row, back):
+    strips.into_strips(line, strip, width, row)
+    strips.out_of_strips(row, strip, width, back)
+
+
 def test_strips_turn_a_row_there_and_back():
     for dtype in (np.float32, np.float64):
         width = vector_bytes() // np.dtype(dtype).itemsize
         for strip in range(4, 41, 4):
             line = np.arange(width * (strip + width), dtype=dtype)
             row, back = np.zeros_like(line), np.zeros_like(line)
-            strips.into_strips(line, strip, width, row)
+            there_and_back(line, strip, width, row, back)
             lanes = row[: width * strip].reshape(strip, width)
             assert (lanes == line[: width * strip].reshape(width, strip).T).all()
-            strips.out_of_strips(row, strip, width, back)
             assert (back[: width * strip] == line[: width * strip]).all()
 
 

@@ -20,7 +20,9 @@ from fastssim.cuda.arrays import ssim_and_gradient
 @pytest.fixture
 def on_cuda(monkeypatch):
     """Send tensors of the CPU where those of a GPU go."""
-    monkeypatch.setattr(autograd, "_ops", cuda_operators())
+    operators = cuda_operators()
+    monkeypatch.setattr(autograd, "_ops", operators)
+    monkeypatch.setattr(autograd, "_operator", lambda name, *_: getattr(operators, name))
 
 
 @pytest.mark.usefixtures("on_cuda")
