@@ -3,7 +3,7 @@
 // A block owns TILE_Y x TILE_X columns of windows, or of positions, and a segment of the depth. The WINDOWS march:
 //
 //     plane of pixels -> s, d into shared memory, about the volume's pivots px, py and the block's local ones
-//     across, down:      four filtered maps of the plane
+//     across, down:      means and variances of the plane's windows, see below
 //     into the depth:    a transposed FIR: HALO_Z partial sums for each map shift through registers, see march.cu
 //     formula:           SSIM, and for a gradient six maps: f_ms, f_md, 2 q_s, -2 q_d, m_s, m_d (formula.cuh)
 //
@@ -11,7 +11,14 @@
 // s and d. Where padding repeats pixels it covers the padded volume, and PIXELS adds up what a pixel's positions got.
 //
 // The volume's pivots are its middle pixel, the same for every block, so that means of one block serve another; the
-// local ones are the middle pixel of the block's first windows, and keep e - m^2 from cancelling.
+// block's local ones are the middle pixel of its first windows. Neither is near the mean of every window: each step of
+// the filter has a pivot of its own and ends in a mean and a variance, so that e - m^2 nowhere cancels,
+//
+//     across        about the window's middle pixel         m = p + w*(s - p)     v = w*(s - p)^2 - (w*(s - p))^2
+//     down          about the middle row's mean             m = p + w*(m - p)     v = w*(v + (m - p)^2) - (w*(m - p))^2
+//     into depth    the same about a pivot of the thread, which is taken to the mean of the plane just filtered where
+//                   that lies further from it than the plane's variance and C2 can hide. Partial sums pass from one to
+//                   the next as in march.cu: m' = m + t W, e' = e + t (m + m'), W the sum of the taps that have gone in
 //
 // Positions: plane, row and column of the padded volume; pixel = position - PAD; window (k, i, j) covers the positions
 // k .. k + HALO_Z, i .. i + HALO_Y, j .. j + HALO_X.
@@ -54,8 +61,22 @@ struct Problem {
     T taps_z[TAPS_Z], taps_y[TAPS_Y], taps_x[TAPS_X];  // each summing to 1
 };
 
-using Pair = Vector<T, 2>;     // s, d
-using Moments = Vector<T, 4>;  // m_s, e_s, m_d, e_d
+using Pair = Vector<T, 2>;  // s, d
+
+struct alignas(sizeof(Vector<T, 4>)) Moments {
+    T v[4];  // m_s, e_s, m_d, e_d about some pivots; or m_s, v_s, m_d, v_d
+
+    __device__ __forceinline__ void add(int image, T weight, T mean, T square) {
+        v[2 * image] = multiply_add(weight, mean, v[2 * image]);
+        v[2 * image + 1] = multiply_add(weight, square, v[2 * image + 1]);
+    }
+
+    // Means and variances, of moments about pivots.
+    __device__ __forceinline__ Moments spread_about(T s, T d) const {
+        return {{v[0] + s, multiply_add(-v[0], v[0], v[1]), v[2] + d, multiply_add(-v[2], v[2], v[3])}};
+    }
+};
+
 struct Backs {
     T v[MAPS];
 };
@@ -127,6 +148,7 @@ __device__ __forceinline__ void march_windows(const Problem& problem) {
     if (!finite(local.v[0]) || !finite(local.v[1])) local = {};
     const T pivot_m = volume.px + volume.py, pivot_q = volume.px - volume.py;
     T partial[4][PARTIAL] = {};
+    T pivot[2] = {};  // of the partial sums, beside the block's
     double total = 0;
     for (int step = 0; step < block.z1 - block.z0 + HALO_Z; ++step) {
         for (int place = t; place < ROWS * WIDTH; place += THREADS) {
@@ -137,35 +159,69 @@ __device__ __forceinline__ void march_windows(const Problem& problem) {
         __syncthreads();
         for (int place = t; place < ROWS * TILE_X; place += THREADS) {
             const Pair* const row = pixels + place / TILE_X * WIDTH + place % TILE_X;
-            Moments sum = {};
+            const Pair middle = row[HALO_X / 2];
+            Moments about = {};
 #pragma unroll
-            for (int v = 0; v < TAPS_X; ++v) {
-                const T s = row[v].v[0], d = row[v].v[1], w = problem.taps_x[v];
-                const T terms[4] = {s, s * s, d, d * d};
+            for (int v = 0; v < TAPS_X; ++v)
 #pragma unroll
-                for (int map = 0; map < 4; ++map) sum.v[map] = multiply_add(w, terms[map], sum.v[map]);
-            }
-            across[place] = sum;
+                for (int image = 0; image < 2; ++image) {
+                    const T value = row[v].v[image] - middle.v[image];
+                    about.add(image, problem.taps_x[v], value, value * value);
+                }
+            across[place] = about.spread_about(middle.v[0], middle.v[1]);
         }
         __syncthreads();
-        T done[4];
+        const Moments middle = across[(ty + HALO_Y / 2) * TILE_X + tx];
+        Moments about = {};
 #pragma unroll
-        for (int map = 0; map < 4; ++map) {
-            T plane = 0;
+        for (int u = 0; u < TAPS_Y; ++u) {
+            const Moments row = across[(ty + u) * TILE_X + tx];
 #pragma unroll
-            for (int u = 0; u < TAPS_Y; ++u)
-                plane = multiply_add(problem.taps_y[u], across[(ty + u) * TILE_X + tx].v[map], plane);
-            done[map] = multiply_add(problem.taps_z[HALO_Z], plane, HALO_Z > 0 ? partial[map][PARTIAL - 1] : T(0));
+            for (int image = 0; image < 2; ++image) {
+                const T mean = row.v[2 * image] - middle.v[2 * image];
+                about.add(image, problem.taps_y[u], mean, multiply_add(mean, mean, row.v[2 * image + 1]));
+            }
+        }
+        const Moments plane = about.spread_about(middle.v[0], middle.v[2]);
+        Moments done = {};
 #pragma unroll
-            for (int u = PARTIAL - 1; u > 0; --u)
-                partial[map][u] = multiply_add(problem.taps_z[u], plane, partial[map][u - 1]);
-            partial[map][0] = problem.taps_z[0] * plane;
+        for (int image = 0; image < 2; ++image) {
+            const T variance = plane.v[2 * image + 1];
+            T* const means = partial[2 * image];
+            T* const squares = partial[2 * image + 1];
+            T mean = plane.v[2 * image] - pivot[image];
+            if (mean * mean > T(3) * (variance + problem.constants.c2)) {
+                T gone_in = 0;
+#pragma unroll
+                for (int u = 0; u < PARTIAL; ++u) {
+                    gone_in += problem.taps_z[u];
+                    const T moved = multiply_add(-mean, gone_in, means[u]);
+                    squares[u] = multiply_add(-mean, means[u] + moved, squares[u]);
+                    means[u] = moved;
+                }
+                pivot[image] = plane.v[2 * image];
+                mean = 0;
+            }
+            const T square = multiply_add(mean, mean, variance);
+            if (HALO_Z > 0) {
+                done.v[2 * image] = means[PARTIAL - 1];
+                done.v[2 * image + 1] = squares[PARTIAL - 1];
+            }
+            done.add(image, problem.taps_z[HALO_Z], mean, square);
+#pragma unroll
+            for (int u = PARTIAL - 1; u > 0; --u) {
+                means[u] = multiply_add(problem.taps_z[u], mean, means[u - 1]);
+                squares[u] = multiply_add(problem.taps_z[u], square, squares[u - 1]);
+            }
+            means[0] = problem.taps_z[0] * mean;
+            squares[0] = problem.taps_z[0] * square;
         }
         if (step < HALO_Z || !inside) continue;
         const int k = block.z0 + step - HALO_Z;
-        const T v_s = multiply_add(-done[0], done[0], done[1]), v_d = multiply_add(-done[2], done[2], done[3]);
-        const T m_s = done[0] + local.v[0], m_d = done[2] + local.v[1];
-        const Window<T, UNBIASED> window(v_s, v_d, m_s + pivot_m, m_d + pivot_q, problem.constants);
+        const Moments window_moments = done.spread_about(pivot[0], pivot[1]);
+        const T m_s = window_moments.v[0] + local.v[0], m_d = window_moments.v[2] + local.v[1];
+        const Window<T, UNBIASED> window(
+            window_moments.v[1], window_moments.v[3], m_s + pivot_m, m_d + pivot_q, problem.constants);
         const T ssim = window.ssim();
         total += ssim;
         const long long index =
