@@ -59,7 +59,6 @@ def structural_similarity(
         raise ValueError(TOO_LARGE)
     if size % 2 != 1:
         raise ValueError("Window size must be odd.")
-    plain = len(shape) > 2
     span = _data_range(im1.dtype, im2.dtype) if data_range is None else data_range
     pixels = size ** len(shape)
     options: dict[str, Any] = {
@@ -69,11 +68,13 @@ def structural_similarity(
         "k2": K2 * ((pixels - 1) / pixels) ** 0.5 if use_sample_covariance else float(K2),
     }
     sides = shape if len(shape) > 1 else (1, *shape)
+    options["dims"] = len(sides)
     x, y = (image.astype(dtype, copy=False).reshape(channels, *sides) for image in planes)
     pad = (size - 1) // 2
     inner = (slice(None), *[slice(pad, length - pad) if length >= size else slice(None) for length in sides])
     axes = tuple(range(1, len(sides) + 1))
     whole = size == options["window"].shape[1]  # else the mean is over other windows than fit in the image
+    plain = len(sides) > 3 or (len(sides) == 3 and not (whole and xp is np))
 
     def back(maps: Any) -> Any:
         """Give (C, H, W) the images' axes again."""

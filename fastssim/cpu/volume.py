@@ -4,14 +4,17 @@ The formulae, the pivots, the strips and the symbols are those of `fastssim.cpu.
 plane serve here, too; a window has a third axis, into the depth. The march goes PLANES window planes at a time:
 
     pixels       plane after plane into rings of s and d, as many planes as PLANES windows reach through
-    depth        w_z * (s, s^2, d, d^2): four maps of PLANES window planes, a band of rows, about that band's pivots
-    down, across as for images, ending in SSIM and its derivatives
+    depth        mean and variance of w_z * s and of w_z * d: four maps of PLANES window planes, a band of rows
+    down         w_y * (m, v + m^2) about local pivots, see below: m_s, e_s, m_d, e_d of ROWS window rows
+    across       as for images, ending in SSIM and its derivatives
     back         the derivatives go into a ring of planes; a gradient plane leaves as soon as the last window plane that
                  covers it is done: w_z' * into the depth, then down and across as for images
 
+The filter into the depth has a pivot of its own for every column, the pixel amid the windows, and ends in a mean and a
+variance, which depend on no pivot; then come those of `fastssim.cpu.ssim`, for every GROUP of vectors and ROWS rows.
+
 Bands go from the bottom of the brick to its top, so that the rows of the band below that windows reach into are at
-hand; they are taken from its pivots to those of the band above, as columns are from the group of vectors on the right
-to that on the left. Nothing but the rings and a band exists besides input and output, however deep the volume is.
+hand. Nothing but the rings and a band exists besides input and output, however deep the volume is.
 
 Symbols: (z0, z1, y0, y1, x0, x1) is the brick, in the padded volume; in gradient mode its pixels, else its windows. A
 cached kernel is compiled anew when this file changes, not when those that it imports do.
@@ -38,7 +41,6 @@ from fastssim.cpu.ssim import (
     _filter,
     _gradient,
     _local_pivots,
-    _move_pivots,
     _move_to_group,
     _ours,
     _pivot,
@@ -51,7 +53,7 @@ from fastssim.cpu.strips import continue_strips, enter, into_strips, out_of_stri
 from fastssim.plan import OUTSIDE
 
 PLANES = ROWS  # window planes per step: 2 maps x 4 sums stay in registers
-BAND = 16  # window rows that share their pivots
+BAND = 16  # window rows filtered into the depth together
 BRICK_PLANES = 128  # pixel or window planes of a brick, at most
 BRICK_ROWS = 32  # its rows
 BRICK_COLUMNS = TILE_COLUMNS
@@ -101,39 +103,87 @@ def _ring_places(builder: ir.IRBuilder, first: ir.Value, plane: ir.Value, ring: 
 
 @intrinsic
 def _depth_moments(
-    typing: Any, s: Any, d: Any, first: Any, plane: Any, place: Any, taps: Any, taps_x: Any, pivots: Any, pivot: Any,
-    out: Any, target: Any, stride: Any,
+    typing: Any, s: Any, d: Any, first: Any, plane: Any, place: Any, taps: Any, taps_x: Any, out: Any, target: Any,
+    stride: Any,
 ) -> Any:  # fmt: skip
     """Filter PLANES window planes into the depth at one vector of columns of one row; s, d are rings of planes.
 
     `first`: place in the ring of the first window plane's first pixel plane; `place`: of the vector in a plane of
-    `plane` numbers. out takes m_s, e_s, m_d, e_d about pivots (a vector for s, then one for d, from `pivot` on), a
-    pitch apart, from `target` on, the next window plane's `stride` further.
+    `plane` numbers. out takes m_s, v_s, m_d, v_d, means and variances, a pitch apart, from `target` on, the next window
+    plane's `stride` further.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        s_type, d_type, _, _, _, taps_type, taps_x_type, pivots_type, _, out_type = signature.args[:10]
-        s_value, d_value, first_value, plane_value, place_value, taps_value, _, pivots_value = args[:8]
-        pivot_value, out_value, target_value, stride_value = args[8:]
+        s_type, d_type, _, _, _, taps_type, taps_x_type, out_type, _, _ = signature.args
+        (
+            s_value,
+            d_value,
+            first_value,
+            plane_value,
+            place_value,
+            taps_value,
+            _,
+            out_value,
+            target_value,
+            stride_value,
+        ) = args
         code = Code(context, builder, s_type.dtype)
         step = pitch(tap_count(taps_x_type), code.lanes)
         weights = tap_vectors(code, taps_type, taps_value)
         starts = _ring_places(builder, first_value, plane_value, len(weights) + PLANES - 1)
-        first_pivot = code.at(code.data(pivots_type, pivots_value), pivot_value)
+        amid = min((len(weights) + PLANES) // 2, len(weights) - 1)  # of the windows; the first one has it: it is loaded
         output = code.at(code.data(out_type, out_value), target_value)
         for number, (array_type, array) in enumerate(((s_type, s_value), (d_type, d_value))):
             source = code.at(code.data(array_type, array), place_value)
-            pivot = code.load(code.at(first_pivot, number * code.lanes))
+            pixel = code.load(code.at(source, starts[amid]))
+            pivot = code.select(code.finite(pixel), pixel, code.zero())  # not every window has this pixel
 
             def powers(k: int, source: Any = source, pivot: Vector = pivot) -> list[Vector]:
                 value = code.load(code.at(source, starts[k])) - pivot
                 return [value, value * value]
 
-            for moment, sums in enumerate(_filter(weights, PLANES, powers)):
-                _store_planes(code, sums, code.at(output, (2 * number + moment) * step), stride_value)
+            means, squares = _filter(weights, PLANES, powers)
+            variances = [square - mean * mean for mean, square in zip(means, squares, strict=True)]
+            _store_planes(code, [mean + pivot for mean in means], code.at(output, 2 * number * step), stride_value)
+            _store_planes(code, variances, code.at(output, (2 * number + 1) * step), stride_value)
         return context.get_dummy_value()
 
-    return types.void(s, d, first, plane, place, taps, taps_x, pivots, pivot, out, target, stride), codegen
+    return types.void(s, d, first, plane, place, taps, taps_x, out, target, stride), codegen
+
+
+@intrinsic
+def _down(
+    typing: Any, deep: Any, place: Any, column: Any, taps: Any, taps_x: Any, pivots: Any, pivot: Any, out: Any
+) -> Any:
+    """Filter ROWS window rows down the columns at one vector of columns; deep [row][m_s, v_s, m_d, v_d][pitch].
+
+    `place`: of the first window row's first row. out [ROWS][m_s, e_s, m_d, e_d][pitch] about pivots, a vector for s,
+    then one for d, from `pivot` on.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        deep_type, _, _, taps_type, taps_x_type, pivots_type, _, out_type = signature.args
+        deep_value, place_value, column_value, taps_value, _, pivots_value, pivot_value, out_value = args
+        code = Code(context, builder, deep_type.dtype)
+        step = pitch(tap_count(taps_x_type), code.lanes)
+        weights = tap_vectors(code, taps_type, taps_value)
+        source = code.at(code.at(code.data(deep_type, deep_value), place_value), column_value)
+        target = code.at(code.data(out_type, out_value), column_value)
+        first_pivot = code.at(code.data(pivots_type, pivots_value), pivot_value)
+        for number in range(2):
+            pivot = code.load(code.at(first_pivot, number * code.lanes))
+
+            def moments(row: int, number: int = number, pivot: Vector = pivot) -> list[Vector]:
+                mean, variance = (code.load(code.at(source, (4 * row + 2 * number + i) * step)) for i in range(2))
+                mean = mean - pivot
+                return [mean, variance + mean * mean]
+
+            for moment, sums in enumerate(_filter(weights, ROWS, moments)):
+                for r in range(ROWS):
+                    code.store(sums[r], code.at(target, (4 * r + 2 * number + moment) * step))
+        return context.get_dummy_value()
+
+    return types.void(deep, place, column, taps, taps_x, pivots, pivot, out), codegen
 
 
 @intrinsic
@@ -184,22 +234,15 @@ def _slice(volume: Any, n: int, c: int, z: int) -> Any:
 
 
 @jit
-def _carry(deep: Any, halo: int, size: int, step: int, strip: int, lanes: int, taps_x: Any, pivots: Any) -> None:
-    """Take the rows of the band below that windows reach into behind the rows of this band, and to its pivots.
+def _carry(deep: Any, halo: int, size: int, step: int) -> None:
+    """Take the rows of the band below that windows reach into behind the rows of this band.
 
-    deep [PLANES][row][4][step], `size` numbers a plane; pivots: this band's, then those of the band below.
+    deep [PLANES][row][4][step], `size` numbers a plane.
     """
-    shift = BAND * 4 * step
-    below = 2 * -(-strip // GROUP) * lanes
     for p in range(PLANES):
         for row in range(halo - 1, -1, -1):  # rows may lie in both places
             start = p * size + row * 4 * step
-            _copy(deep[start:], 4 * step, deep[start + shift :])
-        for row in range(0, halo, ROWS):
-            moved = deep[p * size + shift + row * 4 * step :]
-            for vector in range(strip):
-                at, pivot = vector * lanes, 2 * (vector // GROUP) * lanes
-                _move_pivots(moved, None, at, at, taps_x, pivots, below + pivot, pivot, None)
+            _copy(deep[start:], 4 * step, deep[start + BAND * 4 * step :])
 
 
 @kept
@@ -257,12 +300,12 @@ def ssim_brick(
     moments, filtered, weights = rest, rest[4 * ROWS * step :], rest[8 * ROWS * step :]
     windows, rest = rest[9 * ROWS * step :], rest[(9 * ROWS + 4) * step :]
     line_x, line_y, out_x, out_y = rest, rest[step:], rest[2 * step :], rest[3 * step :]
-    pivots = rest[4 * step :]  # for each group of vectors of s, then of d; then those of the band below
+    pivots = rest[4 * step :]  # for each group of vectors of s, then of d
 
     px = py = zero
     one_pixel = halo_z + halo_y + halo_x == 0  # such a window has no variance: a pivot would only cost precision
     spread = zero if one_pixel else u
-    pivots[: 4 * groups * lanes] = 0
+    pivots[: 2 * groups * lanes] = 0
     if not one_pixel:
         inside = min(max((front + back + halo_z) // 2 - pad_z, 0), depth - 2 * pad_z - 1)
         y_begin, y_end = max(top - pad_y, 0), max(min(bottom + halo_y, height - pad_y) - pad_y, 1)
@@ -300,19 +343,14 @@ def ssim_brick(
         for band in range(bands - 1 if count > 0 else -1, -1, -1):
             band_top, band_bottom = top + band * BAND, min(top + (band + 1) * BAND, bottom)
             lowest = band == bands - 1
-            _copy(pivots, 2 * groups * lanes, pivots[2 * groups * lanes :])
-            if not one_pixel:
-                middle = (z - front + (halo_z + count) // 2) % ring * plane + halo_x // 2 * lanes
-                middle += (band_top - top + (band_bottom - band_top + halo_y) // 2) * step
-                _local_pivots(s, d, None, middle, strip, lanes, pivots)
             if not lowest:
-                _carry(deep, halo_y, deep_plane, step, strip, lanes, taps_x, pivots)
+                _carry(deep, halo_y, deep_plane, step)
             for row in range(band_bottom - band_top + (halo_y if lowest else 0)):
                 place = (band_top - top + row) * step
                 for vector in range(strip):
                     _depth_moments(
-                        s, d, (z - front) % ring, plane, place + vector * lanes, taps_z, taps_x,
-                        pivots, 2 * (vector // GROUP) * lanes, deep, row * 4 * step + vector * lanes, deep_plane,
+                        s, d, (z - front) % ring, plane, place + vector * lanes, taps_z, taps_x, deep,
+                        row * 4 * step + vector * lanes, deep_plane,
                     )  # fmt: skip
             for p in range(count):
                 own_rows = own_bottom if own_front <= z + p < own_back else own_top
@@ -320,8 +358,13 @@ def ssim_brick(
                 for row in range(band_top, band_bottom, ROWS):
                     rows = min(ROWS, band_bottom - row)
                     place = p * deep_plane + (row - band_top) * 4 * step
-                    for vector in range(0, strip, 2):  # four maps, as if of both gradients
-                        _vertical_adjoint(deep, place, vector * lanes, taps_y, taps_x, scale, moments)
+                    if not one_pixel:
+                        middle = (z + p - front + halo_z // 2) % ring * plane + halo_x // 2 * lanes
+                        middle += (row - top + (halo_y + rows) // 2) * step
+                        _local_pivots(s, d, None, middle, strip, lanes, pivots)
+                    for vector in range(strip):
+                        pivot = 2 * (vector // GROUP) * lanes
+                        _down(deep, place, vector * lanes, taps_y, taps_x, pivots, pivot, moments)
                     _continue_moments(moments, None, strip, lanes, halo_x, taps_x, pivots)
                     if upstream is not None:
                         for r in range(rows):

@@ -192,6 +192,20 @@ def test_flat_patches_keep_their_precision(level, spread):
     assert np.abs(found.numpy() - expected)[..., away, :].max() <= 2e-6
 
 
+@pytest.mark.parametrize(("shape", "padding"), [((1, 1, 9, 13, 21), "valid"), ((1, 1, 7, 11, 13), "reflect")])
+def test_results_do_not_depend_on_what_the_buffers_held(shape, padding):
+    x, y = pair(shape, torch.float32)
+    results = []
+    for junk in (0.0, 3.0, math.nan):
+        a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+        for fill in (False, True):  # the first call makes this thread's buffers
+            if fill:
+                volume_launch._scratch.arrays[0].fill(junk)
+            value = ssim(a, b, window=WINDOW, padding=padding, dims=3)
+        results.append((value, *torch.autograd.grad(value, (a, b))))
+    assert all(torch.equal(one, other) for again in results[1:] for one, other in zip(results[0], again, strict=True))
+
+
 @pytest.mark.usefixtures("small_bricks")
 def test_results_are_the_same_to_the_bit_for_every_thread_count(with_every_thread_count):
     x, y = pair((2, 2, 40, 40, 41), torch.float32)
