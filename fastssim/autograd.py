@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PROBLEM = (
-    "Tensor x, Tensor y, Tensor? mask, float[] taps_y, float[] taps_x, float c1, float c2, str padding, float unbiased,"
-    " bool fractions"
+    "Tensor x, Tensor y, Tensor? mask, float[] taps_z, float[] taps_y, float[] taps_x, float c1, float c2, str padding,"
+    " float unbiased, bool fractions"  # taps_z: of volumes (N, C, D, H, W); empty for images (N, C, H, W)
 )
 _library = torch.library.Library("fastssim", "DEF")
 # alpha: None for SSIM; else the loss alpha L1 + (1 - alpha)(1 - SSIM)
@@ -42,6 +42,7 @@ _library.define(f"ssim_map_gradient({_PROBLEM}, Tensor upstream, bool both) -> (
 def _plan(
     shape: torch.Size,
     dtype: torch.dtype,
+    taps_z: tuple[float, ...],
     taps_y: tuple[float, ...],
     taps_x: tuple[float, ...],
     c1: float,
@@ -51,18 +52,17 @@ def _plan(
     fractions: bool,
     masked: bool,
 ) -> Plan:
-    n, c, height, width = shape
     name = "float64" if dtype == torch.float64 else "float32"
-    return Plan((n, c, height, width), name, taps_y, taps_x, c1, c2, padding, unbiased, masked, fractions)
+    return Plan(tuple(shape), name, taps_y, taps_x, c1, c2, padding, unbiased, masked, fractions, taps_z)
 
 
 def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
     return torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
 
 
-def plan_of(x: Tensor, y: Tensor, mask: Tensor | None, taps_y: Any, taps_x: Any, *rest: Any) -> Plan:
+def plan_of(x: Tensor, y: Tensor, mask: Tensor | None, taps_z: Any, taps_y: Any, taps_x: Any, *rest: Any) -> Plan:
     """Return the plan of an operator's problem."""
-    return _plan(x.shape, _dtype(x, y), tuple(taps_y), tuple(taps_x), *rest, mask is not None)
+    return _plan(x.shape, _dtype(x, y), tuple(taps_z), tuple(taps_y), tuple(taps_x), *rest, mask is not None)
 
 
 def reduced_shape(x: Tensor, reduction: str) -> tuple[int, ...]:
@@ -92,11 +92,12 @@ def _filled(function: Any) -> Any:
 
 
 @cache
-def _launch() -> Any:
+def _launch(dims: int) -> Any:
     """Return the kernels' launch, or what stands for it where Numba's compiler is switched off."""
     numba: Any = sys.modules.get("numba")  # not loaded to be asked
     off = numba.config.DISABLE_JIT if numba else os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}
-    return import_module("fastssim.cpu.plain" if off else "fastssim.cpu.launch")
+    kernels = {2: "fastssim.cpu.launch", 3: "fastssim.cpu.volume_launch"}
+    return import_module("fastssim.cpu.plain" if off else kernels[dims])
 
 
 def _reduced(planes: Any, reduction: str) -> Any:
@@ -104,12 +105,6 @@ def _reduced(planes: Any, reduction: str) -> Any:
     if reduction == "channel":
         return planes
     return planes.sum(axis=1) if reduction == "image" else float(planes.item() if planes.size == 1 else planes.sum())
-
-
-def _pixels(plan: Plan, reduction: str) -> int:
-    """How many pixels one number of a reduction takes in."""
-    n, c, height, width = plan.shape
-    return {"mean": n * c, "image": c, "channel": 1}[reduction] * height * width
 
 
 def _value(plan: Plan, sums: Any, reduction: str, alpha: float | None) -> Tensor:
@@ -121,19 +116,19 @@ def _value(plan: Plan, sums: Any, reduction: str, alpha: float | None) -> Tensor
     else:
         value = value / plan.count(reduction)
     if alpha is not None:
-        value = alpha * _reduced(sums.distance, reduction) / _pixels(plan, reduction) + (1 - alpha) * (1 - value)
+        value = alpha * _reduced(sums.distance, reduction) / plan.pixels(reduction) + (1 - alpha) * (1 - value)
     return torch.from_numpy(np.asarray(value, plan.dtype))  # on the CPU whatever torch's default device
 
 
 def _ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
-    launch = _launch()
+    launch = _launch(x.ndim - 2)
     *problem, reduction, alpha = rest
     plan = plan_of(x, y, mask, *problem)
     return _value(plan, launch.value(plan, x, y, mask, distance=alpha is not None), reduction, alpha)
 
 
 def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
-    launch = _launch()
+    launch = _launch(x.ndim - 2)
     plan = plan_of(x, y, mask, *problem)
     out = x.new_empty(plan.map_shape, dtype=_dtype(x, y))
     launch.ssim_map(plan, x, y, mask, out)
@@ -141,14 +136,14 @@ def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tenso
 
 
 def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    launch = _launch()
+    launch = _launch(x.ndim - 2)
     *problem, reduction, alpha, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)
     scale = 1.0 if plan.masked else 1 / plan.count(reduction)
     l1 = None
     if alpha is not None:
-        scale, l1 = -(1 - alpha) * scale, alpha / _pixels(plan, reduction)
+        scale, l1 = -(1 - alpha) * scale, alpha / plan.pixels(reduction)
     sums = launch.value_and_gradient(plan, x, y, mask, scale, grad_x, grad_y, l1=l1)
     if plan.masked and reduction != "sum":  # only now is it known how many windows count
         count = torch.from_numpy(np.asarray(np.maximum(_reduced(sums.counted, reduction), 1)))
@@ -159,7 +154,7 @@ def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -
 
 
 def _ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
-    launch = _launch()
+    launch = _launch(x.ndim - 2)
     *problem, upstream, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)
@@ -193,10 +188,10 @@ def _(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
 
 @torch.library.register_fake("fastssim::ssim_map", lib=_library)
 def _(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
-    taps_y, taps_x, _, _, padding = problem[:5]
-    cut_y, cut_x = (len(taps_y) - 1, len(taps_x) - 1) if padding == "valid" else (0, 0)
-    n, c, height, width = x.shape
-    return x.new_empty((n, c, height - cut_y, width - cut_x), dtype=_dtype(x, y))
+    taps, padding = problem[:3], problem[5]
+    cuts = [len(axis) - 1 if axis and padding == "valid" else 0 for axis in taps[5 - x.ndim :]]
+    ends = [length - cut for length, cut in zip(x.shape[2:], cuts, strict=True)]
+    return x.new_empty((*x.shape[:2], *ends), dtype=_dtype(x, y))
 
 
 def _fake_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -365,7 +360,7 @@ class _Transformed(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
         ctx.dtypes = inputs[0].dtype, inputs[1].dtype
-        ctx.summed = tuple(range(output[0].ndim, 4))
+        ctx.summed = tuple(range(output[0].ndim, inputs[0].ndim))
         ctx.save_for_backward(*output[1:])
         ctx.save_for_forward(*output[1:])
 
@@ -409,8 +404,8 @@ def ssim(
 ) -> Tensor:
     """SSIM with its gradient where one is wanted.
 
-    `problem` is (taps down, taps across, C1, C2, padding, factor of variances, whether integers are fractions); with
-    `alpha`, the loss alpha L1 + (1 - alpha)(1 - SSIM).
+    `problem` is (taps into the depth of volumes, taps down, taps across, C1, C2, padding, factor of variances, whether
+    integers are fractions); with `alpha`, the loss alpha L1 + (1 - alpha)(1 - SSIM).
     """
     transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public word for it
     forward_mode = _in_forward_mode(x, y)

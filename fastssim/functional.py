@@ -17,7 +17,7 @@ from fastssim.reference import LEAST_FACTOR, MS_WEIGHTS
 from fastssim.window import Gaussian, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -29,7 +29,7 @@ _GAUSSIAN = Gaussian()
 
 
 def ssim(
-    x: Image,  # (N, C, H, W), (C, H, W) or (H, W)
+    x: Image,  # (N, C, H, W), (C, H, W) or (H, W); (N, C, D, H, W), (C, D, H, W) or (D, H, W) with dims=3
     y: Image,  # the same
     *,
     data_range: float = 1.0,
@@ -40,8 +40,9 @@ def ssim(
     reduction: str = "mean",
     mask: Any = None,
     unbiased: bool = False,
+    dims: int = 2,
 ) -> Image:
-    r"""Windowed structural similarity of two batches of images, differentiable in both.
+    r"""Windowed structural similarity of two batches of images or volumes, differentiable in both.
 
     In every window, with weighted means mu, variances sigma^2 and covariance sigma_xy,
 
@@ -55,10 +56,9 @@ def ssim(
     Parameters
     ----------
     x, y : torch.Tensor, ndarray, or array that speaks DLPack; (N, C, H, W), (C, H, W) or (H, W)
-        Images of one shape, on the CPU or on one NVIDIA GPU, each float16, bfloat16, float32, float64, uint8 or uint16,
-        of any strides.
-        Pixels are read in place: no converted copy is made. The arithmetic is float64 where one of them is, else
-        float32.
+        Images of one shape, on the CPU or on one NVIDIA GPU, or with dims=3 volumes (N, C, D, H, W), (C, D, H, W) or
+        (D, H, W), on the CPU, each float16, bfloat16, float32, float64, uint8 or uint16, of any strides. Pixels are
+        read in place: no converted copy is made. The arithmetic is float64 where one of them is, else float32.
     data_range : float
         L, the span that pixel values can take: 1 for [0, 1], 255 for 8-bit values. **Integers with data_range=1** are
         read as fractions of the largest number of their type, v/255 or v/65535, as they are beside a float image in
@@ -81,6 +81,9 @@ def ssim(
     unbiased : bool
         Multiply variances and covariance by n / (n - 1), n the pixels of a window, as scikit-image does by default;
         not with a mask.
+    dims : {2, 3}
+        Axes of a window: 2 for images, 3 for volumes. A window of one size and sigma has them along all axes; else give
+        a pair (down, across) for images, a triple (depth, down, across) for volumes. Volumes take no mask.
 
     Returns
     -------
@@ -111,9 +114,12 @@ def ssim(
     >>> loss.backward()
     >>> ssim(x, x, reduction="none").shape, ssim(x, x, reduction="channel", padding="reflect").shape
     (torch.Size([2, 3, 54, 54]), torch.Size([2, 3]))
+    >>> volume = torch.rand(1, 1, 12, 32, 32)
+    >>> ssim(volume, volume, window=Gaussian((5, 11, 11)), reduction="none", dims=3).shape
+    torch.Size([1, 1, 8, 22, 22])
     """
-    images = take(x, y, mask)
-    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
+    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased, dims)
+    images = take(x, y, mask, dims)
     _check_fit(images, window, padding, unbiased=unbiased)
     value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
     result: Image = images.give_back(value, reduction)
@@ -192,14 +198,15 @@ def l1_ssim_loss(
     reduction: str = "mean",
     mask: Any = None,
     unbiased: bool = False,
+    dims: int = 2,
 ) -> Image:
     """Return alpha * mean |x - y| + (1 - alpha) * (1 - SSIM), both parts and their gradient computed in one pass.
 
     Parameters
     ----------
-    x, y, data_range, window, k1, k2, padding, mask, unbiased
+    x, y, data_range, window, k1, k2, padding, mask, unbiased, dims
         As for `ssim`. |x - y| is taken of the pixels as they are read there, over the whole image, with the mask's
-        weights; with a mask it is a pass of its own.
+        weights; with a mask and of volumes it is a pass of its own.
     alpha : float
         Share of the mean distance, in [0, 1]; 0.8 is the share that 3D Gaussian splatting made common.
     reduction : {"mean", "image", "channel"}
@@ -221,15 +228,15 @@ def l1_ssim_loss(
     >>> l1_ssim_loss(x, y, alpha=1.0).item()
     0.25
     """
-    images = take(x, y, mask)
     check_alpha(alpha, reduction)
-    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
+    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased, dims)
+    images = take(x, y, mask, dims)
     _check_fit(images, window, padding, unbiased=unbiased)
-    if mask is None:
+    if mask is None and dims == 2:
         loss = autograd.ssim(images.x, images.y, None, problem, reduction, float(alpha))
     else:
         value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
-        loss = alpha * _masked_distance(images, reduction, fractions=problem[-1]) + (1 - alpha) * (1 - value)
+        loss = alpha * _distance(images, reduction, fractions=problem[-1]) + (1 - alpha) * (1 - value)
     result: Image = images.give_back(loss, reduction)
     return result
 
@@ -291,7 +298,7 @@ def ms_ssim(
     """
     images = take(x, y)
     powers = check_scales(weights, product, reduction)
-    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased)
+    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased, 2)
     a, b = images.x, images.y
     smallest = tuple(length >> (len(powers) - 1) for length in a.shape[2:])
     if min(smallest) < 1 or (padding == "valid" and (smallest[0] < window.shape[0] or smallest[1] < window.shape[1])):
@@ -319,15 +326,16 @@ def _power(factor: Tensor, weight: float) -> Tensor:
     return torch.where(base < LEAST_FACTOR, base * LEAST_FACTOR ** (weight - 1), base.clamp(min=LEAST_FACTOR) ** weight)
 
 
-def _masked_distance(images: Images, reduction: str, *, fractions: bool) -> Tensor:
-    """Mean of |x - y| under a mask; 0 where nothing is left."""
+def _distance(images: Images, reduction: str, *, fractions: bool) -> Tensor:
+    """Mean of |x - y|, under a mask where there is one; 0 where nothing is left."""
     x, y = (readable(image, fractions=fractions) for image in (images.x, images.y))
-    weights = images.mask.to(images.dtype)  # type: ignore[union-attr]  # there is one, see the caller
-    distance = (weights * torch.where(weights > 0, x - y, 0.0).abs()).sum((2, 3))
-    total = weights.sum((2, 3))
-    axes: tuple[int, ...] = {"mean": (0, 1), "image": (1,)}.get(reduction, ())
-    if axes:
-        distance, total = distance.sum(axes), total.sum(axes)
+    axes = {"mean": 0, "image": 1, "channel": 2}[reduction]  # those before are kept
+    over = tuple(range(axes, x.ndim))
+    if images.mask is None:
+        return (x - y).abs().mean(over)
+    weights = images.mask.to(images.dtype)
+    distance = (weights * torch.where(weights > 0, x - y, 0.0).abs()).sum(over)
+    total = weights.sum(over)
     return distance / torch.where(total > 0, total, 1.0)
 
 
@@ -343,6 +351,7 @@ def check_options(
     padding: str,
     reduction: str,
     unbiased: bool,
+    dims: int,
 ) -> None:
     """Refuse options that `ssim` does not have; see there."""
     for name, number in (("data_range", data_range), ("k1", k1), ("k2", k2)):
@@ -359,7 +368,9 @@ def check_options(
         _check_word(name, word, words)
     if not isinstance(unbiased, bool):
         raise TypeError(f"unbiased is a {type(unbiased).__name__}; give True or False")
-    if unbiased and window.shape == (1, 1):
+    if isinstance(dims, bool) or not isinstance(dims, int) or dims not in {2, 3}:
+        raise ValueError(f"dims is {dims!r}; give 2 for images (N, C, H, W) or 3 for volumes (N, C, D, H, W)")
+    if unbiased and all(len(taps) == 1 for taps in window.along(dims)):
         raise ValueError("unbiased=True needs more than one pixel in a window")
 
 
@@ -410,15 +421,18 @@ def _new_problem(
     padding: str,
     reduction: str,
     unbiased: bool,  # noqa: FBT001  # by position, for the cache
+    dims: int,
 ) -> tuple[Any, ...]:
     """Check options and return what the operators take."""
     check_options(
-        data_range=data_range, window=window, k1=k1, k2=k2, padding=padding, reduction=reduction, unbiased=unbiased
-    )
-    pixels = window.shape[0] * window.shape[1]
+        data_range=data_range, window=window, k1=k1, k2=k2, padding=padding, reduction=reduction, unbiased=unbiased,
+        dims=dims,
+    )  # fmt: skip
+    taps = window.along(dims)
+    pixels = math.prod([len(axis) for axis in taps])
     factor = pixels / (pixels - 1) if unbiased else 1.0
     constants = ((k1 * data_range) ** 2, (k2 * data_range) ** 2)
-    return window.weights_y, window.weights_x, *constants, padding, factor, data_range == 1
+    return *((), *taps)[-3:], *constants, padding, factor, data_range == 1
 
 
 _known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
@@ -426,13 +440,21 @@ _known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
 
 def _check_fit(images: Images, window: Window, padding: str, *, unbiased: bool) -> None:
     """Refuse images that hold no whole window, and what is not defined together."""
+    lengths = images.x.shape[2:]
     if images.mask is not None and unbiased:
         raise ValueError("unbiased=True is not defined with a mask; leave one of them out")
+    if images.mask is not None and len(lengths) == 3:
+        raise ValueError("mask is not taken with dims=3; leave it out, or go through the volume slice by slice")
     if padding != "valid":
         return
-    _, _, height, width = images.x.shape
-    if height < len(window.weights_y) or width < len(window.weights_x):
+    taps = window.along(len(lengths))
+    if any(length < len(axis) for length, axis in zip(lengths, taps, strict=True)):
         raise ValueError(
-            f"the images are {height} x {width} pixels, smaller than the window of {window.shape[0]} x"
-            f" {window.shape[1]}; take a smaller window, larger images, or padding"
+            f"the images are {_times(lengths)} pixels, smaller than the window of {_times(map(len, taps))}; take a"
+            " smaller window, larger images, or padding"
         )
+
+
+def _times(lengths: Iterable[int]) -> str:
+    """Write lengths as 3 x 4 x 5."""
+    return " x ".join(map(str, lengths))

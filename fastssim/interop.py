@@ -1,4 +1,7 @@
-"""Images in, results out: arrays of any library as tensors (N, C, H, W) and back, without a copy where that can be."""
+"""Images in, results out: arrays of any library as tensors (N, C, H, W) and back, without a copy where that can be.
+
+Volumes are the same with one axis more, (N, C, D, H, W).
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 LARGEST = {torch.uint8: 255, torch.uint16: 65535}
 DTYPES = (*FLOATS, *LARGEST)
 _NAMES = "float16, bfloat16, float32, float64, uint8 or uint16"
+_SHAPES = {2: "(N, C, H, W), (C, H, W) or (H, W)", 3: "(N, C, D, H, W), (C, D, H, W) or (D, H, W) with dims=3"}
 
 
 class Images(NamedTuple):
-    """A pair of images as tensors (N, C, H, W), their weights, and how results go back."""
+    """A pair of images as tensors (N, C, H, W) or (N, C, D, H, W), their weights, and how results go back."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -33,10 +37,10 @@ class Images(NamedTuple):
 
     def give_back(self, result: torch.Tensor, reduction: str) -> Any:
         """Return a result without the axes that were added, as the kind of array that came."""
-        if type(self.like) is torch.Tensor and self.like.ndim == 4:
+        if type(self.like) is torch.Tensor and self.like.ndim == self.x.ndim:
             return result
         axes = {"none": 2, "channel": 2, "image": 1}.get(reduction, 0)  # axes of images and channels in the result
-        for _ in range(min(4 - len(self.like.shape), axes)):
+        for _ in range(min(self.x.ndim - len(self.like.shape), axes)):
             result = result[0]
         if isinstance(self.like, torch.Tensor):
             return result
@@ -53,8 +57,8 @@ def readable(image: torch.Tensor, *, fractions: bool) -> torch.Tensor:
     return image.float() if image.dtype in FLOATS[2:] else image
 
 
-def take(x: Any, y: Any, mask: Any = None) -> Images:
-    """Check a pair of images and a mask, and view them as tensors.
+def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
+    """Check a pair of images (volumes with dims=3) and a mask, and view them as tensors.
 
     Raises
     ------
@@ -64,28 +68,30 @@ def take(x: Any, y: Any, mask: Any = None) -> Images:
     a, b = _tensor("x", x), _tensor("y", y)
     if type(x) is not type(y) and isinstance(x, torch.Tensor) != isinstance(y, torch.Tensor):
         raise TypeError(f"x is a {type(x).__name__} and y a {type(y).__name__}; give two of one kind")
-    _check("x", a)
-    _check("y", b)
+    _check("x", a, dims)
+    _check("y", b, dims)
     if a.shape != b.shape:
         raise ValueError(f"x has shape {tuple(a.shape)} and y {tuple(b.shape)}; they must be equal")
     if a.device != b.device:
         raise ValueError(f"x is on {a.device} and y on {b.device}; move one of them")
     if a.device.type not in {"cpu", "cuda"}:
         raise ValueError(f"x is on {a.device}; SSIM is computed on the CPU and on NVIDIA's GPUs: call .cpu() first")
+    if dims == 3 and a.device.type != "cpu":
+        raise ValueError(f"x is on {a.device}; SSIM of volumes is computed on the CPU: call .cpu() first")
     if a.numel() == 0:
         raise ValueError(f"x has shape {tuple(a.shape)}, no pixel at all; give at least one image")
     weights = None if mask is None else _mask(mask, a)
-    while a.ndim < 4:
+    while a.ndim < dims + 2:
         a, b = a[None], b[None]
     return Images(a, b, weights if weights is None else weights.expand(a.shape), x)
 
 
-def _check(name: str, image: torch.Tensor) -> None:
+def _check(name: str, image: torch.Tensor, dims: int) -> None:
     """Check one image by itself."""
     if image.dtype not in DTYPES:
         raise TypeError(f"{name} is {image.dtype}; give {_NAMES}")
-    if not 2 <= image.ndim <= 4:
-        raise ValueError(f"{name} has shape {tuple(image.shape)}; give (N, C, H, W), (C, H, W) or (H, W)")
+    if not dims <= image.ndim <= dims + 2:
+        raise ValueError(f"{name} has shape {tuple(image.shape)}; give {_SHAPES[dims]}")
     if image.dtype not in FLOATS and image.requires_grad:
         raise TypeError(f"{name} requires a gradient but holds integers")  # torch does not allow it either
 

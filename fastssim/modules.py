@@ -25,7 +25,7 @@ class SSIMLoss(nn.Module):
 
     Parameters
     ----------
-    data_range, window, k1, k2, padding, reduction, unbiased
+    data_range, window, k1, k2, padding, reduction, unbiased, dims
         As for `fastssim.ssim_loss`.
 
     Raises
@@ -51,6 +51,7 @@ class SSIMLoss(nn.Module):
         padding: str = "valid",
         reduction: str = "mean",
         unbiased: bool = False,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {
@@ -61,6 +62,7 @@ class SSIMLoss(nn.Module):
             "padding": padding,
             "reduction": reduction,
             "unbiased": unbiased,
+            "dims": dims,
         }
         check_options(**self.options)
 
@@ -114,7 +116,7 @@ class MSSSIMLoss(SSIMLoss):
     weights, product
         As for `fastssim.ms_ssim`.
     **options
-        As for `SSIMLoss`.
+        As for `SSIMLoss`, of images only.
 
     Raises
     ------
@@ -131,6 +133,8 @@ class MSSSIMLoss(SSIMLoss):
 
     def __init__(self, *, weights: Sequence[float] = MS_WEIGHTS, product: str = "channel", **options: Any) -> None:
         super().__init__(**options)
+        if self.options.pop("dims") != 2:
+            raise ValueError("dims is 3; multi-scale SSIM takes images, dims=2")
         self.options |= {"weights": check_scales(weights, product, self.options["reduction"]), "product": product}
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # masks have no scales

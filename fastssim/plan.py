@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,11 +23,12 @@ OUTSIDE = -1  # the place that a padded zero is read from
 class Plan:
     """What is computed: shapes, window, constants; equal plans share everything that follows from them.
 
-    It holds nothing of any backend. The window's taps are float64, down (`taps_y`) and across (`taps_x`); a backend
-    rounds them to its dtype (`fastssim.window.rounded`). Images of another dtype are converted as they are read.
+    It holds nothing of any backend. The window's taps are float64, down (`taps_y`), across (`taps_x`) and, for volumes,
+    into the depth (`taps_z`); a backend rounds them to its dtype (`fastssim.window.rounded`). Images of another dtype
+    are converted as they are read.
     """
 
-    shape: tuple[int, int, int, int]  # N, C, H, W
+    shape: tuple[int, ...]  # N, C, H, W of images; N, C, D, H, W of volumes
     dtype: str  # of the arithmetic, the value and the gradient: "float32" or "float64"
     taps_y: tuple[float, ...]
     taps_x: tuple[float, ...]
@@ -36,6 +38,7 @@ class Plan:
     unbiased: float = 1.0  # what variances and covariance are multiplied by: n / (n - 1), or 1
     masked: bool = False  # a weight for every pixel comes with the images
     fractions: bool = False  # integer pixels are divided by the largest number of their type as they are read
+    taps_z: tuple[float, ...] = ()  # of volumes only
 
     def __hash__(self) -> int:
         return self._hash
@@ -46,25 +49,38 @@ class Plan:
         return hash(astuple(self))
 
     @property
-    def pad(self) -> tuple[int, int]:
-        """Rows and columns that padding adds on each side."""
-        return (0, 0) if self.padding == "valid" else (len(self.taps_y) // 2, len(self.taps_x) // 2)
+    def taps(self) -> tuple[tuple[float, ...], ...]:
+        """Taps along each axis: down and across, of volumes into the depth first."""
+        return (self.taps_z, self.taps_y, self.taps_x) if self.taps_z else (self.taps_y, self.taps_x)
 
     @property
-    def padded(self) -> tuple[int, int]:
-        """Height and width with the padding."""
-        return self.shape[2] + 2 * self.pad[0], self.shape[3] + 2 * self.pad[1]
+    def pad(self) -> tuple[int, ...]:
+        """Pixels that padding adds on each side of each axis."""
+        return tuple(0 if self.padding == "valid" else len(taps) // 2 for taps in self.taps)
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """Length of each axis with the padding."""
+        return tuple(length + 2 * pad for length, pad in zip(self.shape[2:], self.pad, strict=True))
 
     @cached_property
-    def map_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the SSIM map, (N, C, H', W')."""
-        height, width = self.padded
-        return *self.shape[:2], height - len(self.taps_y) + 1, width - len(self.taps_x) + 1
+    def map_shape(self) -> tuple[int, ...]:
+        """Shape of the SSIM map, (N, C, H', W') or (N, C, D', H', W')."""
+        ends = (length - len(taps) + 1 for length, taps in zip(self.padded, self.taps, strict=True))
+        return *self.shape[:2], *ends
 
     def count(self, reduction: str) -> int:
         """How many windows one number of a reduction takes in, where no mask leaves any out; 1 for a sum."""
-        n, c, height, width = self.map_shape
-        return {"mean": n * c, "image": c, "channel": 1}[reduction] * height * width if reduction != "sum" else 1
+        return 1 if reduction == "sum" else _taken_in(self.map_shape, reduction)
+
+    def pixels(self, reduction: str) -> int:
+        """How many pixels one number of a reduction takes in."""
+        return _taken_in(self.shape, reduction)
+
+
+def _taken_in(shape: tuple[int, ...], reduction: str) -> int:
+    """How many elements of (N, C, ...) one number of a mean takes in."""
+    return math.prod(shape[{"mean": 0, "image": 1, "channel": 2}[reduction] :])
 
 
 @lru_cache(maxsize=1024)
@@ -117,6 +133,13 @@ def tiles(
     The cut depends on the plane alone, never on the number of threads, so that sums come out the same to the last bit.
     """
     return tuple((y0, y1, x0, x1) for y0, y1 in _spans(height, most_rows) for x0, x1 in _spans(width, most_columns))
+
+
+@lru_cache(maxsize=1024)
+def bricks(lengths: tuple[int, ...], most: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Cut a volume into bricks (z0, z1, y0, y1, x0, x1) of nearly equal size, at most `most` long; see `tiles`."""
+    spans = (_spans(length, longest) for length, longest in zip(lengths, most, strict=True))
+    return tuple(tuple(itertools.chain(*brick)) for brick in itertools.product(*spans))
 
 
 def _spans(length: int, most: int) -> list[tuple[int, int]]:

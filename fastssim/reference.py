@@ -9,11 +9,14 @@ For a window with weights w_i, sum 1, over pixels x_i, y_i (Wang, Bovik, Sheikh,
 With a mask m, w_i is replaced by w_i m_i / sum w_j m_j; a window in which sum w_j m_j is at most 1e-8 has nothing to
 compare: its SSIM is 1, its gradient 0, and no reduction but the map knows it. Unbiased variances and covariance are
 multiplied by n / (n - 1), n the number of the window's pixels. Padding repeats pixels (or puts zeros, with a mask of 1)
-before anything else is done.
+before anything else is done. The same holds of images, whose windows have two axes, and of volumes, whose windows have
+three (`dims`).
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from fastssim.window import Window
+
+    Taps = tuple[tuple[float, ...], ...]  # weights along each axis of a window
 
 _GAUSSIAN = Gaussian()
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli, Bovik, 2003
@@ -57,12 +62,13 @@ def ssim(
     padding: str = "valid",
     unbiased: bool = False,
     mask: ArrayLike | None = None,  # (..., H, W)
+    dims: int = 2,
 ) -> NDArray[np.float64]:
     """SSIM of every window.
 
     Parameters
     ----------
-    x, y : array_like, (..., H, W)
+    x, y : array_like, (..., H, W), or (..., D, H, W) with dims=3
         Images of one shape; computed in float64.
     data_range : float
         L, the span of the pixel values.
@@ -76,10 +82,12 @@ def ssim(
         Multiply variances and covariance by n / (n - 1), n the number of the window's pixels.
     mask : array_like, optional
         Weight of every pixel, broadcast to the images; pixels of weight 0 may hold anything.
+    dims : {2, 3}
+        Axes of a window, the last of the images.
 
     Returns
     -------
-    ndarray, (..., H - h + 1, W - w + 1), or (..., H, W) with padding
+    ndarray, (..., H - h + 1, W - w + 1), or (..., H, W) with padding; likewise in depth with dims=3
         The SSIM map.
 
     Examples
@@ -88,16 +96,18 @@ def ssim(
     >>> ssim(x, x).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    a, b, weight = _padded(x, y, mask, window, padding)
-    m = _moments(a, b, weight, window, (k1 * data_range) ** 2, (k2 * data_range) ** 2, unbiased=unbiased)
+    taps = window.along(dims)
+    a, b, weight = _padded(x, y, mask, taps, padding)
+    m = _moments(a, b, weight, taps, (k1 * data_range) ** 2, (k2 * data_range) ** 2, unbiased=unbiased)
     luminance = 1 if np.isinf(k1) else m.a / m.b
     return np.where(m.empty, 1, luminance * m.c / m.d)
 
 
-def counted(shape: tuple[int, ...], mask: ArrayLike, window: Window, padding: str) -> NDArray[np.bool_]:
-    """Tell which windows of images of a shape have something to compare, (..., H', W')."""
-    x, y, weight = _padded(np.zeros(shape), np.zeros(shape), mask, window, padding)
-    empty: NDArray[np.bool_] = _moments(x, y, weight, window, 1, 1, unbiased=False).empty
+def counted(shape: tuple[int, ...], mask: ArrayLike, window: Window, padding: str, dims: int = 2) -> NDArray[np.bool_]:
+    """Tell which windows of images of a shape have something to compare, (..., H', W') or (..., D', H', W')."""
+    taps = window.along(dims)
+    x, y, weight = _padded(np.zeros(shape), np.zeros(shape), mask, taps, padding)
+    empty: NDArray[np.bool_] = _moments(x, y, weight, taps, 1, 1, unbiased=False).empty
     return ~empty
 
 
@@ -113,6 +123,7 @@ def ssim_gradient(
     padding: str = "valid",
     unbiased: bool = False,
     mask: ArrayLike | None = None,
+    dims: int = 2,
 ) -> NDArray[np.float64]:
     """Gradient of sum(upstream * ssim(x, y)) by x.
 
@@ -124,7 +135,7 @@ def ssim_gradient(
 
     Parameters
     ----------
-    x, y, data_range, window, k1, k2, padding, unbiased, mask
+    x, y, data_range, window, k1, k2, padding, unbiased, mask, dims
         As for `ssim`. The gradient by y is the one by x of the swapped images.
     upstream : array_like, (..., H', W')
         Weight of every window.
@@ -140,16 +151,17 @@ def ssim_gradient(
     True
     """
     shape = np.shape(x)
-    a, b, weight = _padded(x, y, mask, window, padding)
-    m = _moments(a, b, weight, window, (k1 * data_range) ** 2, (k2 * data_range) ** 2, unbiased=unbiased)
+    taps = window.along(dims)
+    a, b, weight = _padded(x, y, mask, taps, padding)
+    m = _moments(a, b, weight, taps, (k1 * data_range) ** 2, (k2 * data_range) ** 2, unbiased=unbiased)
     luminance, structure = 1 if np.isinf(k1) else m.a / m.b, m.c / m.d
     by_mean = structure * 2 * (m.mu_y - luminance * m.mu_x) / m.b
-    spread = _spread(window, unbiased=unbiased)
+    spread = _spread(taps, unbiased=unbiased)
     gradient = np.zeros_like(a)
-    for pixels, weight_i in _parts(window, weight, m.share):
+    for pixels, weight_i in _parts(taps, weight, m.share):
         by_variance = luminance * 2 * ((b[pixels] - m.mu_y) - structure * (a[pixels] - m.mu_x)) / m.d
         gradient[pixels] += weight_i * np.asarray(upstream) * (by_mean + spread * by_variance)
-    return _folded(gradient, shape, window, padding)
+    return _folded(gradient, shape, taps, padding)
 
 
 def ms_ssim(
@@ -280,66 +292,73 @@ def _unhalved(gradient: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[
     return whole
 
 
-def _places(shape: tuple[int, ...], window: Window, padding: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Source row and column of every padded row and column."""
-    pads = (0, 0) if padding == "valid" else (window.shape[0] // 2, window.shape[1] // 2)
-    rows, columns = (np.array(source(n, pad, padding)) for n, pad in zip(shape[-2:], pads, strict=True))
-    return rows[:, None], columns[None]
+def _places(shape: tuple[int, ...], taps: Taps, padding: str) -> tuple[NDArray[np.int64], ...]:
+    """Source of every padded place along each axis of a window, as an open mesh."""
+    lengths = shape[len(shape) - len(taps) :]
+    pads = [0 if padding == "valid" else len(axis) // 2 for axis in taps]
+    return np.ix_(*(np.array(source(n, pad, padding)) for n, pad in zip(lengths, pads, strict=True)))
 
 
-def _padded(x: Any, y: Any, mask: Any, window: Window, padding: str) -> list[NDArray[np.float64]]:
+def _inside(places: tuple[NDArray[np.int64], ...]) -> NDArray[np.bool_]:
+    """Tell which padded places show a pixel."""
+    return np.all(np.broadcast_arrays(*(place != OUTSIDE for place in places)), axis=0)  # type: ignore[no-any-return]
+
+
+def _padded(x: Any, y: Any, mask: Any, taps: Taps, padding: str) -> list[NDArray[np.float64]]:
     """Pad images and mask; pixels that the mask leaves out become 0."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     weight = np.broadcast_to(np.ones(()) if mask is None else np.asarray(mask, np.float64), x.shape)
-    rows, columns = _places(x.shape, window, padding)
-    outside = (rows == OUTSIDE) | (columns == OUTSIDE)
+    places = _places(x.shape, taps, padding)
+    inside = _inside(places)
+    sources: Any = (..., *places)
     x, y = np.where(weight > 0, x, 0), np.where(weight > 0, y, 0)
-    return [
-        np.where(outside, filling, image[..., rows, columns]) for image, filling in ((x, 0.0), (y, 0.0), (weight, 1.0))
-    ]
+    return [np.where(inside, image[sources], filling) for image, filling in ((x, 0.0), (y, 0.0), (weight, 1.0))]
 
 
-def _folded(gradient: NDArray[np.float64], shape: tuple[int, ...], window: Window, padding: str) -> NDArray[np.float64]:
+def _folded(gradient: NDArray[np.float64], shape: tuple[int, ...], taps: Taps, padding: str) -> NDArray[np.float64]:
     """Add the gradient of every padded pixel to that of its source."""
-    rows, columns = np.broadcast_arrays(*_places(shape, window, padding))
-    inside = (rows != OUTSIDE) & (columns != OUTSIDE)
+    places = _places(shape, taps, padding)
+    inside = _inside(places)
     folded = np.zeros(shape)
-    sources: Any = (..., rows[inside], columns[inside])
+    sources: Any = (..., *(place[inside] for place in np.broadcast_arrays(*places)))
     np.add.at(folded, sources, gradient[..., inside])
     return folded
 
 
-def _spread(window: Window, *, unbiased: bool) -> float:
+def _spread(taps: Taps, *, unbiased: bool) -> float:
     """Factor of variances and covariance."""
-    pixels = window.shape[0] * window.shape[1]
+    pixels = math.prod(map(len, taps))
     return pixels / (pixels - 1) if unbiased else 1.0
 
 
-def _moments(x: Any, y: Any, mask: Any, window: Window, c1: float, c2: float, *, unbiased: bool) -> _Moments:
+def _moments(x: Any, y: Any, mask: Any, taps: Taps, c1: float, c2: float, *, unbiased: bool) -> _Moments:
     """Take every window's means first, then its central moments about them."""
-    ones = np.ones((x.shape[-2] - window.shape[0] + 1, x.shape[-1] - window.shape[1] + 1))
-    total: NDArray[np.float64] = np.sum([weight for _, weight in _parts(window, mask, ones)], axis=0)
+    lengths = x.shape[x.ndim - len(taps) :]
+    ones = np.ones([length - len(axis) + 1 for length, axis in zip(lengths, taps, strict=True)])
+    total = np.zeros(np.broadcast_shapes(mask.shape[: mask.ndim - len(taps)] + ones.shape))
+    for _, weight in _parts(taps, mask, ones):
+        total += weight
     empty = total <= LEAST_WEIGHT
     share = np.where(empty, 0, 1 / np.where(empty, 1, total))
     mu_x, mu_y, variances, covariance = (np.zeros(share.shape) for _ in range(4))
-    for pixels, weight in _parts(window, mask, share):
+    for pixels, weight in _parts(taps, mask, share):
         mu_x += weight * x[pixels]
         mu_y += weight * y[pixels]
-    for pixels, weight in _parts(window, mask, share):
+    for pixels, weight in _parts(taps, mask, share):
         off_x, off_y = x[pixels] - mu_x, y[pixels] - mu_y
         variances += weight * (off_x**2 + off_y**2)
         covariance += weight * (off_x * off_y)
-    spread = _spread(window, unbiased=unbiased)
+    spread = _spread(taps, unbiased=unbiased)
     a, b = 2 * mu_x * mu_y + c1, mu_x**2 + mu_y**2 + c1
     return _Moments(share, empty, mu_x, mu_y, a, b, 2 * spread * covariance + c2, spread * variances + c2)
 
 
 def _parts(
-    window: Window, mask: NDArray[np.float64], share: NDArray[np.float64]
+    taps: Taps, mask: NDArray[np.float64], share: NDArray[np.float64]
 ) -> Iterator[tuple[Any, NDArray[np.float64]]]:
     """Go through a window's places: the pixels there of all windows, and their weights, (..., H', W')."""
-    height, width = share.shape[-2:]
-    for i, down in enumerate(window.taps_y):
-        for j, across in enumerate(window.taps_x):
-            pixels = np.s_[..., i : i + height, j : j + width]
-            yield pixels, down * across * mask[pixels] * share
+    lengths = share.shape[share.ndim - len(taps) :]
+    for place in itertools.product(*(range(len(axis)) for axis in taps)):
+        pixels: Any = (..., *(slice(i, i + length) for i, length in zip(place, lengths, strict=True)))
+        weight = math.prod(axis[i] for axis, i in zip(taps, place, strict=True))
+        yield pixels, weight * mask[pixels] * share

@@ -81,7 +81,7 @@ def over_scales(one: OneScale, x: Tensor, y: Tensor, mask: None, *rest: Any) -> 
 def _one_on_cpu(
     plan: Plan, x: Tensor, y: Tensor, gradients: list[Tensor], next_shape: tuple[int, ...] | None
 ) -> tuple[Tensor, Images | None]:
-    launch, windows = _launch(), plan.count("channel")
+    launch, windows = _launch(2), plan.count("channel")
     if gradients:
         sums = launch.value_and_gradient(plan, x, y, None, 1 / windows, *gradients, *[None] * (2 - len(gradients)))
     else:
@@ -167,7 +167,7 @@ def _run(x: Tensor, y: Tensor, ctx: Any) -> Any:
 
 def _scale_by_scale(x: Tensor, y: Tensor, problem: tuple[Any, ...], contrast_c1: float, count: int) -> Tensor:
     """Compose the same of operators that torch can transform."""
-    contrast = *problem[:2], contrast_c1, *problem[3:]
+    contrast = *problem[:3], contrast_c1, *problem[4:]
     means = []
     for scale in range(count):
         means.append(autograd.ssim(x, y, None, problem if scale == count - 1 else contrast, "channel"))

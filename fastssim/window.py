@@ -14,25 +14,49 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_AXES = "one axis, or a pair (down, across)"
+_AXES = "one axis, a pair (down, across), or a triple (depth, down, across)"
+_GIVEN = {2: "a pair (down, across)", 3: "a triple (depth, down, across)"}
 
 
 @dataclass(frozen=True)
 class Window:
     """A separable window; `Gaussian`, `Uniform` and `Taps` are its kinds."""
 
-    weights_y: tuple[float, ...] = field(init=False, repr=False, compare=False)  # down the columns, sum 1
-    weights_x: tuple[float, ...] = field(init=False, repr=False, compare=False)  # across, sum 1
+    axes: tuple[tuple[float, ...], ...] = field(init=False, repr=False, compare=False)  # each sum 1; one stands for all
 
     def _set(self, **values: Any) -> None:
         """Set fields of this frozen value, while it is made."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def along(self, dims: int) -> tuple[tuple[float, ...], ...]:
+        """Return the weights along each axis of images (down, across) or of volumes (depth, down, across).
+
+        Raises
+        ------
+        ValueError
+            If the window was given as a pair and is wanted for volumes, or as a triple for images.
+        """
+        if len(self.axes) not in {1, dims}:
+            raise ValueError(
+                f"{self} names {len(self.axes)} axes; dims={dims} takes one value for all axes, or {_GIVEN[dims]}"
+            )
+        return self.axes if len(self.axes) == dims else self.axes * dims
+
     @property
-    def shape(self) -> tuple[int, int]:
-        """Pixels down and across."""
-        return len(self.weights_y), len(self.weights_x)
+    def weights_y(self) -> tuple[float, ...]:
+        """The weights down the columns."""
+        return self.axes[max(len(self.axes) - 2, 0)]
+
+    @property
+    def weights_x(self) -> tuple[float, ...]:
+        """The weights across."""
+        return self.axes[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels down and across; of a triple, in depth, down and across."""
+        return tuple(len(axis) for axis in self.along(max(len(self.axes), 2)))
 
     @property
     def taps_y(self) -> NDArray[np.float64]:
@@ -51,36 +75,39 @@ class Gaussian(Window):
 
     Parameters
     ----------
-    size : int or (int, int)
-        Pixels along both axes, or a pair (down, across); odd, at least 1.
-    sigma : float or (float, float)
-        Standard deviation in pixels, or a pair (down, across); above 0.
+    size : int, (int, int) or (int, int, int)
+        Pixels along all axes, a pair (down, across), or of volumes a triple (depth, down, across); odd, at least 1.
+    sigma : float, (float, float) or (float, float, float)
+        Standard deviation in pixels along all axes, a pair, or a triple; above 0.
 
     Raises
     ------
     TypeError, ValueError
-        If `size` is no odd positive integer, or `sigma` no positive finite number.
+        If `size` is no odd positive integer, `sigma` no positive finite number, or one is a pair, the other a triple.
 
     Examples
     --------
     >>> Gaussian(3, 1.0).taps_x.round(4).tolist()
     [0.2741, 0.4519, 0.2741]
-    >>> Gaussian((7, 3), (2.0, 0.5)).shape
-    (7, 3)
+    >>> Gaussian((7, 3), (2.0, 0.5)).shape, Gaussian((3, 7, 7)).shape
+    ((7, 3), (3, 7, 7))
     """
 
-    size: int | tuple[int, int] = 11
-    sigma: float | tuple[float, float] = 1.5
+    size: int | tuple[int, ...] = 11
+    sigma: float | tuple[float, ...] = 1.5
 
     def __post_init__(self) -> None:
-        sizes, sigmas = _pair(self.size), _pair(self.sigma)
+        sizes, sigmas = _each(self.size), _each(self.sigma)
         for sigma in sigmas:
             if isinstance(sigma, bool) or not isinstance(sigma, (int, float)):
                 raise TypeError(f"sigma is a number of pixels for {_AXES}, not {sigma!r}")
             if not (math.isfinite(sigma) and sigma > 0):
                 raise ValueError(f"sigma is {sigma}; it must be finite and above 0")
-        down, across = (_sampled(size, partial(_bell, sigma)) for size, sigma in zip(sizes, sigmas, strict=True))
-        self._set(size=_single(sizes), sigma=_single(sigmas), weights_y=down, weights_x=across)
+        if len(sizes) > 1 and len(sigmas) > 1 and len(sizes) != len(sigmas):
+            raise ValueError(f"size names {len(sizes)} axes and sigma {len(sigmas)}; give one of each for every axis")
+        count = max(len(sizes), len(sigmas))
+        axes = [_sampled(sizes[i % len(sizes)], partial(_bell, sigmas[i % len(sigmas)])) for i in range(count)]
+        self._set(size=_single(sizes), sigma=_single(sigmas), axes=_merged(axes))
 
 
 @dataclass(frozen=True)
@@ -89,8 +116,8 @@ class Uniform(Window):
 
     Parameters
     ----------
-    size : int or (int, int)
-        Pixels along both axes, or a pair (down, across); odd, at least 1.
+    size : int, (int, int) or (int, int, int)
+        Pixels along all axes, a pair (down, across), or of volumes a triple (depth, down, across); odd, at least 1.
 
     Raises
     ------
@@ -103,12 +130,11 @@ class Uniform(Window):
     [0.2, 0.2, 0.2, 0.2, 0.2]
     """
 
-    size: int | tuple[int, int] = 7
+    size: int | tuple[int, ...] = 7
 
     def __post_init__(self) -> None:
-        sizes = _pair(self.size)
-        down, across = (_sampled(size, lambda _: 1.0) for size in sizes)
-        self._set(size=_single(sizes), weights_y=down, weights_x=across)
+        sizes = _each(self.size)
+        self._set(size=_single(sizes), axes=_merged([_sampled(size, lambda _: 1.0) for size in sizes]))
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,7 @@ class Taps(Window):
 
     Parameters
     ----------
-    weights : array_like, or a pair of them (down, across)
+    weights : array_like, a pair of them (down, across), or of volumes a triple (depth, down, across)
         Weights along one axis, at most 1-dimensional, an odd number of them, none negative; divided by their sum.
 
     Raises
@@ -137,9 +163,11 @@ class Taps(Window):
 
     def __post_init__(self) -> None:
         given = self.weights
-        separate = isinstance(given, (tuple, list)) and len(given) == 2 and all(np.ndim(axis) == 1 for axis in given)
-        down, across = (_normalised(axis) for axis in (given if separate else (given, given)))
-        self._set(weights=down if down == across else (down, across), weights_y=down, weights_x=across)
+        separate = (
+            isinstance(given, (tuple, list)) and len(given) in _GIVEN and all(np.ndim(axis) == 1 for axis in given)
+        )
+        axes = _merged([_normalised(axis) for axis in (given if separate else (given,))])
+        self._set(weights=axes[0] if len(axes) == 1 else axes, axes=axes)
 
 
 def _bell(sigma: float, i: int) -> float:
@@ -147,14 +175,19 @@ def _bell(sigma: float, i: int) -> float:
     return math.exp(-0.5 * (i / sigma) ** 2)
 
 
-def _pair(value: Any) -> tuple[Any, Any]:
-    """Take one value for both axes, or a pair."""
-    return (value[0], value[1]) if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
+def _each(value: Any) -> tuple[Any, ...]:
+    """Take one value for all axes, a pair, or a triple."""
+    return tuple(value) if isinstance(value, (tuple, list)) and len(value) in _GIVEN else (value,)
 
 
-def _single(pair: tuple[Any, Any]) -> Any:
-    """Write a pair of equal values as one, so that equal windows compare equal."""
-    return pair[0] if pair[0] == pair[1] else pair
+def _merged(axes: list[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
+    """Write equal weights of all axes once."""
+    return tuple(axes[:1] if all(axis == axes[0] for axis in axes) else axes)
+
+
+def _single(values: tuple[Any, ...]) -> Any:
+    """Write equal values as one, so that equal windows compare equal."""
+    return values[0] if all(value == values[0] for value in values) else values
 
 
 def _sampled(size: Any, shape: Callable[[int], float]) -> tuple[float, ...]:

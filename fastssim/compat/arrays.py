@@ -56,7 +56,6 @@ def structural_similarity(
     radius = int(TRUNCATE * sigma + 0.5)
     size = win_size if win_size is not None else 2 * radius + 1 if gaussian_weights else 7
     _check_size(size, shape)
-    plain = len(shape) > 2
     span = _data_range(im1.dtype, im2.dtype) if data_range is None else data_range
     pixels = size ** len(shape)
     options: dict[str, Any] = {
@@ -66,11 +65,13 @@ def structural_similarity(
         "k2": K2 * ((pixels - 1) / pixels) ** 0.5 if use_sample_covariance else float(K2),
     }
     sides = shape if len(shape) > 1 else (1, *shape)
+    options["dims"] = len(sides)
     x, y = (image.astype(dtype, copy=False).reshape(channels, *sides) for image in planes)
     pad = (size - 1) // 2
     inner = (slice(None), *[slice(pad, length - pad) if length >= size else slice(None) for length in sides])
     axes = tuple(range(1, len(sides) + 1))
     whole = size == options["window"].shape[1]  # else the mean is over other windows than fit in the image
+    plain = len(sides) > 3 or (len(sides) == 3 and not (whole and xp is np))
 
     def back(maps: Any) -> Any:
         """Give (C, H, W) the images' axes again."""
@@ -164,7 +165,7 @@ def _gradient(xp: Any, x: Any, y: Any, options: dict[str, Any], inner: Any) -> t
         if inner is None:
             each = ssim(first, second, reduction="channel", **options)
         else:
-            each = ssim(first, second, padding="symmetric", reduction="none", **options)[inner].mean((1, 2))
+            each = ssim(first, second, padding="symmetric", reduction="none", **options)[inner].flatten(1).mean(1)
         (found,) = torch.autograd.grad(each.mean(), second)
     return xp.from_dlpack(each.detach()), xp.from_dlpack(found)
 

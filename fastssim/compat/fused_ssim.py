@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fastssim.compat.options import NATIVE, REFUSED, options
+from fastssim.compat.options import NATIVE, options
 from fastssim.functional import ssim
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FusedSSIMMap", "fused_ssim"]
+__all__ = ["FusedSSIMMap", "fused_ssim", "fused_ssim3d"]
 
 PACKAGE = "fused_ssim"
-REPLACES = {"fused_ssim": ("fused_ssim", "FusedSSIMMap")}
+REPLACES = {"fused_ssim": ("fused_ssim", "fused_ssim3d", "FusedSSIMMap")}
+ALL = "fused_ssim fused_ssim3d FusedSSIMMap"
 OPTIONS = (
-    *options("fused_ssim FusedSSIMMap", NATIVE, "img1 img2", "any float dtype and strides, on the CPU too"),
-    *options("fused_ssim FusedSSIMMap", NATIVE, "padding", '"same" (zeros) and "valid"'),
-    *options("fused_ssim FusedSSIMMap", NATIVE, "train", "False: no gradient"),
+    *options(ALL, NATIVE, "img1 img2", "any float dtype and strides, on the CPU too; volumes on the CPU only"),
+    *options(ALL, NATIVE, "padding", '"same" (zeros) and "valid"'),
+    *options(ALL, NATIVE, "train", "False: no gradient"),
     *options("FusedSSIMMap", NATIVE, "C1 C2"),
-    *options("FusedSSIMMap", NATIVE, "spatial_dims", "2"),
-    *options("FusedSSIMMap", REFUSED, "spatial_dims", "3: NotImplementedError; there is no `fused_ssim3d` yet"),
+    *options("FusedSSIMMap", NATIVE, "spatial_dims", "2 and 3; for another number a RuntimeError"),
 )
 DEFECTS = (
     "Images that are not contiguous are read wrongly, without an error.",
@@ -35,6 +35,7 @@ DEFECTS = (
     "dtypes other than float32 are an error.",
 )
 ALLOWED_PADDING = {"same": "zeros", "valid": "valid"}
+_SHAPES = {2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 
 
 def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True) -> Tensor:
@@ -50,7 +51,23 @@ def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = 
     >>> x = torch.rand(1, 3, 32, 32, requires_grad=True)
     >>> fused_ssim(x, torch.rand(1, 3, 32, 32)).backward()
     """
-    return _compared(img1, img2, padding, train, "mean")
+    return _compared(img1, img2, padding, train, "mean", 2)
+
+
+def fused_ssim3d(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True) -> Tensor:
+    """Mean SSIM of volumes (N, C, D, H, W); parameters as ``fused_ssim.fused_ssim3d``.
+
+    Raises
+    ------
+    AssertionError
+        As there, for another padding.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 1, 16, 16, 16, requires_grad=True)
+    >>> fused_ssim3d(x, torch.rand(1, 1, 16, 16, 16)).backward()
+    """
+    return _compared(img1, img2, padding, train, "mean", 3)
 
 
 class FusedSSIMMap:
@@ -66,7 +83,7 @@ class FusedSSIMMap:
         train: bool = True,
         spatial_dims: int = 2,
     ) -> Tensor:
-        """Return the map, (N, C, H, W), or without the outer 5 pixels; the constants are C1 and C2 themselves.
+        """Return the map, shaped as the images, or without the outer 5 pixels; the constants are C1 and C2 themselves.
 
         Examples
         --------
@@ -74,18 +91,18 @@ class FusedSSIMMap:
         >>> FusedSSIMMap.apply(0.01**2, 0.03**2, x, x, "valid").shape
         torch.Size([1, 3, 22, 22])
         """
-        if spatial_dims != 2:
-            raise NotImplementedError(f"spatial_dims is {spatial_dims}; fastssim compares images, spatial_dims=2")
-        return _compared(img1, img2, padding, train, "none", C1**0.5, C2**0.5)
+        if spatial_dims not in _SHAPES:
+            raise RuntimeError(f"spatial_dims is {spatial_dims}; give 2 for images, 3 for volumes")
+        return _compared(img1, img2, padding, train, "none", spatial_dims, C1**0.5, C2**0.5)
 
 
 def _compared(
-    img1: Tensor, img2: Tensor, padding: str, train: bool, reduction: str, k1: float = 0.01, k2: float = 0.03
+    img1: Tensor, img2: Tensor, padding: str, train: bool, reduction: str, dims: int, k1: float = 0.01, k2: float = 0.03
 ) -> Tensor:
     if padding not in ALLOWED_PADDING:
         raise AssertionError(f"padding is {padding!r}; give one of {', '.join(map(repr, ALLOWED_PADDING))}")
     for name, image in (("img1", img1), ("img2", img2)):
-        if image.ndim != 4 or not image.is_floating_point():
-            raise RuntimeError(f"{name} has shape {tuple(image.shape)}, {image.dtype}; give floats (N, C, H, W)")
+        if image.ndim != dims + 2 or not image.is_floating_point():
+            raise RuntimeError(f"{name} has shape {tuple(image.shape)}, {image.dtype}; give floats {_SHAPES[dims]}")
     with torch.set_grad_enabled(torch.is_grad_enabled() and train):
-        return ssim(img1, img2.detach(), k1=k1, k2=k2, padding=ALLOWED_PADDING[padding], reduction=reduction)
+        return ssim(img1, img2.detach(), k1=k1, k2=k2, padding=ALLOWED_PADDING[padding], reduction=reduction, dims=dims)

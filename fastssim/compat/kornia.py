@@ -1,4 +1,4 @@
-"""Drop-in for kornia's SSIM: ``from fastssim.compat.kornia import SSIMLoss, ssim_loss, ssim``.
+"""Drop-in for kornia's SSIM: ``from fastssim.compat.kornia import SSIMLoss, SSIM3DLoss, ssim_loss, ssim``.
 
 Also as ``kornia.metrics.ssim`` and ``kornia.losses.ssim_loss`` of ``from fastssim.compat import kornia``. Its
 conventions: a Gaussian of sigma 1.5 whatever the window's size, the border mirrored about the last pixel, a map, and as
@@ -7,6 +7,7 @@ the loss (1 - SSIM) / 2. No kornia is needed.
 
 from __future__ import annotations
 
+import math
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,18 +16,33 @@ import torch
 from torch import nn
 
 from fastssim.compat.images import as_they_stand, contrast, luminance
-from fastssim.compat.options import FALLBACK, NATIVE, REFUSED, options
+from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.window import Gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SSIM", "SSIMLoss", "losses", "metrics", "ssim", "ssim_loss"]
+__all__ = [
+    "SSIM",
+    "SSIM3D",
+    "SSIM3DLoss",
+    "SSIMLoss",
+    "losses",
+    "metrics",
+    "ssim",
+    "ssim3d",
+    "ssim3d_loss",
+    "ssim_loss",
+]
 
 PACKAGE = "kornia"
-REPLACES = {"kornia.metrics": ("ssim", "SSIM"), "kornia.losses": ("ssim_loss", "SSIMLoss")}
-ALL = "ssim SSIM ssim_loss SSIMLoss"
+REPLACES = {
+    "kornia.metrics": ("ssim", "SSIM", "ssim3d", "SSIM3D"),
+    "kornia.losses": ("ssim_loss", "SSIMLoss", "ssim3d_loss", "SSIM3DLoss"),
+}
+LOSSES = "ssim_loss SSIMLoss ssim3d_loss SSIM3DLoss"
+ALL = f"ssim SSIM ssim3d SSIM3D {LOSSES}"
 OPTIONS = (
     *options(ALL, NATIVE, "img1 img2 window_size max_val", "max_val is a Python float, as there"),
     *options(ALL, NATIVE, "padding", '"same" and "valid", in any case of letters'),
@@ -36,8 +52,7 @@ OPTIONS = (
         " it shows where both images are black and flat",
     ),
     *options(ALL, FALLBACK, "eps", "a larger one: reproduced, by six maps in place of one"),
-    *options("ssim_loss SSIMLoss", NATIVE, "reduction", '"mean", "sum" and "none"'),
-    *options("ssim3d SSIM3D ssim3d_loss SSIM3DLoss", REFUSED, "volumes", "not there yet: ImportError"),
+    *options(LOSSES, NATIVE, "reduction", '"mean", "sum" and "none"'),
 )  # fmt: skip
 DEFECTS = (
     "E[x^2] - E[x]^2 in float32 loses digits on bright flat areas, which the loss then clamps.",
@@ -63,7 +78,26 @@ def ssim(
     >>> ssim(x, x, 5).shape
     torch.Size([1, 4, 5, 5])
     """
-    return _compared(img1, img2, window_size, max_val, eps, padding, "none")
+    return _compared(img1, img2, window_size, max_val, eps, padding, "none", 2)
+
+
+def ssim3d(
+    img1: Tensor, img2: Tensor, window_size: int, max_val: float = 1.0, eps: float = 1e-12, padding: str = "same"
+) -> Tensor:
+    """SSIM of every window of volumes, (N, C, D, H, W); parameters as ``kornia.metrics.ssim3d``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ssim`; volumes of two shapes, too, are kornia's ``BaseError`` where kornia is loaded.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 5, 5, 5)
+    >>> ssim3d(x, x, 5).shape
+    torch.Size([1, 4, 5, 5, 5])
+    """
+    return _compared(img1, img2, window_size, max_val, eps, padding, "none", 3)
 
 
 def ssim_loss(
@@ -90,14 +124,34 @@ def ssim_loss(
     >>> ssim_loss(x, x, 5)
     tensor(0.)
     """
-    if reduction not in {"mean", "sum", "none"}:
-        raise NotImplementedError("Invalid reduction option.")
-    loss = (1 - _compared(img1, img2, window_size, max_val, eps, padding, reduction)) / 2
-    if reduction != "sum":
-        return loss
-    cut = window_size - 1 if str(padding).lower() == "valid" else 0
-    windows = img1.shape[0] * img1.shape[1] * (img1.shape[2] - cut) * (img1.shape[3] - cut)
-    return loss + (windows - 1) / 2
+    return _loss(img1, img2, window_size, max_val, eps, reduction, padding, 2)
+
+
+def ssim3d_loss(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float = 1.0,
+    eps: float = 1e-12,
+    reduction: str = "mean",
+    padding: str = "same",
+) -> Tensor:
+    """Return (1 - SSIM) / 2 of volumes; parameters as ``kornia.losses.ssim3d_loss``.
+
+    Raises
+    ------
+    NotImplementedError
+        As there, for another reduction.
+    TypeError, ValueError
+        As `ssim3d`.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 5, 5, 5)
+    >>> ssim3d_loss(x, x, 5)
+    tensor(0.)
+    """
+    return _loss(img1, img2, window_size, max_val, eps, reduction, padding, 3)
 
 
 class SSIM(nn.Module):
@@ -110,6 +164,8 @@ class SSIM(nn.Module):
     torch.Size([1, 4, 5, 5])
     """
 
+    _dims = 2
+
     def __init__(self, window_size: int, max_val: float = 1.0, eps: float = 1e-12, padding: str = "same") -> None:
         super().__init__()
         self.window_size = window_size
@@ -118,8 +174,21 @@ class SSIM(nn.Module):
         self.padding = padding
 
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
-        """Return the SSIM map of two batches of images."""
-        return ssim(img1, img2, self.window_size, self.max_val, self.eps, self.padding)
+        """Return the SSIM map of two batches."""
+        return _compared(img1, img2, self.window_size, self.max_val, self.eps, self.padding, "none", self._dims)
+
+
+class SSIM3D(SSIM):
+    """`ssim3d` as a module; parameters as ``kornia.metrics.SSIM3D``.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 5, 5, 5)
+    >>> SSIM3D(5)(x, x).shape
+    torch.Size([1, 4, 5, 5, 5])
+    """
+
+    _dims = 3
 
 
 class SSIMLoss(SSIM):
@@ -139,24 +208,61 @@ class SSIMLoss(SSIM):
         self.reduction = reduction
 
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
-        """Return the loss of two batches of images."""
-        return ssim_loss(img1, img2, self.window_size, self.max_val, self.eps, self.reduction, self.padding)
+        """Return the loss of two batches."""
+        return _loss(
+            img1, img2, self.window_size, self.max_val, self.eps, self.reduction, self.padding, self._dims
+        )  # fmt: skip
 
 
-metrics = SimpleNamespace(ssim=ssim, SSIM=SSIM)
-losses = SimpleNamespace(ssim_loss=ssim_loss, SSIMLoss=SSIMLoss)
+class SSIM3DLoss(SSIMLoss):
+    """`ssim3d_loss` as a module; parameters as ``kornia.losses.SSIM3DLoss``.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 5, 5, 5)
+    >>> SSIM3DLoss(5)(x, x)
+    tensor(0.)
+    """
+
+    _dims = 3
+
+
+metrics = SimpleNamespace(ssim=ssim, SSIM=SSIM, ssim3d=ssim3d, SSIM3D=SSIM3D)
+losses = SimpleNamespace(ssim_loss=ssim_loss, SSIMLoss=SSIMLoss, ssim3d_loss=ssim3d_loss, SSIM3DLoss=SSIM3DLoss)
+
+
+def _loss(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float,
+    eps: float,
+    reduction: str,
+    padding: str,
+    dims: int,
+) -> Tensor:
+    """Return (1 - SSIM) / 2, reduced."""
+    if reduction not in {"mean", "sum", "none"}:
+        raise NotImplementedError("Invalid reduction option.")
+    loss = (1 - _compared(img1, img2, window_size, max_val, eps, padding, reduction, dims)) / 2
+    if reduction != "sum":
+        return loss
+    cut = window_size - 1 if str(padding).lower() == "valid" else 0
+    windows = math.prod((*img1.shape[:2], *(length - cut for length in img1.shape[2:])))
+    return loss + (windows - 1) / 2
 
 
 def _compared(
-    img1: Tensor, img2: Tensor, window_size: int, max_val: float, eps: float, padding: str, reduction: str
+    img1: Tensor, img2: Tensor, window_size: int, max_val: float, eps: float, padding: str, reduction: str, dims: int
 ) -> Tensor:
     """SSIM, reduced, in the dtype of both images together."""
-    _check(img1, img2, window_size, max_val, padding)
+    _check(img1, img2, window_size, max_val, padding, dims)
     x, y = as_they_stand(img1, max_val), as_they_stand(img2, max_val)
     settings: dict[str, Any] = {
         "data_range": max_val,
         "window": Gaussian(window_size),
         "padding": {"same": "reflect", "valid": "valid"}[str(padding).lower()],
+        "dims": dims,
     }
     bias = eps / ((0.01 * max_val) ** 2 * (0.03 * max_val) ** 2)  # of SSIM, at most
     if abs(bias) <= NEGLIGIBLE:
@@ -181,18 +287,20 @@ def _biased(x: Tensor, y: Tensor, bias: float, settings: dict[str, Any]) -> Tens
     return whole(x, y, **settings) / (1 + bias / 4 * by_means * by_variances)
 
 
-def _check(img1: Tensor, img2: Tensor, window_size: int, max_val: float, padding: str) -> None:
+def _check(img1: Tensor, img2: Tensor, window_size: int, max_val: float, padding: str, dims: int) -> None:
     for name, image in (("img1", img1), ("img2", img2)):
         if not isinstance(image, torch.Tensor):
             raise TypeError(f"Input {name} type is not a torch.Tensor. Got {type(image)}")
     if not isinstance(max_val, float):
         raise TypeError(f"Input max_val type is not a float. Got {type(max_val)}")
     for name, image in (("img1", img1), ("img2", img2)):
-        if image.ndim != 4:
-            raise ValueError(f"Invalid {name} shape, we expect BxCxHxW. Got: {image.shape}")
-    if img1.shape != img2.shape:
-        raise ValueError(f"img1 and img2 shapes must be the same. Got: {img1.shape} and {img2.shape}")
+        if image.ndim != dims + 2:
+            axes = {2: "BxCxHxW", 3: "BxCxDxHxW"}[dims]
+            raise ValueError(f"Invalid {name} shape, we expect {axes}. Got: {image.shape}")
     error = getattr(sys.modules.get("kornia.core.exceptions"), "BaseError", ValueError)
+    if img1.shape != img2.shape:
+        kind = ValueError if dims == 2 else error
+        raise kind(f"img1 and img2 shapes must be the same. Got: {img1.shape} and {img2.shape}")
     if str(padding).lower() not in {"same", "valid"}:
         raise error(f"Invalid padding mode, {padding}. Expected 'same' or 'valid'")
     if not isinstance(window_size, int):

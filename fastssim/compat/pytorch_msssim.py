@@ -1,8 +1,8 @@
 """Drop-in for pytorch-msssim 1.0: ``from fastssim.compat.pytorch_msssim import ssim, ms_ssim, SSIM, MS_SSIM``.
 
 Its conventions: windows that lie wholly in the image, ``data_range=255``; where an axis is shorter than the window,
-that axis is not filtered, with a warning; from scale to scale the means of 2 x 2 pixels, an odd axis padded with
-zeros.
+that axis is not filtered, with a warning; from scale to scale the means of 2 x 2 pixels, of volumes of 2 x 2 x 2, an
+odd axis padded with zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast
-from fastssim.compat.options import FALLBACK, NATIVE, REFUSED, options
+from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian, Taps
@@ -32,7 +32,12 @@ __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 PACKAGE = "pytorch_msssim"
 REPLACES = {"pytorch_msssim": ("ssim", "ms_ssim", "SSIM", "MS_SSIM")}
 OPTIONS = (
-    *options("ssim ms_ssim SSIM MS_SSIM", NATIVE, "X Y", "(N, C, H, W); integers count as they stand"),
+    *options(
+        "ssim ms_ssim SSIM MS_SSIM",
+        NATIVE,
+        "X Y",
+        "(N, C, H, W), or volumes (N, C, D, H, W); integers count as they stand",
+    ),
     *options("ssim ms_ssim SSIM MS_SSIM", NATIVE, "data_range size_average win_size win_sigma K"),
     *options("ssim SSIM", NATIVE, "nonnegative_ssim"),
     *options("ms_ssim MS_SSIM", NATIVE, "weights", "any number of scales"),
@@ -40,7 +45,6 @@ OPTIONS = (
     *options("SSIM MS_SSIM", NATIVE, "spatial_dims"),
     *options("ssim ms_ssim", NATIVE, "win", "the same weights for every channel; not negative, sum 1, else refused"),
     *options("ssim ms_ssim", FALLBACK, "win", "weights of its own for each channel: channel by channel"),
-    *options("ssim ms_ssim SSIM MS_SSIM", REFUSED, "volumes", "(N, C, D, H, W): NotImplementedError"),
 )
 DEFECTS = (
     "Integer images are filtered with a window that is rounded to zeros.",
@@ -66,8 +70,6 @@ def ssim(
     ------
     ValueError, RuntimeError
         As there, for shapes, an even window, or a `win` that does not fit.
-    NotImplementedError
-        For volumes (N, C, D, H, W).
 
     Examples
     --------
@@ -99,7 +101,7 @@ def ms_ssim(
     ------
     AssertionError
         As there, for images too small for five scales.
-    ValueError, RuntimeError, NotImplementedError
+    ValueError, RuntimeError
         As `ssim`.
 
     Examples
@@ -118,7 +120,7 @@ def ms_ssim(
         as_they_stand(X, 1),
         as_they_stand(Y, 1),
         len(powers),
-        shrink=lambda image: F.avg_pool2d(image, 2, padding=[length % 2 for length in image.shape[2:]]),
+        shrink=lambda image: scales.halved(image, padding=[length % 2 for length in image.shape[2:]]),
         contrast=lambda x, y: _compared(contrast, x, y, taps, data_range, K),
         ssim=lambda x, y: _compared(whole, x, y, taps, data_range, K),
     )
@@ -155,7 +157,7 @@ class SSIM(nn.Module):
         self.nonnegative_ssim = nonnegative_ssim
 
     def forward(self, X: Tensor, Y: Tensor) -> Tensor:
-        """Return the SSIM of two batches of images."""
+        """Return the SSIM of two batches of images or volumes."""
         return ssim(X, Y, self.data_range, self.size_average, win=self.win, K=self.K,
                     nonnegative_ssim=self.nonnegative_ssim)  # fmt: skip
 
@@ -190,7 +192,7 @@ class MS_SSIM(nn.Module):  # noqa: N801  # the library's name
         self.K = K
 
     def forward(self, X: Tensor, Y: Tensor) -> Tensor:
-        """Return the multi-scale SSIM of two batches of images."""
+        """Return the multi-scale SSIM of two batches of images or volumes."""
         return ms_ssim(X, Y, self.data_range, self.size_average, win=self.win, weights=self.weights, K=self.K)
 
 
@@ -200,9 +202,7 @@ def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"Input images should have the same dimensions, but got {X.shape} and {Y.shape}.")
     for axis in range(X.ndim - 1, 1, -1):
         X, Y = X.squeeze(axis), Y.squeeze(axis)
-    if X.ndim == 5:
-        raise NotImplementedError(f"X has shape {tuple(X.shape)}; fastssim compares images (N, C, H, W), not volumes")
-    if X.ndim != 4:
+    if X.ndim not in {4, 5}:
         raise ValueError(f"Input images should be 4-d or 5-d tensors, but got {X.shape}")
     return X, Y
 
@@ -234,9 +234,9 @@ def _taps(win: Tensor | None, size: int, sigma: float, channels: int) -> tuple[t
 
 
 @lru_cache(maxsize=256)
-def _fitting(taps: tuple[float, ...], height: int, width: int) -> Taps:
+def _fitting(taps: tuple[float, ...], lengths: tuple[int, ...]) -> Taps:
     """Return the window, of a single tap along an axis that is shorter."""
-    return Taps(tuple(list(taps) if length >= len(taps) else [1.0] for length in (height, width)))
+    return Taps(tuple(list(taps) if length >= len(taps) else [1.0] for length in lengths))
 
 
 def _compared(
@@ -255,8 +255,10 @@ def _compared(
                 f"Skipping Gaussian Smoothing at dimension {axis} for input: {x.shape} and win size: {len(taps[0])}",
                 stacklevel=3,
             )
-    settings: dict[str, Any] = {"data_range": data_range, "k1": K[0], "k2": K[1], "reduction": "channel"}
-    windows = [_fitting(row, x.shape[2], x.shape[3]) for row in taps]
+    settings: dict[str, Any] = {
+        "data_range": data_range, "k1": K[0], "k2": K[1], "reduction": "channel", "dims": x.ndim - 2
+    }  # fmt: skip
+    windows = [_fitting(row, tuple(x.shape[2:])) for row in taps]
     if len(windows) == 1:
         return compare(x, y, window=windows[0], **settings)
     planes = zip(x.split(1, 1), y.split(1, 1), windows, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
 
 from fastssim.functional import _power as power
 
@@ -25,6 +26,13 @@ def factors(
         found.append(contrast(x, y))
         x, y = shrink(x), shrink(y)
     return [*found, ssim(x, y)]
+
+
+def halved(image: Tensor, padding: Sequence[int] = ()) -> Tensor:
+    """Return the means of 2 x 2 pixels, of volumes of 2 x 2 x 2; `padding`: zeros on each side of each axis."""
+    pool = F.avg_pool2d if image.ndim == 4 else F.avg_pool3d
+    halves: Tensor = pool(image, 2, padding=tuple(padding) or 0)
+    return halves
 
 
 def product(each: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -14,11 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional as F
 
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast
-from fastssim.compat.options import NATIVE, REFUSED, options
+from fastssim.compat.options import NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian, Uniform
@@ -57,12 +56,13 @@ OPTIONS = (
     *options(
         " ".join(METRICS), NATIVE, "kwargs", "the original's class with another `update`: states, reduction, plot"
     ),
-    *options(ALL, REFUSED, "volumes", "(N, C, D, H, W): NotImplementedError"),
+    *options(ALL, NATIVE, "volumes", "(N, C, D, H, W), sigma and kernel_size along (D, H, W)"),
 )
 DEFECTS = (
     "E[x^2] - E[x]^2 in float32 loses digits; clamps at 0 hide negative variances (0 against 0 gave 1.3245).",
     "float16 images are filtered in float16, with taps in float16.",
     "A contrast over a kernel of one pixel is the mean of nothing, NaN.",
+    "The last axis of volumes is mirrored as far as kernel_size reaches, whatever Gaussian sigma asks for.",
 )
 
 
@@ -85,8 +85,6 @@ def structural_similarity_index_measure(
     ------
     RuntimeError, ValueError
         As there, for shapes and options.
-    NotImplementedError
-        For volumes (N, C, D, H, W).
 
     Examples
     --------
@@ -118,7 +116,7 @@ def multiscale_structural_similarity_index_measure(
 
     Raises
     ------
-    RuntimeError, ValueError, NotImplementedError
+    RuntimeError, ValueError
         As `structural_similarity_index_measure`.
 
     Examples
@@ -157,16 +155,17 @@ def similarity(
     return_full_image: bool,
     return_contrast_sensitivity: bool,
 ) -> Any:
-    """SSIM of every image, (N,), alone or with the map (N, C, H, W) or the contrast of every image."""
+    """SSIM of every image, (N,), alone or with the map, shaped as the images, or the contrast of every image."""
     dtype = _check_images(preds, target)
-    window = _window(gaussian_kernel, sigma, kernel_size)
+    dims = preds.ndim - 2
+    window = _window(gaussian_kernel, sigma, kernel_size, dims)
     if return_full_image and return_contrast_sensitivity:
         raise ValueError("Arguments `return_full_image` and `return_contrast_sensitivity` are mutually exclusive.")
     x, y, span = _ranged(preds, target, data_range)
-    settings: dict[str, Any] = {"data_range": span, "window": window, "k1": k1, "k2": k2}
+    settings: dict[str, Any] = {"data_range": span, "window": window, "k1": k1, "k2": k2, "dims": dims}
     if return_full_image:
         found = whole(x, y, padding="reflect", reduction="none", **settings)
-        return found.mean((1, 2, 3)).to(dtype), found.to(dtype)
+        return found.flatten(1).mean(1).to(dtype), found.to(dtype)
     mean = whole(x, y, padding="reflect", reduction="image", **settings).to(dtype)
     if return_contrast_sensitivity:
         return mean, contrast(x, y, reduction="image", **settings).to(dtype)
@@ -187,14 +186,15 @@ def multiscale(
 ) -> Tensor:
     """Multi-scale SSIM of every image, (N,)."""
     dtype = _check_images(preds, target)
-    _check_scales(preds.shape, _each(kernel_size), len(betas))
-    window = _window(gaussian_kernel, sigma, kernel_size)
+    dims = preds.ndim - 2
+    _check_scales(preds.shape, _each(kernel_size, dims), len(betas))
+    window = _window(gaussian_kernel, sigma, kernel_size, dims)
     x, y = (as_they_stand(image, 1) for image in (preds, target))
 
     def compare(function: Any, x: Tensor, y: Tensor, padding: str) -> Tensor:
         x, y, span = _ranged(x, y, data_range)  # of every scale by itself, where none is given
         compared: Tensor = function(
-            x, y, data_range=span, window=window, k1=k1, k2=k2, padding=padding, reduction="image"
+            x, y, data_range=span, window=window, k1=k1, k2=k2, padding=padding, reduction="image", dims=dims
         )
         return compared
 
@@ -202,7 +202,7 @@ def multiscale(
         x,
         y,
         len(betas),
-        shrink=lambda image: F.avg_pool2d(image, 2),
+        shrink=scales.halved,
         contrast=lambda x, y: compare(contrast, x, y, "valid"),
         ssim=lambda x, y: compare(whole, x, y, "reflect"),
     )
@@ -220,9 +220,7 @@ def _check_images(preds: Tensor, target: Tensor) -> torch.dtype:
         raise RuntimeError(
             f"Predictions and targets are expected to have the same shape, but got {preds.shape} and {target.shape}."
         )
-    if preds.ndim == 5:
-        raise NotImplementedError(f"preds has shape {tuple(preds.shape)}; fastssim compares images, not volumes")
-    if preds.ndim != 4:
+    if preds.ndim not in {4, 5}:
         raise ValueError(
             "Expected `preds` and `target` to have BxCxHxW or BxCxDxHxW shape."
             f" Got preds: {preds.shape} and target: {target.shape}."
@@ -246,26 +244,28 @@ def _check_scales(shape: torch.Size, kernel_size: Sequence[int], scales: int) ->
             )
 
 
-def _each(value: Any) -> list[Any]:
-    """Take one value for both axes, or a sequence."""
-    return list(value) if isinstance(value, Sequence) else [value, value]
+def _each(value: Any, dims: int) -> list[Any]:
+    """Take one value for all axes, or a sequence."""
+    return list(value) if isinstance(value, Sequence) else [value] * dims
 
 
-def _window(gaussian_kernel: bool, sigma: float | Sequence[float], kernel_size: int | Sequence[int]) -> Window:
-    sigmas, sizes = _each(sigma), _each(kernel_size)
+def _window(
+    gaussian_kernel: bool, sigma: float | Sequence[float], kernel_size: int | Sequence[int], dims: int
+) -> Window:
+    sigmas, sizes = _each(sigma, dims), _each(kernel_size, dims)
     for values in (sizes, sigmas):
-        if len(values) != 2:
+        if len(values) != dims:
             raise ValueError(
                 f"`kernel_size` has dimension {len(values)}, but expected to be two less that target dimensionality,"
-                " which is: 4"
+                f" which is: {dims + 2}"
             )
     if any(size % 2 == 0 or size <= 0 for size in sizes):
         raise ValueError(f"Expected `kernel_size` to have odd positive number. Got {sizes}.")
     if any(value <= 0 for value in sigmas):
         raise ValueError(f"Expected `sigma` to have positive number. Got {sigmas}.")
     if not gaussian_kernel:
-        return Uniform((sizes[0], sizes[1]))
-    return Gaussian((_length(sigmas[0]), _length(sigmas[1])), (sigmas[0], sigmas[1]))
+        return Uniform(tuple(sizes))
+    return Gaussian(tuple(map(_length, sigmas)), tuple(sigmas))
 
 
 def _length(sigma: float) -> int:

@@ -29,7 +29,7 @@ def value(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None, *, distance: bo
         counted = reference.counted(a.shape, weights, _options(plan)["window"], plan.padding).astype(np.float64)
         ssim *= counted
     apart = np.abs(a - b) if distance else np.zeros(a.shape)
-    return Sums(*(planes.sum((2, 3)) for planes in (ssim, counted, apart)))
+    return Sums(*(planes.sum(tuple(range(2, planes.ndim))) for planes in (ssim, counted, apart)))
 
 
 def ssim_map(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None, out: Tensor) -> None:
@@ -51,11 +51,12 @@ def value_and_gradient(
 ) -> Sums:
     """As `fastssim.cpu.launch.value_and_gradient`."""
     map_gradient(plan, x, y, mask, torch.full(plan.map_shape, scale, dtype=torch.float64), grad_x, grad_y)
-    a, b, _ = _arrays(plan, x, y, mask)
-    sign = torch.from_numpy((l1 or 0.0) * np.sign(a - b))
-    grad_x.add_(sign)
-    if grad_y is not None:
-        grad_y.sub_(sign)
+    if l1 is not None:
+        a, b, _ = _arrays(plan, x, y, mask)
+        sign = torch.from_numpy(l1 * np.sign(a - b))
+        grad_x.add_(sign)
+        if grad_y is not None:
+            grad_y.sub_(sign)
     return value(plan, x, y, mask, distance=l1 is not None)
 
 
@@ -89,9 +90,10 @@ def _arrays(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Any,
 def _options(plan: Plan) -> dict[str, Any]:
     """Write a plan as options of the reference."""
     return {
-        "window": Taps((plan.taps_y, plan.taps_x)),
+        "window": Taps(plan.taps),
         "k1": math.sqrt(plan.c1),
         "k2": math.sqrt(plan.c2),
         "padding": plan.padding,
         "unbiased": plan.unbiased != 1,
+        "dims": len(plan.taps),
     }

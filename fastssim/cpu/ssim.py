@@ -610,8 +610,40 @@ def _deliver(
 
 
 @jit
+def _local_pivots(s: Any, d: Any, mask: Any, middle: int, strip: int, lanes: int, pivots: Any) -> None:
+    """Take a pivot for every group of vectors; `middle`: place of the pixels amid the windows of the first column."""
+    for group in range(-(-strip // GROUP)):
+        place = middle + group * GROUP * lanes
+        other = place + (min(GROUP, strip - group * GROUP) - BLOCK) * lanes
+        _local_pivot(s, d, mask, place, other, pivots, 2 * group * lanes)
+
+
+@jit
+def _continue_moments(moments: Any, mask: Any, strip: int, lanes: int, halo_x: int, taps_x: Any, pivots: Any) -> None:
+    """Append the halo to every strip of ROWS rows of moments, about the last group's pivots."""
+    pivot = 2 * ((strip - 1) // GROUP) * lanes
+    for i in range(halo_x):
+        before = 2 * (i // GROUP) * lanes if i < strip else pivot
+        _move_pivots(moments, mask, i * lanes, (strip + i) * lanes, taps_x, pivots, before, pivot, 0)
+
+
+@jit
+def _move_to_group(
+    moments: Any, mask: Any, group: int, strip: int, lanes: int, halo_x: int, taps_x: Any, pivots: Any
+) -> None:
+    """Take the vectors behind a group that its windows reach into from the next group's pivots to its own."""
+    end = (group + 1) * GROUP
+    if end >= strip:  # the last, whose pivots the halo has
+        return
+    pivot = 2 * group * lanes
+    for vector in range(end, end + halo_x):
+        at = vector * lanes
+        _move_pivots(moments, mask, at, at, taps_x, pivots, pivot + 2 * lanes, pivot, None)
+
+
+@jit
 def _moments(
-    buffers: Any, moments: Any, pivots: Any, start: int, middle: int, step: int, strip: int, lanes: int, halo_x: int,
+    buffers: Any, moments: Any, pivots: Any, start: int, middle: int, strip: int, lanes: int, halo_x: int,
     taps_y: Any, taps_x: Any, one_pixel: bool,
 ) -> None:  # fmt: skip
     """Filter ROWS window rows down the columns, about local pivots, and append the halo to every strip.
@@ -620,19 +652,12 @@ def _moments(
     pixels in the middle of the windows of the first column.
     """
     s, d, mask = buffers
-    groups = -(-strip // GROUP)
     if not one_pixel:  # such a window has no variance: a pivot would only cost its mean's precision
-        for group in range(groups):
-            place = middle + group * GROUP * lanes
-            other = place + (min(GROUP, strip - group * GROUP) - BLOCK) * lanes
-            _local_pivot(s, d, mask, place, other, pivots, 2 * group * lanes)
+        _local_pivots(s, d, mask, middle, strip, lanes, pivots)
     for vector in range(strip):
         pivot = 2 * (vector // GROUP) * lanes
         _vertical_moments(s, d, mask, start, vector * lanes, taps_y, taps_x, pivots, pivot, moments)
-    pivot = 2 * (groups - 1) * lanes
-    for i in range(halo_x):
-        before = 2 * (i // GROUP) * lanes if i < strip else pivot
-        _move_pivots(moments, mask, i * lanes, (strip + i) * lanes, taps_x, pivots, before, pivot, 0)
+    _continue_moments(moments, mask, strip, lanes, halo_x, taps_x, pivots)
 
 
 @jit
@@ -774,7 +799,7 @@ def _tile(
             if exact is None:
                 middle = (row - base + (halo_y + count) // 2) * step + halo_x // 2 * lanes
                 _moments(
-                    (s, d, mask), moments, pivots, (row - base) * step, middle, step, strip, lanes, halo_x,
+                    (s, d, mask), moments, pivots, (row - base) * step, middle, strip, lanes, halo_x,
                     taps_y, taps_x, one_pixel,
                 )  # fmt: skip
             if plane_upstream is not None:
@@ -787,10 +812,7 @@ def _tile(
             for group in range(groups - 1 if count > 0 else -1, -1, -1):
                 pivot = 2 * group * lanes
                 end_of_group = min((group + 1) * GROUP, strip)
-                if group < groups - 1:
-                    for vector in range(end_of_group, end_of_group + halo_x):
-                        at = vector * lanes
-                        _move_pivots(moments, mask, at, at, taps_x, pivots, pivot + 2 * lanes, pivot, None)
+                _move_to_group(moments, mask, group, strip, lanes, halo_x, taps_x, pivots)
                 for r in range(count):
                     place = (row + r - base_windows) * maps * step
                     row_map = given(ssim_map, filtered[r * step :])

@@ -161,7 +161,7 @@ def boxes_back(plan: Plan, task: Task) -> Launch:
     return _by_the_strip("boxes_back", plan, task, plan.shape)
 
 
-def _by_the_strip(kernel: str, plan: Plan, task: Task, shape: tuple[int, int, int, int]) -> Launch:
+def _by_the_strip(kernel: str, plan: Plan, task: Task, shape: tuple[int, ...]) -> Launch:
     """One block for a strip of columns and a segment of rows of `shape`, and threads for the columns beside it."""
     n, c, height, width = shape
     taps_y, taps_x = len(plan.taps_y), len(plan.taps_x)
@@ -172,7 +172,7 @@ def _by_the_strip(kernel: str, plan: Plan, task: Task, shape: tuple[int, int, in
     return _launch(instance(kernel, **_options(plan, task, threads)), n * c * segments * strips, threads, fields)
 
 
-def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, int, int, int]) -> Launch:
+def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, ...]) -> Launch:
     """One thread for each element of `shape`, no block on two planes."""
     n, c, height, width = shape
     parts = -(-height * width // DIRECT_THREADS)

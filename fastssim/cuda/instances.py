@@ -25,6 +25,7 @@ TYPES = {  # of memory; float64 is computed in float64, all others in float32
     "uint8": "unsigned char",
     "uint16": "unsigned short",
 }
+_IMAGES = ("x", "y", "upstream")
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,25 @@ def _deliver(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # as above
     ]
 
 
+def _volume(of: Instance) -> list[tuple[Any, ...]]:
+    number = _numpy(of["T"])
+    wide = [(f"{step}_{image}", np.int64) for step in ("image", "channel", "plane") for image in _IMAGES]
+    return [
+        *_pointers(*_IMAGES, "ssim_map", "maps", "grad_x", "grad_y", "folded", "sums"),
+        *wide,
+        *_integers(*(f"{step}_{image}" for step in ("row", "column") for image in _IMAGES)),
+        ("windows", np.int64),
+        ("positions", np.int64),
+        *_integers("channels", "depth", "height", "width"),
+        *_integers(*(f"{name}_{axis}" for name in ("windows", "first", "covered") for axis in "zyx")),
+        *_integers("segments", "tiles_y", "tiles_x", "parts"),
+        *_constants(number),
+        ("scale", number),
+        ("taps_z", number, (of["TAPS_Z"],)),
+        *_taps(of),
+    ]
+
+
 def _reduce(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # the same for every instance
     numbers = [(name, np.float64) for name in ("windows", "offset", "scale", "l1")]
     return [*_pointers("sums", "counted", "distances", "out", "counts"), ("parts", np.int64), *numbers]
@@ -229,6 +249,7 @@ _ARGUMENTS: dict[str, Callable[[Instance], list[tuple[Any, ...]]]] = {
     "boxes_back": _boxes_back,
     "halve": _halve,
     "deliver": _deliver,
+    "volume": _volume,
     "reduce": _reduce,
     "tiles_gather": _tiles_gather,
     "tiles_scatter": _tiles_scatter,

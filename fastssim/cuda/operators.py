@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastssim.autograd import _dtype, _gradients, _pixels, _spread, plan_of
+from fastssim.autograd import _dtype, _gradients, _spread, plan_of
 from fastssim.cuda import launch
 from fastssim.cuda.device import device_of
 from fastssim.cuda.launch import Reduction
@@ -24,7 +24,7 @@ def _reduction(plan: Plan, reduction: str, alpha: float | None) -> Reduction:
     )
     if alpha is None:
         return plain
-    return plain._replace(offset=1 - alpha, scale=alpha - 1, l1=alpha / _pixels(plan, reduction))
+    return plain._replace(offset=1 - alpha, scale=alpha - 1, l1=alpha / plan.pixels(reduction))
 
 
 def ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastssim.cuda import geometry, tile_launch
+from fastssim.cuda import geometry, tile_launch, volume_launch
 from fastssim.cuda.geometry import Task
 from fastssim.plan import Plan
 from fastssim.window import Gaussian, Uniform
@@ -65,6 +65,17 @@ def instances() -> dict[str, Instance]:
     found["float32, 11 taps, by the definition: pixels"] = geometry.pixels(_PLAN, both).instance
     found["float32, by the definition: halve"] = geometry.halve(_PLAN, both).instance
     found["float32, MS-SSIM's gradient: deliver"] = geometry.deliver(_SHAPE, "float32", 5, 1).instance
+    for dtype in ("float32", "float64"):
+        solid = replace(_PLAN, shape=(1, 1, 128, 256, 256), taps_z=_ELEVEN, dtype=dtype, padding="reflect")
+        one, two = (Task(dtype, dtype, gradients=gradients) for gradients in (1, 2))
+        for name, task, phase in (
+            ("value", Task(dtype, dtype), volume_launch.WINDOWS),
+            ("windows for a gradient", one, volume_launch.WINDOWS),
+            ("gradient", one, volume_launch.POSITIONS),
+            ("both gradients", two, volume_launch.POSITIONS),
+            ("what padding repeats", one, volume_launch.PIXELS),
+        ):
+            found[f"{dtype} volumes, 11 taps, {name}"] = volume_launch.phase(solid, task, phase).instance
     found["sums"] = geometry.reduce(1, 1, "float32").instance
     return found | _tiles()
 

@@ -20,3 +20,21 @@ def images():
         return torch.tensor(x, dtype=dtype), torch.tensor(y, dtype=dtype)
 
     return make
+
+
+@pytest.fixture
+def with_every_thread_count():
+    """Call a function with several numbers of threads; return its results."""
+
+    def results(function):
+        before = torch.get_num_threads()
+        found = []
+        try:
+            for threads in (1, 2, 3, 8):
+                torch.set_num_threads(threads)
+                found.append(function())
+        finally:
+            torch.set_num_threads(before)
+        return found
+
+    return results

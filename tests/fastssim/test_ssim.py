@@ -158,19 +158,16 @@ def test_ssim_is_symmetric_and_blind_to_mirroring(images):
     assert ssim(x.transpose(2, 3), y.transpose(2, 3)).item() == pytest.approx(value, abs=1e-14)
 
 
-def test_results_are_the_same_to_the_bit_for_every_thread_count(images):
+def test_results_are_the_same_to_the_bit_for_every_thread_count(images, with_every_thread_count):
     x, y = images((2, 3, 300, 301))
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3, 8):
-            torch.set_num_threads(threads)
-            a = x.clone().requires_grad_()
-            value = ssim(a, y)
-            value.backward()
-            results.append((value.item(), a.grad))
-    finally:
-        torch.set_num_threads(before)
+
+    def score():
+        a = x.clone().requires_grad_()
+        value = ssim(a, y)
+        value.backward()
+        return value.item(), a.grad
+
+    results = with_every_thread_count(score)
     assert len({value for value, _ in results}) == 1
     assert all(torch.equal(gradient, results[0][1]) for _, gradient in results)
 

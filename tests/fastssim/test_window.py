@@ -56,6 +56,23 @@ def test_axes_may_differ():
     assert Gaussian((9, 9), (1.5, 1.5)) == Gaussian(9, 1.5)
 
 
+def test_volumes_take_a_triple_or_one_value_for_all_axes():
+    window = Gaussian((3, 5, 7), (0.5, 1.0, 2.0))
+    assert window.shape == (3, 5, 7)
+    assert window.along(3) == (Gaussian(3, 0.5).weights_x, Gaussian(5, 1.0).weights_x, Gaussian(7, 2.0).weights_x)
+    assert (window.weights_y, window.weights_x) == window.along(3)[1:]
+    assert Gaussian(5, (0.5, 1.0, 2.0)).shape == (5, 5, 5)
+    assert Uniform(7).along(3) == (*Uniform(7).along(2), Uniform(7).weights_x)
+    assert Taps(([1, 2, 1], [1], [1, 1, 1])).shape == (3, 1, 3)
+    assert Uniform((5, 5, 5)) == Uniform((5, 5)) == Uniform(5)
+    with pytest.raises(ValueError, match=r"Uniform\(size=\(3, 5\)\) names 2 axes; dims=3 takes .* a triple"):
+        Uniform((3, 5)).along(3)
+    with pytest.raises(ValueError, match=r"names 3 axes; dims=2 takes one value for all axes, or a pair"):
+        window.along(2)
+    with pytest.raises(ValueError, match="size names 2 axes and sigma 3"):
+        Gaussian((3, 5), (1.0, 2.0, 3.0))
+
+
 def test_taps_are_divided_by_their_sum():
     window = Taps(([1, 2, 5], np.array([1.0, 0, 1, 1, 1])))
     assert window.taps_y.tolist() == [0.125, 0.25, 0.625]
@@ -90,7 +107,7 @@ def test_size_that_has_no_middle_is_refused(size):
             kind(size)
 
 
-@pytest.mark.parametrize("size", [3.0, "11", None, True, (3, 4.0), (3, 3, 3)])
+@pytest.mark.parametrize("size", [3.0, "11", None, True, (3, 4.0), (3, 3, 4.0), (3, 3, 3, 3)])
 def test_size_of_another_type_is_refused(size):
     with pytest.raises(TypeError, match="size is an int"):
         Uniform(size)

@@ -45,6 +45,27 @@ def test_loss(images, parity, options, reduction):
     assert ours.SSIMLoss(**options)(x, y).equal(ours.losses.ssim_loss(x, y, **options))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"window_size": 5}, {"window_size": 5, "padding": "VALID"}, {"window_size": 5, "eps": 1e-6}],
+    ids=str,
+)
+def test_volumes(images, parity, options):
+    x, y = images((2, 2, 9, 11, 12))
+    parity(lambda a, b: ours.ssim3d(a, b, **options), lambda a, b: theirs.metrics.ssim3d(a, b, **options), x, y)
+    assert ours.SSIM3D(**options)(x, y).equal(ours.metrics.ssim3d(x, y, **options))
+    for reduction in ("mean", "sum"):
+        value = 1e-6 * (x.numel() if reduction == "sum" else 1)
+        parity(
+            ours.SSIM3DLoss(**options, reduction=reduction),
+            theirs.losses.SSIM3DLoss(**options, reduction=reduction),
+            x,
+            y,
+            value=value,
+        )
+    assert ours.SSIM3DLoss(**options)(x, y).equal(ours.losses.ssim3d_loss(x, y, **options))
+
+
 @pytest.mark.parametrize("eps", [1e-12, 1e-9])
 def test_what_eps_takes_from_black_images(eps):
     """The default is left out, and takes no more than is said; a larger one is reproduced."""
@@ -90,8 +111,22 @@ def test_errors(same_error, name):
     same_error(error, one, other, x, x, 5, padding="full")
 
 
+@pytest.mark.parametrize("name", ["ssim3d", "ssim3d_loss"])
+def test_errors_of_volumes(same_error, name):
+    one, other = getattr(ours, name), getattr(theirs.metrics if name == "ssim3d" else theirs.losses, name)
+    x = torch.rand(1, 1, 7, 8, 9)
+    error = theirs.core.exceptions.BaseError
+    same_error(TypeError, one, other, [x], x, 5)
+    same_error(TypeError, one, other, x, x, 5, 1)
+    same_error(ValueError, one, other, x[0], x, 5)
+    same_error(error, one, other, x, x[..., :6], 5)
+    same_error(error, one, other, x, x, 4)
+    same_error(error, one, other, x, x, 5, padding="full")
+
+
 def test_another_reduction(same_error):
     x = torch.rand(1, 1, 12, 12)
+    same_error(NotImplementedError, ours.ssim3d_loss, theirs.losses.ssim3d_loss, x[None], x[None], 5, reduction="image")
     same_error(NotImplementedError, ours.ssim_loss, theirs.losses.ssim_loss, x, x, 5, reduction="image")
 
 

@@ -10,12 +10,12 @@ from fastssim.compat import pytorch_msssim as ours
 
 theirs = pytest.importorskip("pytorch_msssim")
 SHORT = (0.4, 0.6)  # weights of two scales
+EXACT = {"win_size": 5, "win_sigma": 1.1}  # the original rounds its taps to float32; this sum stays 1, thrice taken too
 
 
-def window(*sigmas):
-    taps = torch.stack(
-        [torch.exp(-0.5 * ((torch.arange(9, dtype=torch.float64) - 4) / sigma) ** 2) for sigma in sigmas]
-    )
+def window(*sigmas, size=9):
+    places = torch.arange(size, dtype=torch.float64) - size // 2
+    taps = torch.stack([torch.exp(-0.5 * (places / sigma) ** 2) for sigma in sigmas])
     return (taps / taps.sum(1, keepdim=True))[:, None, None]
 
 
@@ -112,11 +112,33 @@ def test_a_window_that_does_not_sum_to_one_is_refused():
         ours.ssim(x, x, win=torch.ones(1, 1, 1, 3))
 
 
-def test_volumes_are_refused():
-    x = torch.rand(1, 1, 12, 12, 12)
-    for function in (ours.ssim, ours.ms_ssim, ours.SSIM(channel=1, spatial_dims=3)):
-        with pytest.raises(NotImplementedError, match="not volumes"):
-            function(x, x)
+@pytest.mark.parametrize(
+    "options",
+    [
+        EXACT,
+        {**EXACT, "size_average": False, "K": (0.02, 0.4), "nonnegative_ssim": True},
+        {"win": window(0.8, 2.5, size=5)[:, None], "size_average": False},
+    ],
+    ids=str,
+)
+def test_ssim_of_volumes(images, parity, options):
+    x, y = images((2, 2, 9, 12, 13))
+    parity(lambda a, b: ours.ssim(a, b, 1.0, **options), lambda a, b: theirs.ssim(a, b, 1.0, **options), x, y)
+
+
+def test_an_axis_of_a_volume_that_is_shorter_than_the_window(images, parity):
+    x, y = images((1, 1, 3, 12, 13))
+    with pytest.warns(UserWarning, match="Skipping Gaussian Smoothing at dimension"):
+        parity(lambda a, b: ours.ssim(a, b, 1.0, **EXACT), lambda a, b: theirs.ssim(a, b, 1.0, **EXACT), x, y)
+
+
+def test_modules_of_volumes(images, parity):
+    x, y = images((1, 2, 13, 66, 65))
+    options = {**EXACT, "data_range": 1.0, "channel": 2, "spatial_dims": 3}
+    for name, more in (("SSIM", {}), ("MS_SSIM", {"weights": list(SHORT), "size_average": False})):
+        one, other = getattr(ours, name)(**options, **more), getattr(theirs, name)(**options, **more)
+        assert one.win.shape == other.win.shape
+        parity(one, other, x, y, gradient=2e-5 if more else 1e-5)  # float32 between the scales
 
 
 def test_integers_and_halves_count_as_they_stand(images):

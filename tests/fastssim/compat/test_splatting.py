@@ -10,18 +10,21 @@ from fastssim.compat import fused_ssim as fused
 from fastssim.compat import gaussian_splatting as splatting
 
 
-def window(size, channels, dtype):
+def window(size, channels, dtype, dims):
     taps = torch.exp(-((torch.arange(size) - size // 2) ** 2) / 4.5).to(dtype)
-    return torch.outer(taps, taps).expand(channels, 1, size, size) / taps.sum() ** 2
+    weights = taps
+    for _ in range(dims - 1):
+        weights = weights[..., None] * taps
+    return weights.expand(channels, 1, *[size] * dims) / taps.sum() ** dims
 
 
-def original(x, y, size=11, c1=0.01**2, c2=0.03**2):
+def original(x, y, size=11, c1=0.01**2, c2=0.03**2, dims=2):
     """The map of ``utils/loss_utils.py``: the border is zeros."""
-    channels = x.shape[-3]
-    weights = window(size, channels, x.dtype)
+    channels = x.shape[-1 - dims]
+    weights = window(size, channels, x.dtype, dims)
 
     def mean(image):
-        return F.conv2d(image, weights, padding=size // 2, groups=channels)
+        return (F.conv2d if dims == 2 else F.conv3d)(image, weights, padding=size // 2, groups=channels)
 
     mu_x, mu_y = mean(x), mean(y)
     variances = mean(x * x) - mu_x**2 + mean(y * y) - mu_y**2
@@ -65,16 +68,19 @@ def test_errors_of_splatting():
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_fused_ssim(images, padding):
-    x, y = images((2, 3, 33, 40))
-    cut = (..., slice(5, -5), slice(5, -5)) if padding == "valid" else ...
+@pytest.mark.parametrize("shape", [(2, 3, 33, 40), (2, 1, 12, 14, 15)], ids=str)
+def test_fused_ssim(images, shape, padding):
+    x, y = images(shape)
+    dims = len(shape) - 2
+    mean = fused.fused_ssim if dims == 2 else fused.fused_ssim3d
+    cut = (..., *[slice(5, -5)] * dims) if padding == "valid" else ...
     for ours, constants in (
-        (lambda a, b: fused.fused_ssim(a, b, padding), {}),
-        (lambda a, b: fused.FusedSSIMMap.apply(0.02, 0.05, a, b, padding), {"c1": 0.02, "c2": 0.05}),
+        (lambda a, b: mean(a, b, padding), {}),
+        (lambda a, b: fused.FusedSSIMMap.apply(0.02, 0.05, a, b, padding, True, dims), {"c1": 0.02, "c2": 0.05}),
     ):
         a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
         true_a = x.double().requires_grad_()
-        value, expected = ours(a, b), original(true_a, y.double(), **constants)[cut]
+        value, expected = ours(a, b), original(true_a, y.double(), **constants, dims=dims)[cut]
         assert value.shape == (() if value.ndim == 0 else expected.shape)
         value.mean().backward()
         expected.mean().backward()
@@ -103,5 +109,7 @@ def test_errors_of_fused_ssim():
         fused.fused_ssim(x[0], x[0])
     with pytest.raises(RuntimeError, match=r"img2 .*torch.uint8"):
         fused.fused_ssim(x, x.byte())
-    with pytest.raises(NotImplementedError, match="spatial_dims is 3"):
-        fused.FusedSSIMMap.apply(0.01, 0.03, x, x, spatial_dims=3)
+    with pytest.raises(RuntimeError, match=r"img1 has shape \(1, 3, 20, 20\).*give floats \(N, C, D, H, W\)"):
+        fused.fused_ssim3d(x, x)
+    with pytest.raises(RuntimeError, match="spatial_dims is 1"):
+        fused.FusedSSIMMap.apply(0.01, 0.03, x, x, spatial_dims=1)

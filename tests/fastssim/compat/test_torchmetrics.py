@@ -110,11 +110,56 @@ def test_errors_of_one_function(same_error):
         same_error(ValueError, getattr(ours, SEVERAL), getattr(theirs, SEVERAL), x, x, **options)
 
 
-def test_volumes_are_refused():
-    x = torch.rand(1, 1, 32, 32, 32)
-    for name in (NAME, SEVERAL):
-        with pytest.raises(NotImplementedError, match="not volumes"):
-            getattr(ours, name)(x, x)
+FIVE = {"sigma": 0.5, "kernel_size": 5}  # the Gaussian has five taps: beyond, the original mirrors too much
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**FIVE, "data_range": 1.0},
+        {"gaussian_kernel": False, "kernel_size": (3, 5, 7), "reduction": "none"},
+        {**FIVE, "return_full_image": True},
+        {**FIVE, "data_range": (0.2, 0.8), "return_contrast_sensitivity": True, "reduction": "none"},
+    ],
+    ids=str,
+)
+def test_volumes(images, parity, options):
+    x, y = images((2, 2, 9, 11, 12))
+    y = 0.9 * y  # of another range
+    parity(lambda a, b: getattr(ours, NAME)(a, b, **options), lambda a, b: getattr(theirs, NAME)(a, b, **options), x, y)
+
+
+def test_several_scales_of_volumes(images, parity):
+    x, y = images((2, 1, 13, 24, 27))
+    options = {**FIVE, "betas": (0.4, 0.6), "data_range": 1.0}
+    parity(
+        lambda a, b: getattr(ours, SEVERAL)(a, b, **options),
+        lambda a, b: getattr(theirs, SEVERAL)(a, b, **options),
+        x,
+        y,
+    )
+
+
+def test_a_gaussian_over_volumes_needs_no_kernel_size(images):
+    """The original mirrors the last axis by half of kernel_size, which shifts what its windows see."""
+    x, y = images((1, 1, 9, 11, 12))
+    assert getattr(ours, NAME)(x, y, sigma=0.5) == getattr(ours, NAME)(x, y, **FIVE)
+
+
+def test_metrics_of_volumes(images):
+    x, y = images((2, 1, 13, 24, 27))
+    for name, function, more in zip(ours.METRICS, ours.FUNCTIONS, ({}, {"betas": (0.4, 0.6)}), strict=True):
+        options = {**FIVE, **more, "data_range": 1.0}
+        metric = getattr(ours, name)(**options)
+        metric.update(x, y)
+        assert metric.compute() == getattr(ours, function)(x, y, **options)
+
+
+def test_errors_of_volumes(same_error):
+    x = torch.rand(1, 1, 11, 12, 13)
+    for options in ({"kernel_size": (5, 5)}, {"sigma": (1.5, 1.5)}, {"kernel_size": (5, 5, 4)}):
+        same_error(ValueError, getattr(ours, NAME), getattr(theirs, NAME), x, x, **options)
+    same_error(ValueError, getattr(ours, SEVERAL), getattr(theirs, SEVERAL), x, x)
 
 
 @pytest.mark.parametrize(

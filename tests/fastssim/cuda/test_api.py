@@ -69,7 +69,7 @@ def test_bad_arrays_are_refused(x, y, error, words):
 def test_a_gradient_and_a_map_come_in_the_dtype_that_the_compiler_is_told(monkeypatch):
     monkeypatch.setattr(launch, "device_of", lambda _: EmulatedTorchDevice())
     taps = [0.25, 0.5, 0.25]
-    problem = (None, taps, taps, 1e-4, 9e-4, "valid", 1.0, True)
+    problem = (None, [], taps, taps, 1e-4, 9e-4, "valid", 1.0, True)
     operators = cuda_operators()
     for dtype, other in ((torch.float16, torch.float16), (torch.float32, torch.uint8), (torch.float32, torch.float64)):
         x, y = (torch.zeros(1, 1, 9, 9, dtype=kind) for kind in (dtype, other))

@@ -1,0 +1,213 @@
+"""From a plan of volumes and tensors to the kernel of `fastssim.cpu.volume`; offers what `fastssim.cpu.launch` does."""
+
+from __future__ import annotations
+
+import math
+import threading
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fastssim.cpu import buffers
+from fastssim.cpu import volume as kernels
+from fastssim.cpu.launch import KINDS, SLAB_PIXELS, _aligned, _lanes
+from fastssim.cpu.pool import run_slabs
+from fastssim.interop import LARGEST
+from fastssim.plan import Sums, bricks, source
+from fastssim.window import rounded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from fastssim.plan import Plan
+
+_scratch = threading.local()
+
+
+def value(plan: Plan, x: Tensor, y: Tensor, mask: None, *, distance: bool = False) -> Sums:  # noqa: ARG001
+    """Return sums of SSIM over the windows of each volume; neither masks nor distances are asked of volumes."""
+    return _march(plan, (x, y, None), (None, None, None))
+
+
+def ssim_map(plan: Plan, x: Tensor, y: Tensor, mask: None, out: Tensor) -> None:  # noqa: ARG001
+    """Write the SSIM map, `out` (N, C, D', H', W') contiguous."""
+    _march(plan, (x, y, None), (out, None, None))
+
+
+def value_and_gradient(
+    plan: Plan,
+    x: Tensor,
+    y: Tensor,
+    mask: None,  # noqa: ARG001
+    scale: float,
+    grad_x: Tensor,
+    grad_y: Tensor | None,
+    *,
+    l1: None = None,  # noqa: ARG001
+) -> Sums:
+    """As `value`, and in the same march write the gradient of scale * sum(SSIM); contiguous."""
+    return _march(plan, (x, y, None), (None, grad_x, grad_y), scale)
+
+
+def map_gradient(
+    plan: Plan,
+    x: Tensor,
+    y: Tensor,
+    mask: None,  # noqa: ARG001
+    upstream: Tensor,
+    grad_x: Tensor,
+    grad_y: Tensor | None,
+) -> None:
+    """Write the gradient of sum(upstream * SSIM map) by x and, unless None, by y; upstream (N, C, D', H', W')."""
+    _march(plan, (x, y, upstream), (None, grad_x, grad_y))
+
+
+def _march(
+    plan: Plan,
+    images: tuple[Tensor, Tensor, Tensor | None],  # x, y, upstream
+    outputs: tuple[Tensor | None, ...],  # SSIM map, gradients by x and y
+    scale: float = 1.0,
+) -> Sums:
+    """Run every brick of every volume; return the volumes' sums."""
+    n, c = plan.shape[:2]
+    volumes, windows = n * c, math.prod(plan.map_shape[2:])
+    layout = _layout(plan, gradient=outputs[1] is not None)
+    number, edges = layout.number, layout.slabs
+    sums = np.empty((volumes, len(layout.bricks)))
+    beyond = [_Beyond(None, None) if image is None else _beyond(plan, layout) for image in outputs[1:]]
+    given = [None if image is None else _volume(image) for image in images]
+    divisors = [number(LARGEST.get(image.dtype, 1) if plan.fractions else 1) for image in images[:2]]
+    numbers = (number(plan.c1), number(plan.c2), number(plan.unbiased), *divisors, number(0))
+    out, *gradients = [None if array is None else array.detach().view(-1).numpy() for array in outputs]
+
+    def slab(i: int) -> None:
+        work, total = _workspace(layout.size, plan.dtype)
+        for item in range(edges[i], edges[i + 1]):
+            volume, brick = divmod(item, len(layout.bricks))
+            sums[volume, brick] = kernels.ssim_brick(
+                *given, *divmod(volume, c), layout.edges, layout.bricks[brick], tuple(layout.size), layout.taps,
+                numbers, number(scale), work, total, out, volume * windows, *gradients,
+                *(outer for outer, _ in beyond), *(rim for _, rim in beyond), volume,
+            )  # fmt: skip
+
+    run_slabs(slab, len(edges) - 1)
+    if layout.rim:
+        for gradient, (outer, rim) in zip(outputs[1:], beyond, strict=True):
+            if gradient is not None:
+                _fold(plan, layout, gradient.detach().numpy(), outer, rim)
+    none = np.zeros((n, c))
+    return Sums(sums.sum(axis=1).reshape(n, c), none, none)
+
+
+class _Beyond(NamedTuple):
+    """Gradients of padded pixels: planes before and behind a volume, and the rims of all planes, flat."""
+
+    outer: Any
+    rim: Any
+
+
+def _beyond(plan: Plan, layout: _Layout) -> _Beyond:
+    """Memory for the gradients of padded pixels."""
+    n, c, _, height, width = plan.shape
+    if not layout.rim:
+        return _Beyond(np.empty(0, layout.number), np.empty(0, layout.number))
+    planes = n * c * 2 * plan.pad[0] * height * width
+    return _Beyond(np.empty(planes, layout.number), np.empty(n * c * layout.rim, layout.number))
+
+
+def _fold(plan: Plan, layout: _Layout, gradient: NDArray[Any], outer: NDArray[Any], rim: NDArray[Any]) -> None:
+    """Add the gradients of padded pixels to those of their sources: first in every plane, then plane to plane."""
+    n, c, depth, height, width = plan.shape
+    planes, rows, columns, pad_z, pad_y, pad_x = layout.edges[:6]
+    inner = gradient.reshape(n * c, depth, -1)
+    outer = outer.reshape(n * c, 2 * pad_z, height * width)
+    rim = rim.reshape(n * c, depth + 2 * pad_z, -1)
+
+    def volume(i: int) -> None:
+        parts = (
+            (outer[i, :pad_z], rim[i, :pad_z]),
+            (inner[i], rim[i, pad_z : pad_z + depth]),
+            (outer[i, pad_z:], rim[i, pad_z + depth :]),
+        )
+        for gradients, rims in parts:
+            kernels.fold_planes(rows, columns, pad_y, pad_x, len(rims), rims.reshape(-1), gradients.reshape(-1))
+        for border in range(2 * pad_z):
+            inner[i, planes[border if border < pad_z else depth + border]] += outer[i, border]
+
+    run_slabs(volume, n * c)
+
+
+def _volume(tensor: Tensor) -> tuple[int, ...]:
+    """Address, kind and strides of a tensor (N, C, D, H, W), as the kernels take them."""
+    item = tensor.element_size()
+    *steps, column = tensor.stride()
+    return tensor.data_ptr(), KINDS[tensor.dtype], *(step * item for step in steps), column
+
+
+class _Layout(NamedTuple):
+    """What follows from a plan alone, as the kernels take it."""
+
+    edges: tuple[Any, ...]
+    bricks: NDArray[np.int64]
+    slabs: list[int]  # edges of the parts that threads take, in volumes x bricks
+    number: Any  # NumPy's type of the arithmetic
+    size: kernels.Sizes
+    taps: tuple[Any, ...]
+    rim: int  # gradients of padded pixels of one volume, those of whole padded planes aside
+
+
+@lru_cache(maxsize=1024)
+def _layout(plan: Plan, *, gradient: bool) -> _Layout:
+    """Bricks, taps and constants of a plan."""
+    number: Any = np.dtype(plan.dtype).type
+    n, c, *lengths = plan.shape
+    taps, back = zip(*(_taps(axis, plan.dtype) for axis in plan.taps), strict=True)
+    halos = tuple(len(axis) - 1 for axis in plan.taps)
+    covered, rim = plan.map_shape[2:], 0
+    first: tuple[int, ...] = (0, 0, 0)
+    if gradient:
+        if plan.padding == "zeros":  # no pixel takes the gradient of a padded zero
+            covered, first = plan.shape[2:], plan.pad
+        else:
+            covered = plan.padded
+            _, pad_y, pad_x = plan.pad
+            rim = covered[0] * (2 * pad_y * covered[2] + lengths[1] * 2 * pad_x)
+    # A gradient brick computes the windows of its left neighbour that reach into it, too.
+    beside = 2 * halos[2] if gradient else halos[2]
+    lanes = _lanes(plan.dtype)
+    columns = min(kernels.BRICK_COLUMNS, buffers.tile_columns(covered[2], halos[2] + 1, beside, lanes))
+    cut = np.array(bricks(covered, (kernels.BRICK_PLANES, kernels.BRICK_ROWS, columns)), np.int64)
+    items = n * c * len(cut)
+    slabs = min(items, max(1, n * c * int(np.prod(lengths)) // SLAB_PIXELS))
+    places = [
+        np.array(source(length, pad, plan.padding), np.int64) for length, pad in zip(lengths, plan.pad, strict=True)
+    ]
+    return _Layout(
+        (*places, *plan.pad, *first, *halos),
+        cut + np.repeat(np.array(first, np.int64), 2),
+        [items * i // slabs for i in range(slabs + 1)],
+        number,
+        kernels.sizes(len(plan.taps_z), len(plan.taps_y), len(plan.taps_x), lanes),
+        (*taps, *back),
+        rim,
+    )
+
+
+def _taps(axis: tuple[float, ...], dtype: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Round taps and mirror them; a mirrored window's are given up to the middle, see `fastssim.cpu.strips`."""
+    taps = rounded(axis, dtype)
+    if taps == taps[::-1]:
+        half = (taps[: len(taps) // 2 + 1],)
+        return half, half
+    return taps, taps[::-1]
+
+
+def _workspace(size: kernels.Sizes, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return this thread's buffers and lanes of sums."""
+    kept = _scratch.__dict__
+    if kept.get("key") != (size, dtype):
+        kept.update(key=(size, dtype), arrays=(_aligned(size.total, dtype), np.zeros(3 * _lanes(dtype), dtype)))
+    arrays: tuple[NDArray[Any], NDArray[Any]] = kept["arrays"]
+    return arrays

@@ -1,0 +1,166 @@
+"""The kernels of volumes on the CPU, by the emulator, against the float64 reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from device import EmulatedDevice
+from emulate import run_sanitized, same_in_every_order
+
+from fastssim import Gaussian, Uniform, reference
+from fastssim.cuda import volume_launch
+from fastssim.plan import PADDINGS, Plan
+
+WINDOW = Gaussian((3, 5, 7), (0.8, 1.2, 1.5))
+VALUE = {"float32": 1e-6, "float64": 1e-13}
+MAP = {"float32": 5e-6, "float64": 1e-11}
+GRADIENT = {"float32": 2e-6, "float64": 1e-12}  # relative L2
+
+
+def pair(shape, dtype, seed=0):
+    """Two related volumes in [0, 1]: waves steeper than the window is wide, with noise."""
+    rng = np.random.default_rng(seed)
+    planes, rows, columns = np.ogrid[tuple(slice(length) for length in shape[-3:])]
+    clean = 0.5 + 0.4 * np.sin(planes / 4 + rows / 5 + rng.random()) * np.cos(columns / 7 + rng.random())
+    x = np.clip(clean + rng.normal(0, 0.05, shape), 0, 1)
+    return x.astype(dtype), np.clip(x + rng.normal(0, 0.1, shape), 0, 1).astype(dtype)
+
+
+def compute(device, x, y, window=WINDOW, *, gradients=0, upstream=None, ssim_map=False, scale=1.0, **options):
+    """Run the launcher on a device; return the sums and what was asked for, as arrays."""
+    taps_z, taps_y, taps_x = window.along(3)
+    plan = Plan(x.shape, str(x.dtype), taps_y, taps_x, 1e-4, 9e-4, taps_z=taps_z, **options)
+    out = {"ssim_map": device.output(plan.map_shape, x.dtype)} if ssim_map else {}
+    for name in ("grad_x", "grad_y")[:gradients]:
+        out[name] = device.output(x.shape, x.dtype)
+    given = None if upstream is None else device.buffer(upstream)
+    sums = volume_launch.march(device, plan, device.buffer(x), device.buffer(y), scale=scale, upstream=given, **out)
+    return [buffer.array for buffer in (sums, *out.values())]
+
+
+def relative(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("shape", [(1, 2, 7, 19, 37), (2, 1, 2, 1, 3)], ids=str)
+def test_value_map_and_gradients_equal_the_reference(shape, padding, dtype):
+    if padding == "valid" and shape[2] < 3:
+        pytest.skip("no window fits")
+    x, y = pair(shape, dtype)
+    options = {"window": WINDOW, "padding": padding, "dims": 3}
+    expected = reference.ssim(x, y, **options)
+    upstream = np.random.default_rng(1).random(expected.shape).astype(dtype)
+    sums, ssim_map, grad_x, grad_y = compute(
+        EmulatedDevice(), x, y, padding=padding, gradients=2, upstream=upstream, ssim_map=True, scale=0.5
+    )
+    assert np.abs(sums - expected.sum((2, 3, 4))).max() <= VALUE[dtype] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= MAP[dtype]
+    assert relative(grad_x, 0.5 * reference.ssim_gradient(x, y, upstream, **options)) <= GRADIENT[dtype]
+    assert relative(grad_y, 0.5 * reference.ssim_gradient(y, x, upstream, **options)) <= GRADIENT[dtype]
+
+
+def test_the_usual_window_and_segments_of_the_depth():
+    x, y = pair((1, 1, 43, 12, 13), "float32")
+    device = EmulatedDevice()
+    sums, grad_x = compute(device, x, y, Gaussian(), gradients=1)
+    assert device.launches[0][2].grid > 1
+    expected = reference.ssim(x, y, dims=3)
+    assert abs(sums.item() - expected.sum()) <= VALUE["float32"] * expected.size
+    assert relative(grad_x, reference.ssim_gradient(x, y, np.ones(expected.shape), dims=3)) <= GRADIENT["float32"]
+
+
+def test_windows_of_one_place_along_an_axis_and_unbiased_moments():
+    x, y = pair((1, 1, 4, 6, 35), "float64")
+    window = Uniform((1, 5, 1))
+    options = {"window": window, "padding": "symmetric", "unbiased": True, "dims": 3}
+    expected = reference.ssim(x, y, **options)
+    _, ssim_map, grad_x = compute(
+        EmulatedDevice(), x, y, window, ssim_map=True, gradients=1, padding="symmetric", unbiased=5 / 4
+    )
+    assert np.abs(ssim_map - expected).max() <= MAP["float64"]
+    assert relative(grad_x, reference.ssim_gradient(x, y, np.ones(expected.shape), **options)) <= GRADIENT["float64"]
+
+
+@pytest.mark.parametrize("padding", ["valid", "reflect"])
+def test_equal_volumes_are_exactly_one_with_a_gradient_of_exactly_zero(padding):
+    x, _ = pair((1, 2, 7, 19, 37), "float32")
+    sums, ssim_map, grad_x, grad_y = compute(EmulatedDevice(), x, x, padding=padding, ssim_map=True, gradients=2)
+    assert (ssim_map == 1).all()
+    assert (sums == ssim_map[0, 0].size).all()
+    assert (grad_x == 0).all()
+    assert (grad_y == 0).all()
+
+
+def test_every_order_of_threads_and_blocks_gives_the_same_bits():
+    x, y = pair((1, 1, 7, 19, 37), "float32")
+    options = {"padding": "reflect", "gradients": 2, "upstream": y, "ssim_map": True}
+    same_in_every_order(lambda order: compute(EmulatedDevice(order), x, y, **options))
+
+
+def test_any_strides_give_the_same_bits():
+    x, y = pair((1, 2, 7, 9, 37), "float32")
+    options = {"padding": "reflect", "gradients": 2}
+    plain = compute(EmulatedDevice(), x, y, **options)
+    lasting = np.ascontiguousarray(x.transpose(0, 2, 3, 4, 1)).transpose(0, 4, 1, 2, 3)
+    flipped = np.ascontiguousarray(y[..., ::-1, ::-1, ::-1])[..., ::-1, ::-1, ::-1]
+    results = compute(EmulatedDevice(), lasting, flipped, **options)
+    assert all((a == b).all() for a, b in zip(plain, results, strict=True))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [(3, 9, 18), (1, 4, 8)], ids=str)  # the first is the volume's middle
+def test_a_bad_pixel_spoils_only_the_windows_that_touch_it(bad, place):
+    x, y = pair((1, 1, 7, 19, 37), "float32")
+    _, clean, clean_gradient = compute(EmulatedDevice(), x, y, ssim_map=True, gradients=1)
+    x[(0, 0, *place)] = bad
+    _, found, gradient = compute(EmulatedDevice(), x, y, ssim_map=True, gradients=1)
+    sizes = WINDOW.shape
+    touched, reached = np.zeros(found.shape, bool), np.zeros(x.shape, bool)
+    touched[(0, 0, *(slice(max(0, p - n + 1), p + 1) for p, n in zip(place, sizes, strict=True)))] = True
+    reached[(0, 0, *(slice(max(0, p - n + 1), p + n) for p, n in zip(place, sizes, strict=True)))] = True
+    assert not np.isfinite(found[touched]).any()
+    np.testing.assert_allclose(found[~touched], clean[~touched], rtol=0, atol=2 * MAP["float32"])
+    assert not np.isfinite(gradient[reached]).all()
+    np.testing.assert_allclose(gradient[~reached], clean_gradient[~reached], rtol=0, atol=1e-4)
+
+
+def test_half_precision_and_a_uint8_target():
+    x, y = pair((1, 1, 4, 9, 37), "float32")
+    target = np.round(y * 255).astype(np.uint8)
+    taps_z, taps_y, taps_x = WINDOW.along(3)
+    plan = Plan(x.shape, "float32", taps_y, taps_x, 6.5025, 58.5225, taps_z=taps_z)
+    device = EmulatedDevice()
+    half = (x * 255).astype(np.float16)
+    out = device.output(x.shape, np.float16)
+    volume_launch.march(device, plan, device.buffer(half), device.buffer(target), grad_x=out)
+    options = {"window": WINDOW, "dims": 3, "data_range": 255}
+    ones = np.ones(plan.map_shape)
+    exact = reference.ssim_gradient(half, target, ones, **options)
+    np.testing.assert_allclose(out.array, exact, rtol=2**-10, atol=1e-3 * np.abs(exact).max())
+
+
+def test_what_the_kernels_do_not_take_is_refused():
+    x, y = pair((1, 1, 4, 9, 37), "float32")
+    with pytest.raises(NotImplementedError, match="take no mask"):
+        compute(EmulatedDevice(), x, y, masked=True)
+    with pytest.raises(NotImplementedError, match="window of 101 x 3 x 3 is too large"):
+        compute(EmulatedDevice(), x, y, Uniform((101, 3, 3)), padding="zeros")
+
+
+def test_sanitizers_find_nothing(tmp_path):
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from device import EmulatedDevice
+from test_volume import compute, pair
+
+x, y = pair((1, 2, 7, 11, 37), "float32")
+compute(EmulatedDevice(2, sanitize=True), x, y, gradients=2, upstream=y, padding="reflect", ssim_map=True)
+compute(EmulatedDevice(2, sanitize=True), x, y, gradients=1)
+"""
+    done = run_sanitized(program, tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
