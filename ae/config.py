@@ -219,14 +219,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "opening": 4,
         "minimum_area": 0,
     },
-    # Leaves the plateau of SSIM's loss at once, and averages maps of SSIM instead of reconstructions; the other options
-    # are not measured yet.
+    # Leaves the plateau of SSIM's loss at once; averages maps of SSIM, of three scales, instead of reconstructions, and
+    # blurs them: docs/results.md tells what each brings.
     "best": {
         "epochs": 50,
         "learning_rate": 1e-3,
         "schedule": "one-cycle",
         "patience": 0,
         "estimator": "residual",
+        "residual_scales": 3,
+        "smoothing": 6.0,
     },
 }
 
@@ -237,8 +239,8 @@ def preset(name: str, **options: Any) -> TrainConfig:
     Parameters
     ----------
     name : {"paper", "best"}
-        "paper": the protocol of Bergmann et al. (2019); "best": a faster schedule
-        and the average of the tiles' residual maps.
+        "paper": the protocol of Bergmann et al. (2019); "best": a faster schedule, and the average of the tiles'
+        residual maps of three scales, blurred.
     **options
         Fields of `TrainConfig`.
 

@@ -59,7 +59,7 @@ def test_operators_keep_their_promises_to_torch(name, kind, padding):
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_operators_of_scales_keep_their_promises_to_torch(count, gradients):
     x, y = torch.rand(2, 2, 1, 14, 13)
-    problem = (x, y, None, [0.25, 0.5, 0.25], [0.25, 0.5, 0.25], 1e-4, 9e-4, "reflect", 1.0, False, 1e12, count)
+    problem = (x, y, None, [], [0.25, 0.5, 0.25], [0.25, 0.5, 0.25], 1e-4, 9e-4, "reflect", 1.0, False, 1e12, count)
     checks = {"test_utils": ("test_schema", "test_faketensor")}
     torch.library.opcheck(torch.ops.fastssim.ssim_scales.default, (*problem, gradients), **checks)
     means, gradient, coarser, *_ = torch.ops.fastssim.ssim_scales(*problem, max(gradients, 1))
