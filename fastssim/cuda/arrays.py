@@ -64,11 +64,11 @@ def ssim_and_gradient(
     if x.shape != y.shape:
         raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must be equal")
     shape = (1, 1, *x.shape)[-4:]
-    problem = _problem(data_range, window, k1, k2, padding, "mean", unbiased)
+    problem = _problem(data_range, window, k1, k2, padding, "mean", unbiased, 2)
     if padding == "valid" and (shape[2] < window.shape[0] or shape[3] < window.shape[1]):
         raise ValueError(f"the images are {shape[2]} x {shape[3]} pixels, smaller than the window; take a smaller one")
     dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"
-    taps_y, taps_x, c1, c2, padding, factor, fractions = problem
+    _, taps_y, taps_x, c1, c2, padding, factor, fractions = problem
     plan = Plan(shape, dtype, taps_y, taps_x, c1, c2, padding, factor, fractions=fractions)
     device = device_of(x)
     grad_x, grad_y = (device.empty(x, x.shape, dtype) for _ in range(2))
