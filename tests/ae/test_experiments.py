@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ae import experiments
-from ae.calibration import calibrate, recalibrate, trained_with
-from ae.config import TrainConfig
+from ae.calibration import AFTERWARDS, calibrate, recalibrate, trained_with
+from ae.config import PRESETS, TrainConfig
 from ae.data import load_images, open_folder, split_good
 from ae.evaluation import evaluate
 from ae.experiments import VARIANTS, Row, experiment, rows_of, tables
@@ -45,7 +45,8 @@ class TestExperiments:
     def test_a_row_is_what_training_and_evaluating_give(self, done, tiny_data, tmp_path):
         out, paths, _ = done
         (run,) = (out / "runs").iterdir()
-        recalibrated = recalibrate(load_run(run), open_folder(tiny_data), estimator="residual", stride=64)
+        options = {name: value for name, value in PRESETS["best"].items() if name in AFTERWARDS} | {"stride": 64}
+        recalibrated = recalibrate(load_run(run), open_folder(tiny_data), **options)
         save_run(replace(recalibrated, folder=tmp_path / "run"))
         expected = evaluate(tmp_path / "run", tiny_data, tmp_path / "e")
         found = json.loads(paths[0].read_text())
