@@ -126,7 +126,8 @@ def test_errors_of_volumes(same_error, name):
 
 def test_another_reduction(same_error):
     x = torch.rand(1, 1, 12, 12)
-    same_error(NotImplementedError, ours.ssim3d_loss, theirs.losses.ssim3d_loss, x[None], x[None], 5, reduction="image")
+    volume = x[:, :, None].expand(1, 1, 12, 12, 12)
+    same_error(NotImplementedError, ours.ssim3d_loss, theirs.losses.ssim3d_loss, volume, volume, 5, reduction="image")
     same_error(NotImplementedError, ours.ssim_loss, theirs.losses.ssim_loss, x, x, 5, reduction="image")
 
 

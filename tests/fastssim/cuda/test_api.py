@@ -13,23 +13,24 @@ from ssim_checks import CHECKS, arrays, pair
 import fastssim
 from fastssim import autograd, scales
 from fastssim.cuda import arrays as of_arrays
-from fastssim.cuda import device, launch
+from fastssim.cuda import device, launch, operators
 from fastssim.cuda.arrays import ssim_and_gradient
 
 
 @pytest.fixture
 def on_cuda(monkeypatch):
     """Send tensors of the CPU where those of a GPU go."""
-    operators = cuda_operators()
+    ours = cuda_operators()
     for module in (autograd, scales):
-        monkeypatch.setattr(module, "_ops", operators)
-    monkeypatch.setattr(autograd, "_operator", lambda name, *_: getattr(operators, name))
+        monkeypatch.setattr(module, "_ops", ours)
+    monkeypatch.setattr(autograd, "_operator", lambda name, *_: getattr(ours, name))
 
 
 @pytest.mark.usefixtures("on_cuda")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_in_the_emulator(check, monkeypatch):
-    monkeypatch.setattr(launch, "device_of", lambda _: EmulatedTorchDevice())
+    for module in (launch, operators):
+        monkeypatch.setattr(module, "device_of", lambda _: EmulatedTorchDevice())
     check("cpu")
 
 
@@ -70,7 +71,7 @@ def test_a_gradient_and_a_map_come_in_the_dtype_that_the_compiler_is_told(monkey
     monkeypatch.setattr(launch, "device_of", lambda _: EmulatedTorchDevice())
     taps = [0.25, 0.5, 0.25]
     problem = (None, [], taps, taps, 1e-4, 9e-4, "valid", 1.0, True)
-    operators = cuda_operators()
+    ours = cuda_operators()
     for dtype, other in ((torch.float16, torch.float16), (torch.float32, torch.uint8), (torch.float32, torch.float64)):
         x, y = (torch.zeros(1, 1, 9, 9, dtype=kind) for kind in (dtype, other))
         for name, rest in (
@@ -78,7 +79,7 @@ def test_a_gradient_and_a_map_come_in_the_dtype_that_the_compiler_is_told(monkey
             ("ssim_map", ()),
             ("ssim_mean_gradient", ("image", 0.5, True)),
         ):
-            real = getattr(operators, name)(x, y, *problem, *rest)
+            real = getattr(ours, name)(x, y, *problem, *rest)
             told = getattr(torch.ops.fastssim, name)(x.to("meta"), y.to("meta"), *problem, *rest)
             for a, b in zip(*((r if isinstance(r, (tuple, list)) else [r]) for r in (real, told)), strict=True):
                 assert (a.dtype, a.shape) == (b.dtype, b.shape)
