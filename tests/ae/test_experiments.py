@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,12 @@ class TestExperiments:
         assert Row("nanotwice_a", "best, latent 50", 0).config().latent == 50
         with pytest.raises(ValueError, match="variant is 'worst'"):
             Row("nanotwice_a", "worst", 0).config()
+
+    def test_the_tables_of_the_results_page_are_those_of_the_committed_rows(self):
+        root = Path(__file__).parents[2]
+        page = (root / "docs" / "results.md").read_text(encoding="utf-8")
+        for line in tables(root / "bench" / "results" / "ae").splitlines():
+            assert line in page
 
 
 class TestCalibration:
