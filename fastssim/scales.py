@@ -113,7 +113,7 @@ def _scales_on_cuda(*arguments: Any) -> Any:
 
 
 def _deliver_on_cuda(*arguments: Tensor) -> None:
-    from fastssim.cuda.operators import deliver  # noqa: PLC0415  # loaded at the first use
+    from fastssim.cuda.launch import deliver  # noqa: PLC0415  # loaded at the first use
 
     deliver(*arguments)
 

@@ -253,13 +253,16 @@ def _filters(plan: Plan) -> _Filters:
         room = buffers.room(len(x))  # that kernel serves all windows with as much room: its taps only tell how much
         kind = (1, room // 2 + 1, True, True, True)
         return _Filters(np.zeros(sum(kind[:2]), plan.dtype), kind, room, exact_taps, share, uniform)
-    given, mirrored = [], []
-    for taps in (plan.taps_y, plan.taps_x):
-        right = rounded(taps, plan.dtype)
-        mirrored.append(right == right[::-1])
-        given.append(right[: len(right) // 2 + 1] if mirrored[-1] else right)
-    kind = (len(given[0]), len(given[1]), mirrored[0], mirrored[1], False)
-    return _Filters(np.array([*given[0], *given[1]], plan.dtype), kind, len(x), exact_taps, share, uniform)
+    (down, mirrored_y), (across, mirrored_x) = (up_to_middle(taps, plan.dtype) for taps in plan.taps)
+    kind = (len(down), len(across), mirrored_y, mirrored_x, False)
+    return _Filters(np.array([*down, *across], plan.dtype), kind, len(x), exact_taps, share, uniform)
+
+
+def up_to_middle(taps: tuple[float, ...], dtype: str) -> tuple[tuple[Any, ...], bool]:
+    """Round taps; return those of a mirrored window up to the middle, of another all, and whether it is mirrored."""
+    right = rounded(taps, dtype)
+    mirrored = right == right[::-1]
+    return right[: len(right) // 2 + 1] if mirrored else right, mirrored
 
 
 def _workspace(plan: Plan, filters: _Filters) -> tuple[int, int, int]:

@@ -11,11 +11,10 @@ import numpy as np
 
 from fastssim.cpu import buffers
 from fastssim.cpu import volume as kernels
-from fastssim.cpu.launch import KINDS, SLAB_PIXELS, _aligned, _lanes
+from fastssim.cpu.launch import KINDS, SLAB_PIXELS, _aligned, _lanes, up_to_middle
 from fastssim.cpu.pool import run_slabs
 from fastssim.interop import LARGEST
 from fastssim.plan import Sums, bricks, source
-from fastssim.window import rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -197,11 +196,8 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
 
 def _taps(axis: tuple[float, ...], dtype: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Round taps and mirror them; a mirrored window's are given up to the middle, see `fastssim.cpu.strips`."""
-    taps = rounded(axis, dtype)
-    if taps == taps[::-1]:
-        half = (taps[: len(taps) // 2 + 1],)
-        return half, half
-    return taps, taps[::-1]
+    taps, mirrored = up_to_middle(axis, dtype)
+    return ((taps,), (taps,)) if mirrored else (taps, taps[::-1])
 
 
 def _workspace(size: kernels.Sizes, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -90,12 +90,17 @@ def map_gradient(plan: Plan, x: Any, y: Any, mask: Any, upstream: Any, grad_x: A
     march(device_of(x), plan, x, y, mask, upstream=upstream, grad_x=grad_x, grad_y=grad_y)
 
 
-def deliver(device: Device, gradient: Any, coarser: Any, upstream: Any) -> None:
+def deliver(gradient: Any, coarser: Any, upstream: Any) -> None:
     """Turn the gradient of the finest of MS-SSIM's scales into that of all, see deliver.cu.
 
     `gradient` (N, C, H, W); `coarser`, those of the other scales one behind the other; `upstream` (scales, N, C); all
     contiguous and of one dtype.
     """
+    add_up(device_of(gradient), gradient, coarser, upstream)
+
+
+def add_up(device: Device, gradient: Any, coarser: Any, upstream: Any) -> None:
+    """As `deliver`, on a device."""
     count = math.prod(coarser.shape)
     made = geometry.deliver(tuple(gradient.shape), device.dtype(gradient), upstream.shape[0], count)
     arrays = {"gradient": gradient, "coarser": coarser, "upstream": upstream}

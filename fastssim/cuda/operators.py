@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastssim.autograd import _dtype, _gradients, _spread, plan_of
 from fastssim.cuda import launch
-from fastssim.cuda.device import device_of
 from fastssim.cuda.launch import Reduction
 
 if TYPE_CHECKING:
@@ -74,11 +73,6 @@ def one_scale(
     else:
         mean = launch.value(plan, x, y, None, result, halves)
     return mean.value, halves
-
-
-def deliver(gradient: Tensor, coarser: Tensor, upstream: Tensor) -> None:
-    """Turn the gradient of the finest of MS-SSIM's scales into that of all, in place."""
-    launch.deliver(device_of(gradient), gradient, coarser, upstream)
 
 
 def ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:

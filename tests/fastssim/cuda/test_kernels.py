@@ -636,7 +636,7 @@ def joined(scales):
 def deliver(device, scales, upstream):
     """Add up gradients of all scales, finest first."""
     finest = device.buffer(scales[0])
-    launch.deliver(device, finest, device.buffer(joined(scales)), device.buffer(upstream))
+    launch.add_up(device, finest, device.buffer(joined(scales)), device.buffer(upstream))
     return finest.array
 
 
