@@ -92,12 +92,12 @@ def _filled(function: Any) -> Any:
 
 
 @cache
-def _launch(dims: int) -> Any:
-    """Return the kernels' launch, or what stands for it where Numba's compiler is switched off."""
+def _launch(of: int | str) -> Any:
+    """Return the launch of kernels for so many axes or "scales", or its stand-in where Numba's compiler is off."""
     numba: Any = sys.modules.get("numba")  # not loaded to be asked
     off = numba.config.DISABLE_JIT if numba else os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}
-    kernels = {2: "fastssim.cpu.launch", 3: "fastssim.cpu.volume_launch"}
-    return import_module("fastssim.cpu.plain" if off else kernels[dims])
+    kernels = {2: "fastssim.cpu.launch", 3: "fastssim.cpu.volume_launch", "scales": "fastssim.cpu.scale_launch"}
+    return import_module("fastssim.cpu.plain" if off else kernels[of])
 
 
 def _reduced(planes: Any, reduction: str) -> Any:

@@ -118,7 +118,7 @@ def ssim(
     >>> ssim(volume, volume, window=Gaussian((5, 11, 11)), reduction="none", dims=3).shape
     torch.Size([1, 1, 8, 22, 22])
     """
-    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased, dims)
+    problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
     _check_fit(images, window, padding, unbiased=unbiased)
     value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
@@ -229,7 +229,7 @@ def l1_ssim_loss(
     0.25
     """
     check_alpha(alpha, reduction)
-    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased, dims)
+    problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
     _check_fit(images, window, padding, unbiased=unbiased)
     if mask is None and dims == 2:
@@ -298,7 +298,7 @@ def ms_ssim(
     """
     images = take(x, y)
     powers = check_scales(weights, product, reduction)
-    problem = _problem(data_range, window, k1, k2, padding, reduction, unbiased, 2)
+    problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, 2)
     a, b = images.x, images.y
     smallest = tuple(length >> (len(powers) - 1) for length in a.shape[2:])
     if min(smallest) < 1 or (padding == "valid" and (smallest[0] < window.shape[0] or smallest[1] < window.shape[1])):
@@ -306,9 +306,7 @@ def ms_ssim(
             f"the images are {a.shape[2]} x {a.shape[3]} pixels, at the last of {len(powers)} scales {smallest[0]} x"
             f" {smallest[1]}, too small for the window; give larger images, fewer weights or a smaller window"
         )
-    # C1 far above every mean makes the first factor of SSIM 1 to the last bit: what remains is cs.
-    no_means = 2.0 ** (60 if images.dtype == torch.float64 else 40) * float(data_range) ** 2
-    factors = scales.means(a, b, problem, no_means, len(powers))
+    factors = scale_means(a, b, len(powers), float(data_range), problem)
     if product == "image":
         factors = factors.mean(2)
     value = torch.stack([_power(factor, weight) for factor, weight in zip(factors, powers, strict=True)]).prod(0)
@@ -318,6 +316,13 @@ def ms_ssim(
         value = value.mean(1)
     result: Image = images.give_back(value, reduction)
     return result
+
+
+def scale_means(x: Tensor, y: Tensor, count: int, data_range: float, problem: tuple[Any, ...]) -> Tensor:
+    """Mean of each plane, (count, N, C): of cs at every scale but the last, there of SSIM."""
+    # C1 far above every mean makes the first factor of SSIM 1 to the last bit: what remains is cs.
+    no_means = 2.0 ** (60 if torch.float64 in (x.dtype, y.dtype) else 40) * data_range**2
+    return scales.means(x, y, problem, no_means, count)
 
 
 def _power(factor: Tensor, weight: float) -> Tensor:
@@ -405,7 +410,7 @@ def _check_word(name: str, word: Any, words: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {word!r}; give one of {', '.join(map(repr, words))}")
 
 
-def _problem(*options: Any) -> tuple[Any, ...]:
+def problem_of(*options: Any) -> tuple[Any, ...]:
     """Check options and return what the operators take; outside a compiler's trace, the same options once."""
     if not torch.compiler.is_compiling():
         with suppress(TypeError):  # of what cannot be hashed, too: the checks say what is wrong with it

@@ -45,7 +45,7 @@ def _shapes(shape: torch.Size, count: int) -> list[tuple[int, ...]]:
     return [(n, c, height >> scale, width >> scale) for scale in range(1, count)]
 
 
-def _split(coarser: Tensor, shape: torch.Size, count: int) -> list[Tensor]:
+def split(coarser: Tensor, shape: torch.Size, count: int) -> list[Tensor]:
     """View what holds all scales but the finest, one behind the other."""
     shapes = _shapes(shape, count)
     parts = coarser.split([math.prod(part) for part in shapes]) if shapes else ()
@@ -65,7 +65,7 @@ def over_scales(one: OneScale, x: Tensor, y: Tensor, mask: None, *rest: Any) -> 
     plans = scale_plans(plan_of(x, y, mask, *problem), count, contrast_c1)
     memory = _memory(x, y, count, gradients)
     by_image = [
-        [finest, *_split(coarser, x.shape, count)]
+        [finest, *split(coarser, x.shape, count)]
         for finest, coarser in zip(memory[::2], memory[1::2], strict=True)
         if finest is not None and coarser is not None
     ]
@@ -89,21 +89,14 @@ def _one_on_cpu(
     mean = torch.from_numpy(sums.ssim / windows).to(_dtype(x, y))
     if next_shape is None:
         return mean, None
-    a, b = (F.avg_pool2d(readable(image, fractions=plan.fractions).to(mean.dtype), 2) for image in (x, y))
-    return mean, (a, b)
+    halves = x.new_empty(next_shape, dtype=mean.dtype), x.new_empty(next_shape, dtype=mean.dtype)
+    for image, half in zip((x, y), halves, strict=True):
+        _launch("scales").halve(image, half, fractions=plan.fractions)
+    return mean, halves
 
 
 def _deliver(gradient: Tensor, coarser: Tensor, upstream: Tensor) -> None:
-    """Turn g_0 into G_0, where G_s = u_s g_s + G_(s+1)[i // 2, j // 2] / 4; see fastssim/cuda/deliver.cu."""
-    total = None
-    for scale, part in reversed(list(enumerate([gradient, *_split(coarser, gradient.shape, len(upstream))]))):
-        weight = upstream[scale, :, :, None, None]
-        finer = part.mul_(weight) if scale == 0 else part * weight
-        if total is not None:
-            height, width = total.shape[2:]
-            doubled = torch.stack((total, total), -1).flatten(-2)[:, :, :, None]  # across; down, by broadcasting
-            finer[..., : 2 * height, : 2 * width].unflatten(-2, (height, 2)).add_(doubled, alpha=0.25)
-        total = finer
+    _launch("scales").deliver(gradient, coarser, upstream)
 
 
 def _scales_on_cuda(*arguments: Any) -> Any:

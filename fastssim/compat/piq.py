@@ -76,7 +76,7 @@ def ssim(
     factor = max(1, round(min(x.shape[-2:]) / 256))
     if factor > 1 and downsample:
         a, b = (F.avg_pool2d(as_they_stand(image, 1), factor) for image in (a, b))
-    settings = _settings(kernel_size, kernel_sigma, data_range, k1, k2, "image")
+    settings = {"reduction": "image", **_settings(kernel_size, kernel_sigma, data_range, k1, k2)}
     compared = [whole(a, b, **settings)] + ([contrast(a, b, **settings)] if full else [])
     values = [_reduced(each, reduction, x.dtype) for each in compared]
     return values if full else values[0]
@@ -115,14 +115,15 @@ def multi_scale_ssim(
     least = (kernel_size - 1) * 2 ** (len(weights) - 1) + 1
     if min(x.shape[-2:]) < least:
         raise ValueError(f"Invalid size of the input images, expected at least {least}x{least}.")
-    settings = _settings(kernel_size, kernel_sigma, data_range, k1, k2, "channel")
-    each = scales.factors(
-        as_they_stand(x, 1),
-        as_they_stand(y, 1),
+    settings = _settings(kernel_size, kernel_sigma, data_range, k1, k2)
+    x, y = as_they_stand(x, 1), as_they_stand(y, 1)
+    each = scales.joint_factors(x, y, len(weights), **settings) or scales.factors(
+        x,
+        y,
         len(weights),
         shrink=_halved,
-        contrast=lambda a, b: contrast(a, b, **settings),
-        ssim=lambda a, b: whole(a, b, **settings),
+        contrast=lambda a, b: contrast(a, b, reduction="channel", **settings),
+        ssim=lambda a, b: whole(a, b, reduction="channel", **settings),
     )
     return _reduced(scales.product(each, weights).mean(1), reduction, x.dtype)
 
@@ -205,14 +206,8 @@ class MultiScaleSSIMLoss(nn.Module):
         )  # fmt: skip
 
 
-def _settings(size: int, sigma: float, data_range: float, k1: float, k2: float, reduction: str) -> dict[str, Any]:
-    return {
-        "window": Gaussian(size, float(sigma)),
-        "data_range": float(data_range),
-        "k1": k1,
-        "k2": k2,
-        "reduction": reduction,
-    }
+def _settings(size: int, sigma: float, data_range: float, k1: float, k2: float) -> dict[str, Any]:
+    return {"window": Gaussian(size, float(sigma)), "data_range": float(data_range), "k1": k1, "k2": k2}
 
 
 def _check_size(kernel_size: int) -> None:

@@ -116,9 +116,14 @@ def ms_ssim(
     if min(X.shape[-2:]) <= least:
         raise AssertionError(f"Image size should be larger than {least} due to the 4 downsamplings in ms-ssim")
     powers = MS_WEIGHTS if weights is None else tuple(map(float, weights))
-    each = scales.factors(
-        as_they_stand(X, 1),
-        as_they_stand(Y, 1),
+    x, y = as_they_stand(X, 1), as_they_stand(Y, 1)
+    each = None
+    if len(taps) == 1 and min(x.shape[2:]) >> (len(powers) - 1) >= len(taps[0]):
+        window = Taps(taps * 2)
+        each = scales.joint_factors(x, y, len(powers), data_range=data_range, window=window, k1=K[0], k2=K[1])
+    each = each or scales.factors(
+        x,
+        y,
         len(powers),
         shrink=lambda image: scales.halved(image, padding=[length % 2 for length in image.shape[2:]]),
         contrast=lambda x, y: _compared(contrast, x, y, taps, data_range, K),

@@ -8,11 +8,15 @@ import torch
 from torch.nn import functional as F
 
 from fastssim.functional import _power as power
+from fastssim.functional import problem_of, scale_means
+from fastssim.interop import take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+    from fastssim.window import Window
 
     Compare = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,6 +30,20 @@ def factors(
         found.append(contrast(x, y))
         x, y = shrink(x), shrink(y)
     return [*found, ssim(x, y)]
+
+
+def joint_factors(
+    x: Tensor, y: Tensor, scales: int, *, data_range: float, window: Window, k1: float, k2: float
+) -> list[Tensor] | None:
+    """As `factors`, each (N, C), by one operator; None where it does not apply.
+
+    It applies to images whose sides are even at every scale but the last: there the libraries agree how they shrink.
+    """
+    if x.ndim != 4 or any(length % 2 ** (scales - 1) for length in x.shape[2:]):
+        return None
+    take(x, y)
+    problem = problem_of(data_range, window, k1, k2, "valid", "channel", False, 2)  # noqa: FBT003  # as it takes them
+    return list(scale_means(x, y, scales, data_range, problem))
 
 
 def halved(image: Tensor, padding: Sequence[int] = ()) -> Tensor:

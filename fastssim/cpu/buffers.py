@@ -9,6 +9,7 @@ SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
 TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level cache allow
 MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
 LARGE = 16  # height and width together of windows from which on float32 keeps a variance
+CHUNK = 2048  # pixels of a row that are halved at a time: two rows stay in the first cache
 EXACT_TILE_ROWS = 256  # filters in float64 do more beside a tile's own windows, the larger these: tiles are large
 
 

@@ -1,7 +1,7 @@
 """Entries to the kernels that take nothing but integers (Numba): no array and no tuple is unpacked at a call.
 
-An entry is `fastssim.cpu.ssim`'s march or fold for one kind of call; it reads the blocks of `fastssim.cpu.kinds`. This
-module is loaded only where machine code must be made, see `fastssim.cpu.machine_code`.
+An entry is `fastssim.cpu.ssim`'s march for one kind of call, or a step beside it; it reads the blocks of
+`fastssim.cpu.kinds`. This module is loaded only where machine code must be made, see `fastssim.cpu.machine_code`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from numba import carray, from_dtype, types
 from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastssim.cpu import ssim
+from fastssim.cpu import scales, ssim
+from fastssim.cpu.buffers import CHUNK
 from fastssim.cpu.jit import jit
-from fastssim.cpu.kinds import CALL, PLAN, Fold, Kind, layout
+from fastssim.cpu.kinds import CALL, PLAN, Kind, Step, layout
 from fastssim.cpu.simd import given
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Compiled(NamedTuple):
 
 def compiled(kind: Kind) -> Compiled:
     """Compile the entry of a kind."""
-    function = _fold(kind) if isinstance(kind, Fold) else _march(kind)
+    function = _STEPS[kind.what](np.dtype(kind.dtype).type) if isinstance(kind, Step) else _march(kind)
     signature = (types.int64,) * kind.arguments
     dispatcher = jit(function)
     dispatcher.compile(signature)
@@ -99,9 +100,8 @@ def _taps(count: int, *, mirrored: bool) -> Any:
     return jit(lambda taps, direction: to_fixed_tuple(taps[::direction], count))
 
 
-def _fold(kind: Fold) -> Callable[..., None]:
+def _fold(number: Any) -> Callable[..., None]:
     """Write the entry of `ssim.fold`."""
-    number = np.dtype(kind.dtype).type
 
     def entry(plan_at: int, begin: int, end: int, rim: int, gradient: int) -> None:
         plan = _at(plan_at, _PLAN, 1)[0]
@@ -111,6 +111,39 @@ def _fold(kind: Fold) -> Callable[..., None]:
         )  # fmt: skip
 
     return entry
+
+
+def _halve(number: Any) -> Callable[..., None]:
+    """Write the entry of `scales.halve`."""
+
+    def entry(
+        start: int, kind: int, image: int, channel: int, row: int, column: int, divisor: int,
+        channels: int, height: int, width: int, begin: int, end: int, work: int, out: int,
+    ) -> None:  # fmt: skip
+        scales.halve(
+            (start, kind, image, channel, row, column), number(divisor), channels, height, width, begin, end,
+            _at(work, number, 2 * CHUNK), _at(out, number, _ALL),
+        )  # fmt: skip
+
+    return entry
+
+
+def _deliver(number: Any) -> Callable[..., None]:
+    """Write the entry of `scales.deliver`."""
+
+    def entry(
+        gradient: int, coarser: int, upstream: int, count: int, planes: int, height: int, width: int,
+        begin: int, end: int, work: int,
+    ) -> None:  # fmt: skip
+        scales.deliver(
+            _at(gradient, number, _ALL), _at(coarser, number, _ALL), _at(upstream, number, count * planes),
+            count, planes, height, width, begin, end, _at(work, number, 2 * width),
+        )  # fmt: skip
+
+    return entry
+
+
+_STEPS = {"fold": _fold, "halve": _halve, "deliver": _deliver}
 
 
 @intrinsic

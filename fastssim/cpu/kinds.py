@@ -70,20 +70,21 @@ class March(NamedTuple):
         return 7
 
 
-class Fold(NamedTuple):
-    """The fold of padded pixels' gradients onto their sources."""
+class Step(NamedTuple):
+    """A step beside the march: "fold" padded pixels' gradients, "halve" images, "deliver" gradients over scales."""
 
+    what: str
     dtype: str
 
     @property
     def name(self) -> str:
         """A name for files."""
-        return f"fold-{self.dtype}"
+        return f"{self.what}-{self.dtype}"
 
     @property
     def arguments(self) -> int:
         """How many its entry takes."""
-        return 5
+        return {"fold": 5, "halve": 14, "deliver": 10}[self.what]
 
 
-Kind = March | Fold
+Kind = March | Step

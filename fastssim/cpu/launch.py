@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastssim.cpu import buffers, pixels
-from fastssim.cpu.kinds import CALL, PLAN, Fold, March, packer
+from fastssim.cpu.kinds import CALL, PLAN, March, Step, packer
 from fastssim.cpu.machine_code import entry
 from fastssim.cpu.pool import run_slabs
 from fastssim.cpu.simd import vector_bytes
@@ -133,7 +133,7 @@ def _rim(ready: _Ready, gradient: Tensor | None) -> Tensor | None:
 
 def _fold(plan: Plan, ready: _Ready, rim: Tensor, gradient: Any) -> None:
     """Add the gradients of padded pixels to those of their sources."""
-    run, planes = entry(Fold(plan.dtype)), plan.shape[0] * plan.shape[1]
+    run, planes = entry(Step("fold", plan.dtype)), plan.shape[0] * plan.shape[1]
     slabs = min(len(ready.layout.slabs) - 1, planes)
     edges = [planes * i // slabs for i in range(slabs + 1)]
     addresses = rim.data_ptr(), gradient.data_ptr()

@@ -1,4 +1,4 @@
-"""What `fastssim.cpu.launch` offers, by the slow reference: for ``NUMBA_DISABLE_JIT=1``, where no kernel can run."""
+"""What `fastssim.cpu.launch` and `scale_launch` offer, by the slow reference: for ``NUMBA_DISABLE_JIT=1``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from fastssim import reference
-from fastssim.interop import LARGEST
+from fastssim.interop import LARGEST, readable
 from fastssim.plan import Sums
+from fastssim.scales import split
 from fastssim.window import Taps
 
 if TYPE_CHECKING:
@@ -76,6 +78,24 @@ def map_gradient(
         if out is not None:
             gradient = reference.ssim_gradient(one, other, by_window, mask=weights, **_options(plan))
             out.copy_(torch.from_numpy(gradient))
+
+
+def halve(image: Tensor, out: Tensor, *, fractions: bool) -> None:
+    """As `fastssim.cpu.scale_launch.halve`."""
+    out.copy_(F.avg_pool2d(readable(image, fractions=fractions).to(out.dtype), 2))
+
+
+def deliver(gradient: Tensor, coarser: Tensor, upstream: Tensor) -> None:
+    """As `fastssim.cpu.scale_launch.deliver`."""
+    total = torch.zeros_like(gradient[..., :0, :0])
+    for part, weights in zip(
+        reversed([gradient, *split(coarser, gradient.shape, len(upstream))]), upstream.flip(0), strict=True
+    ):
+        finer = weights[..., None, None] * part
+        height, width = total.shape[2:]
+        finer[..., : 2 * height, : 2 * width] += total.repeat_interleave(2, -1).repeat_interleave(2, -2) / 4
+        total = finer
+    gradient.copy_(total)
 
 
 def _arrays(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Any, Any, NDArray[Any] | None]:

@@ -8,7 +8,7 @@ from fastssim.cuda import launch
 from fastssim.cuda.device import device_of
 from fastssim.cuda.instances import TYPES
 from fastssim.cuda.launch import Reduction
-from fastssim.functional import _problem
+from fastssim.functional import problem_of
 from fastssim.plan import Plan
 from fastssim.window import Gaussian
 
@@ -64,7 +64,7 @@ def ssim_and_gradient(
     if x.shape != y.shape:
         raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must be equal")
     shape = (1, 1, *x.shape)[-4:]
-    problem = _problem(data_range, window, k1, k2, padding, "mean", unbiased, 2)
+    problem = problem_of(data_range, window, k1, k2, padding, "mean", unbiased, 2)
     if padding == "valid" and (shape[2] < window.shape[0] or shape[3] < window.shape[1]):
         raise ValueError(f"the images are {shape[2]} x {shape[3]} pixels, smaller than the window; take a smaller one")
     dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"

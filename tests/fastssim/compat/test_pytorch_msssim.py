@@ -59,7 +59,7 @@ def test_axes_of_one_pixel_are_dropped(images):
     assert ours.ssim(x[:, :, None], y[:, :, None], 1.0) == ours.ssim(x, y, 1.0)
 
 
-@pytest.mark.parametrize("size", [(176, 180), (177, 181)])
+@pytest.mark.parametrize("size", [(176, 192), (176, 180), (177, 181)])  # all sides even, down to the last, or not
 @pytest.mark.parametrize("options", [{}, {"size_average": False, "K": (0.02, 0.05)}], ids=str)
 def test_ms_ssim(images, parity, size, options):
     x, y = images((2, 1, *size))

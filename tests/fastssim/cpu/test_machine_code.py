@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from fastssim.cpu import launch, machine_code
-from fastssim.cpu.kinds import Fold, March, layout, packer
+from fastssim.cpu.kinds import March, Step, layout, packer
 
-FOLD = Fold("float32")
+FOLD = Step("fold", "float32")
 
 
 @pytest.fixture
