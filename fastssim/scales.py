@@ -183,3 +183,31 @@ def means(x: Tensor, y: Tensor, problem: tuple[Any, ...], contrast_c1: float, co
         return _Scales.apply(x, y, problem, contrast_c1, count)  # type: ignore[no-any-return, no-untyped-call]
     result: Tensor = _ops.ssim_scales(x, y, None, *problem, contrast_c1, count, 0)[0]
     return result
+
+
+class _Halved(torch.autograd.Function):
+    """The means of 2 x 2 pixels, on the CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        n, c, height, width = ctx.shape = image.shape
+        ctx.dtype = image.dtype
+        half = image.new_empty((n, c, height // 2, width // 2), dtype=_dtype(image, image))
+        _launch("scales").halve(image, half, fractions=False)
+        return half
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        _refuse_second_order()
+        gradient = upstream.new_zeros(ctx.shape)
+        weights = torch.ones((2, *ctx.shape[:2]), dtype=upstream.dtype)
+        _deliver(gradient, upstream.contiguous(), weights)
+        return gradient.to(ctx.dtype)
+
+
+def halve(image: Tensor) -> Tensor:
+    """Return the means of 2 x 2 pixels of an image (N, C, H, W) of floats; an odd last row or column is left out."""
+    torchs = torch.compiler.is_compiling() or image.device.type != "cpu" or _in_forward_mode(image)
+    if torchs or torch._C._are_functorch_transforms_active():  # noqa: SLF001  # as above
+        return F.avg_pool2d(image, 2)
+    return _Halved.apply(image)  # type: ignore[no-any-return, no-untyped-call]

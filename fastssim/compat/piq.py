@@ -239,7 +239,7 @@ def _images(x: Tensor, y: Tensor, kernel_size: int, data_range: float) -> tuple[
 def _halved(image: Tensor) -> Tensor:
     """Mean of every 2 x 2 pixels; where a side is odd the first row and column are repeated beforehand."""
     odd = max(length % 2 for length in image.shape[2:])
-    return F.avg_pool2d(F.pad(image, [odd, 0, odd, 0], mode="replicate") if odd else image, 2)
+    return scales.halved(F.pad(image, [odd, 0, odd, 0], mode="replicate") if odd else image)
 
 
 def _reduced(each: Tensor, reduction: str, dtype: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from fastssim.functional import _power as power
 from fastssim.functional import problem_of, scale_means
 from fastssim.interop import take
+from fastssim.scales import halve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,10 +48,10 @@ def joint_factors(
 
 
 def halved(image: Tensor, padding: Sequence[int] = ()) -> Tensor:
-    """Return the means of 2 x 2 pixels, of volumes of 2 x 2 x 2; `padding`: zeros on each side of each axis."""
-    pool = F.avg_pool2d if image.ndim == 4 else F.avg_pool3d
-    halves: Tensor = pool(image, 2, padding=tuple(padding) or 0)
-    return halves
+    """Return the means of 2 x 2 pixels, of volumes of 2 x 2 x 2; `padding`: zeros before each axis."""
+    before = [zeros for axis in reversed(padding) for zeros in (axis, 0)]
+    padded = F.pad(image, before) if any(padding) else image
+    return halve(padded) if image.ndim == 4 else F.avg_pool3d(padded, 2)
 
 
 def product(each: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fastssim.cpu import plain, scale_launch
+from fastssim.scales import halve
 
 WIDE = (1, 1, 5, 4301)  # columns of more than two chunks
 LAYOUTS = {
@@ -51,6 +53,32 @@ def test_a_bad_pixel_reaches_one_mean(images, bad):
     image[0, 0, 3, 17] = bad
     found = halved(scale_launch.halve, image, torch.float32)
     assert (~torch.isfinite(found)).nonzero().tolist() == [[0, 0, 1, 8]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("shape", [(2, 3, 6, 8), (1, 2, 7, 9)], ids=str)
+def test_halving_is_torchs_with_its_gradient(images, shape, dtype):
+    x, upstream = images(shape, dtype)[0], torch.rand(*shape[:2], shape[2] // 2, shape[3] // 2)
+    results = []
+    for function, image in ((halve, x), (lambda image: F.avg_pool2d(image, 2), x.double())):
+        a = image.clone().requires_grad_()
+        half = function(a)
+        half.backward(upstream.to(half.dtype))
+        results.append((half.detach().double(), a.grad.double()))
+    for found, expected in zip(*results, strict=True):
+        assert torch.allclose(found, expected, rtol=2e-7 if dtype != torch.float16 else 1e-3, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch.func loads it
+def test_halving_goes_through_torchs_transforms(images):
+    x = images((1, 2, 6, 8))[0]
+    expected = torch.full_like(x, 0.25)
+    assert torch.equal(torch.func.grad(lambda image: halve(image).sum())(x), expected)
+    _, tangent = torch.func.jvp(halve, (x,), (torch.ones_like(x),))
+    assert torch.equal(tangent, torch.ones(1, 2, 3, 4))
+    a = x.clone().requires_grad_()
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.grad(halve(a).square().sum(), a, create_graph=True)
 
 
 def gradients(shape, count, dtype):
