@@ -78,7 +78,6 @@ class Plan:
         return _taken_in(self.shape, reduction)
 
 
-@lru_cache(maxsize=1024)
 def _taken_in(shape: tuple[int, ...], reduction: str) -> int:
     """How many elements of (N, C, ...) one number of a mean takes in."""
     return math.prod(shape[{"mean": 0, "image": 1, "channel": 2}[reduction] :])
