@@ -73,6 +73,8 @@ def reduced_shape(x: Tensor, reduction: str) -> tuple[int, ...]:
 def _gradients(x: Tensor, y: Tensor, *, both: bool) -> tuple[Tensor, Tensor | None]:
     """Memory for the gradients; the second is None where only one is wanted."""
     dtype = _dtype(x, y)
+    if dtype == x.dtype and x.is_contiguous():  # as ever; this way is the shorter
+        return torch.empty_like(x), torch.empty_like(x) if both else None
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype) if both else None
 
 
@@ -244,7 +246,12 @@ def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
 
     What looks on are a compiler, a tracer, a profiler, a mode, a subclass, a transform (whose tensors are torch's own).
     """
-    if (
+    return _ON_CPU[name] if _unobserved(x, y, mask) else getattr(_ops, name)
+
+
+def _unobserved(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
+    """Whether plain images on the CPU are computed with, now, and nothing looks on."""
+    return not (
         torch.compiler.is_compiling()
         or not x.is_cpu
         or type(x) not in _PLAIN
@@ -254,9 +261,12 @@ def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
         or torch._C._are_functorch_transforms_active()  # noqa: SLF001
         or torch._C._is_tracing()  # noqa: SLF001
         or torch._C._autograd._profiler_enabled()  # noqa: SLF001
-    ):
-        return getattr(_ops, name)
-    return _ON_CPU[name]
+    )
+
+
+def _is_one(upstream: Tensor) -> bool:
+    """Whether a factor is known to be 1, as it is for ``ssim(...).backward()``; asked only where no one waits."""
+    return upstream.ndim == 0 and _unobserved(upstream, upstream, None) and upstream.item() == 1
 
 
 def _refuse_second_order() -> None:
@@ -313,11 +323,16 @@ class _Mean(torch.autograd.Function):
         if gradients is None:  # scaled in place and given away by a backward before, on a graph that was retained
             x, y, mask = ctx.saved_tensors
             _, *gradients = _with_gradients(x, y, mask, ctx)
-        for gradient in gradients:
-            gradient.mul_(_spread(upstream, gradient))
+        if not _is_one(upstream):
+            for gradient in gradients:
+                gradient.mul_(_spread(upstream, gradient))
         by_x = gradients[0].to(dtype_x) if to_x else None
         by_y = gradients[-1].to(dtype_y) if to_y else None
         return by_x, by_y, None, None, None, None
+
+
+#  What `_Mean.apply` calls in the end, where no transform is active.
+_mean_apply: Any = super(torch.autograd.Function, _Mean).apply
 
 
 class _Map(torch.autograd.Function):
@@ -407,9 +422,11 @@ def ssim(
     `problem` is (taps into the depth of volumes, taps down, taps across, C1, C2, padding, factor of variances, whether
     integers are fractions); with `alpha`, the loss alpha L1 + (1 - alpha)(1 - SSIM).
     """
+    gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+    if gradient and reduction != "none" and _unobserved(x, y, mask) and not _in_forward_mode(x, y):
+        return _mean_apply(x, y, mask, problem, reduction, alpha)  # type: ignore[no-any-return]
     transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public word for it
     forward_mode = _in_forward_mode(x, y)
-    gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
     if forward_mode or (transformed and gradient):
         return _transform(x, y, mask, problem, reduction, alpha)
     if reduction == "none":

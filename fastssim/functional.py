@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from functools import lru_cache
+from operator import lt
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -446,14 +447,15 @@ _known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
 def _check_fit(images: Images, window: Window, padding: str, *, unbiased: bool) -> None:
     """Refuse images that hold no whole window, and what is not defined together."""
     lengths = images.x.shape[2:]
-    if images.mask is not None and unbiased:
-        raise ValueError("unbiased=True is not defined with a mask; leave one of them out")
-    if images.mask is not None and len(lengths) == 3:
-        raise ValueError("mask is not taken with dims=3; leave it out, or go through the volume slice by slice")
+    if images.mask is not None:
+        if unbiased:
+            raise ValueError("unbiased=True is not defined with a mask; leave one of them out")
+        if len(lengths) == 3:
+            raise ValueError("mask is not taken with dims=3; leave it out, or go through the volume slice by slice")
     if padding != "valid":
         return
     taps = window.along(len(lengths))
-    if any(length < len(axis) for length, axis in zip(lengths, taps, strict=True)):
+    if any(map(lt, lengths, map(len, taps))):
         raise ValueError(
             f"the images are {_times(lengths)} pixels, smaller than the window of {_times(map(len, taps))}; take a"
             " smaller window, larger images, or padding"

@@ -65,6 +65,18 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
     TypeError, ValueError
         What came, what is allowed, what to do.
     """
+    if (  # what most calls bring, and nothing below would change or refuse
+        type(x) is type(y) is torch.Tensor
+        and mask is None
+        and x.is_cpu
+        and y.is_cpu
+        and x.dtype == y.dtype == torch.float32
+        and x.layout == y.layout == torch.strided
+        and x.ndim == dims + 2
+        and x.shape == y.shape
+        and x.numel()
+    ):
+        return Images(x, y, None, x)
     a, b = _tensor("x", x), _tensor("y", y)
     if type(x) is not type(y) and isinstance(x, torch.Tensor) != isinstance(y, torch.Tensor):
         raise TypeError(f"x is a {type(x).__name__} and y a {type(y).__name__}; give two of one kind")

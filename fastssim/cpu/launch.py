@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,13 +98,14 @@ def _march(
         plan, upstream is not None, l1 is not None, ssim_map is not None, grad_x is not None, grad_y is not None
     )
     run, at, edges = ready.run, ready.at, ready.layout.slabs
-    sums = np.empty(ready.sums)
+    planes, tile_count, _ = ready.sums
+    sums = array("d", bytes(8 * 3 * planes * tile_count))  # whose address is had sooner than that of NumPy's
     rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
     fractions = plan.fractions
     call = _CALL.pack(
         *_image(x), *_image(y),
         *(_NO_IMAGE if mask is None else _image(mask)), *(_NO_IMAGE if upstream is None else _image(upstream)),
-        sums.ctypes.data, 0 if ssim_map is None else ssim_map.data_ptr(),
+        sums.buffer_info()[0], 0 if ssim_map is None else ssim_map.data_ptr(),
         0 if grad_x is None else grad_x.data_ptr(), 0 if grad_y is None else grad_y.data_ptr(),
         0 if rim_x is None else rim_x.data_ptr(), 0 if rim_y is None else rim_y.data_ptr(),
         LARGEST.get(x.dtype, 1) if fractions else 1, LARGEST.get(y.dtype, 1) if fractions else 1,
@@ -114,16 +116,16 @@ def _march(
         if run(at, call, edges[i], edges[i + 1], *_workspace(plan, ready.layout.filters)):
             raise MemoryError("no memory for a kernel of SSIM")
 
-    if len(edges) == 2:
-        slab(0)
-    else:
-        run_slabs(slab, len(edges) - 1)
+    run_slabs(slab, len(edges) - 1)
     if rim_x is not None:
         _fold(plan, ready, rim_x, grad_x)
     if rim_y is not None:
         _fold(plan, ready, rim_y, grad_y)
-    n, c = plan.shape[:2]
-    return Sums(*np.add.reduce(sums, 1).reshape(n, c, 3).transpose(2, 0, 1))
+    by_plane = np.frombuffer(sums)
+    if tile_count > 1:
+        by_plane = np.add.reduce(by_plane.reshape(ready.sums), 1)
+    by_plane = by_plane.reshape(*plan.shape[:2], 3)
+    return Sums(by_plane[..., 0], by_plane[..., 1], by_plane[..., 2])
 
 
 def _rim(ready: _Ready, gradient: Tensor | None) -> Tensor | None:
