@@ -20,9 +20,10 @@ HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std":
 _ROWS = 64  # of a slab
 _FEW = 32  # tiles over a pixel: with more, what is asked for ahead is gone again before it is used
 _TILES_AHEAD, _ROWS_AHEAD = 3, 2
-_SPANS = 16  # taken down the rows together where more tiles cover a pixel: their tiles' rows stay in the first cache
+_BLOCKS = 32  # taken down the rows together where more tiles cover a pixel: their tiles' rows stay in the first cache
 _TILES = 16  # of a slab
 _WORDS = 1 << 17  # of a slab
+_PAST_CACHES = 1 << 25  # bytes: tiles that no cache holds are written past it, which spares reading what they replace
 
 
 def gather(
@@ -58,6 +59,9 @@ def gather(
     tile_step = channels * tile_plane
     row_step = tile_step * (at_hand.j1 - at_hand.j0)
     tables, covered, few = _tables(plan, row_step, tile_step)
+    blocks = _blocks(plan)
+    first_block = int(np.searchsorted(blocks[:, 2], at_hand.j0, side="right"))  # behind those that end before
+    last_block = int(np.searchsorted(blocks[:, 1], at_hand.j1))
     band_in, band_out, carry_in, carry_out = (sums.values for sums in (*band, *carry))
     sinks = kernels.Sinks(
         band_in.reshape(-1),
@@ -70,12 +74,12 @@ def gather(
     planes = [values.shape[2] * values.shape[3] for values in (band_in, band_out, carry_in, carry_out)]
     steps = kernels.Steps(*(channels * plane for plane in planes))
     edges = [*range(y0, y1, _ROWS), y1]
-    blocks = len(edges) - 1
+    slabs = len(edges) - 1
     flat = tiles.reshape(-1)
-    found = [0] * (blocks * channels)
+    found = [0] * (slabs * channels)
 
     def slab(number: int) -> None:
-        channel, block = divmod(number, blocks)
+        channel, rest = divmod(number, slabs)
         layout = kernels.Layout(
             band_in=channel * planes[0],
             band_out=channel * planes[1],
@@ -96,14 +100,16 @@ def gather(
             out_column=g.left,
             out_pitch=out.shape[2],
             ahead=_TILES_AHEAD * tile_step if few else _ROWS_AHEAD * g.tile_width,
-            together=len(plan.spans) if few else _SPANS,
+            together=len(blocks) if few else _BLOCKS,
+            block_begin=first_block,
+            block_end=last_block,
         )
         found[number] = kernels.gather_rows(
-            HOW[reduction], flat, tables, covered, plan.spans, at_hand, edges[block], edges[block + 1], layout,
+            HOW[reduction], flat, tables, covered, blocks, at_hand, edges[rest], edges[rest + 1], layout,
             sinks, steps,
         )  # fmt: skip
 
-    run_slabs(slab, blocks * channels)
+    run_slabs(slab, slabs * channels)
     return not any(found)
 
 
@@ -132,6 +138,19 @@ def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.
     return tables, np.stack([down.first, down.last], axis=1), most[0] * most[1] <= _FEW
 
 
+@lru_cache(maxsize=64)
+def _blocks(plan: Plan) -> NDArray[np.int64]:
+    """Cut the image's columns into blocks of pixels with the same covering tiles; see `kernels.gather_rows`.
+
+    The last block of a span may overlap the one before: pixels met twice come out the same twice.
+    """
+    blocks = []
+    for x, end, first, last in plan.spans.tolist():
+        kind, width = next((kind, width) for kind, width in kernels.block_widths() if width <= end - x)
+        blocks += [(min(start, end - width), first, last, kind) for start in range(x, end, width)]
+    return np.array(blocks, np.int64)
+
+
 def copy(
     image: NDArray[Any],  # (C, H, W), any strides
     origins: NDArray[np.int64],  # (T, 2)
@@ -144,10 +163,13 @@ def copy(
     pixels = image.view(np.uint8)
     places = origins * np.array([1, size])
     flat = out.reshape(-1).view(np.uint8)
+    width = out.shape[3] * size
+    fits = flat.ctypes.data % kernels.STREAMED == 0 and width % kernels.STREAMED == 0
+    streamed = fits and out.nbytes >= _PAST_CACHES
     edges = [*range(0, len(out), _TILES), len(out)]
 
     def slab(number: int) -> None:
-        kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, out.shape[3] * size)
+        kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, width, streamed)
 
     run_slabs(slab, len(edges) - 1)
 
