@@ -69,8 +69,8 @@ def ssim_and_gradient(
     a, b = (image[(None,) * (dims + 2 - image.ndim)] for image in (x, y))
     check_fit(a.shape[2:], window, padding)
     dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"
-    taps_z, *taps, c1, c2, padding, factor, fractions = problem
-    plan = Plan(a.shape, dtype, *taps, c1, c2, padding, factor, fractions=fractions, taps_z=taps_z)
+    taps_z, taps_y, taps_x, c1, c2, padding, factor, fractions = problem
+    plan = Plan(a.shape, dtype, taps_y, taps_x, c1, c2, padding, factor, fractions=fractions, taps_z=taps_z)
     device = device_of(x)
     grad_x, grad_y = (device.empty(x, x.shape, dtype) for _ in range(2))
     windows = plan.count("mean")

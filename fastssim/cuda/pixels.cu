@@ -29,7 +29,8 @@ struct Problem {
     T taps_z[TAPS_Z], taps_y[TAPS_Y], taps_x[TAPS_X];
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) pixels(const GRID_CONSTANT Problem problem) {
+// 1 block a multiprocessor at the least: see windows.cu.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) pixels(const GRID_CONSTANT Problem problem) {
     const long long volume = blockIdx.x / problem.parts;
     const long long place = static_cast<long long>(blockIdx.x % problem.parts) * THREADS + threadIdx.x;
     const long long pixels_of_one = static_cast<long long>(problem.depth) * problem.height * problem.width;
@@ -49,16 +50,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) pixels(const GRID_CONSTANT
             const int q = position<PADDING, PAD_Y>(at_y, row, problem.height);
             for (int at_x = 0; q >= 0 && at_x <= 2 * PAD_X; ++at_x) {
                 const int r = position<PADDING, PAD_X>(at_x, column, problem.width);
+#pragma unroll 1
                 for (int w = 0; r >= 0 && w < TAPS_Z; ++w) {
                     const int k = p - w;
                     if (k < 0 || k >= problem.windows_z) continue;
                     Vector<T, 2> plane = {};
+#pragma unroll 1
                     for (int u = 0; u < TAPS_Y; ++u) {
                         const int i = q - u;
                         if (i < 0 || i >= problem.windows_y) continue;
                         const T* const windows =
                             problem.maps + ((volume * problem.windows_z + k) * problem.windows_y + i) * problem.windows_x;
                         Vector<T, 2> line = {};
+#pragma unroll 1
                         for (int v = 0; v < TAPS_X; ++v) {
                             const int j = r - v;
                             if (j < 0 || j >= problem.windows_x) continue;

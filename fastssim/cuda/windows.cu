@@ -54,7 +54,8 @@ __device__ __forceinline__ Pixel pixel(
     return {a + b, a - b, weight};
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) windows(const GRID_CONSTANT Problem problem) {
+// 1 block a multiprocessor at the least: lets the compiler use all registers, and not spill.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) windows(const GRID_CONSTANT Problem problem) {
     SHARED(double, scratch, 32);
     const long long volume = blockIdx.x / problem.parts;
     const long long place = static_cast<long long>(blockIdx.x % problem.parts) * THREADS + threadIdx.x;
@@ -77,10 +78,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) windows(const GRID_CONSTAN
         // so that flat windows are exact
         const auto middle = pixel(problem, x, y, mask, k + TAPS_Z / 2, i + TAPS_Y / 2, j + TAPS_X / 2);
         Vector<T, 4> means = {};  // of s, d; sum of the weights
+#pragma unroll 1
         for (int w = 0; w < TAPS_Z; ++w) {
             Vector<T, 4> plane = {};  // sums of sums: thousands of terms one by one would round the last ones away
+#pragma unroll 1
             for (int u = 0; u < TAPS_Y; ++u) {
                 Vector<T, 4> row = {};
+#pragma unroll 1
                 for (int v = 0; v < TAPS_X; ++v) {
                     const auto value = pixel(problem, x, y, mask, k + w, i + u, j + v);
                     add(row, problem.taps_x[v] * value.weight, {value.s - middle.s, value.d - middle.d, T(1)});
@@ -94,10 +98,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) windows(const GRID_CONSTAN
         const T inverse = MASKED && something ? T(1) / weights : T(1);
         const T m_s = multiply_add(means.v[0], inverse, middle.s), m_d = multiply_add(means.v[1], inverse, middle.d);
         Vector<T, 2> variances = {};  // of s, d
+#pragma unroll 1
         for (int w = 0; w < TAPS_Z; ++w) {
             Vector<T, 2> plane = {};
+#pragma unroll 1
             for (int u = 0; u < TAPS_Y; ++u) {
                 Vector<T, 2> row = {};
+#pragma unroll 1
                 for (int v = 0; v < TAPS_X; ++v) {
                     const auto value = pixel(problem, x, y, mask, k + w, i + u, j + v);
                     const T s = value.s - m_s, d = value.d - m_d;
