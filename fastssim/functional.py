@@ -57,9 +57,9 @@ def ssim(
     Parameters
     ----------
     x, y : torch.Tensor, ndarray, or array that speaks DLPack; (N, C, H, W), (C, H, W) or (H, W)
-        Images of one shape, on the CPU or on one NVIDIA GPU, or with dims=3 volumes (N, C, D, H, W), (C, D, H, W) or
-        (D, H, W), on the CPU, each float16, bfloat16, float32, float64, uint8 or uint16, of any strides. Pixels are
-        read in place: no converted copy is made. The arithmetic is float64 where one of them is, else float32.
+        Images of one shape, or with dims=3 volumes (N, C, D, H, W), (C, D, H, W) or (D, H, W), on the CPU or on one
+        NVIDIA GPU, each float16, bfloat16, float32, float64, uint8 or uint16, of any strides. Pixels are read in place:
+        no converted copy is made. The arithmetic is float64 where one of them is, else float32.
     data_range : float
         L, the span that pixel values can take: 1 for [0, 1], 255 for 8-bit values. **Integers with data_range=1** are
         read as fractions of the largest number of their type, v/255 or v/65535, as they are beside a float image in
@@ -121,7 +121,8 @@ def ssim(
     """
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
-    _check_fit(images, window, padding, unbiased=unbiased)
+    _check_mask(images, unbiased=unbiased)
+    check_fit(images.x.shape[2:], window, padding)
     value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
     result: Image = images.give_back(value, reduction)
     return result
@@ -232,7 +233,8 @@ def l1_ssim_loss(
     check_alpha(alpha, reduction)
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
-    _check_fit(images, window, padding, unbiased=unbiased)
+    _check_mask(images, unbiased=unbiased)
+    check_fit(images.x.shape[2:], window, padding)
     if mask is None and dims == 2:
         loss = autograd.ssim(images.x, images.y, None, problem, reduction, float(alpha))
     else:
@@ -444,14 +446,16 @@ def _new_problem(
 _known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
 
 
-def _check_fit(images: Images, window: Window, padding: str, *, unbiased: bool) -> None:
-    """Refuse images that hold no whole window, and what is not defined together."""
-    lengths = images.x.shape[2:]
-    if images.mask is not None:
-        if unbiased:
-            raise ValueError("unbiased=True is not defined with a mask; leave one of them out")
-        if len(lengths) == 3:
-            raise ValueError("mask is not taken with dims=3; leave it out, or go through the volume slice by slice")
+def _check_mask(images: Images, *, unbiased: bool) -> None:
+    """Refuse a mask beside what is not defined with it."""
+    if images.mask is not None and unbiased:
+        raise ValueError("unbiased=True is not defined with a mask; leave one of them out")
+    if images.mask is not None and images.x.ndim == 5:
+        raise ValueError("mask is not taken with dims=3; leave it out, or go through the volume slice by slice")
+
+
+def check_fit(lengths: Sequence[int], window: Window, padding: str) -> None:
+    """Refuse images or volumes, of `lengths` pixels along each axis, that hold no whole window."""
     if padding != "valid":
         return
     taps = window.along(len(lengths))

@@ -13,6 +13,8 @@ import torch
 import torch.utils.dlpack
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -88,8 +90,6 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
         raise ValueError(f"x is on {a.device} and y on {b.device}; move one of them")
     if a.device.type not in {"cpu", "cuda"}:
         raise ValueError(f"x is on {a.device}; SSIM is computed on the CPU and on NVIDIA's GPUs: call .cpu() first")
-    if dims == 3 and a.device.type != "cpu":
-        raise ValueError(f"x is on {a.device}; SSIM of volumes is computed on the CPU: call .cpu() first")
     if a.numel() == 0:
         raise ValueError(f"x has shape {tuple(a.shape)}, no pixel at all; give at least one image")
     weights = None if mask is None else _mask(mask, a)
@@ -102,10 +102,18 @@ def _check(name: str, image: torch.Tensor, dims: int) -> None:
     """Check one image by itself."""
     if image.dtype not in DTYPES:
         raise TypeError(f"{name} is {image.dtype}; give {_NAMES}")
-    if not dims <= image.ndim <= dims + 2:
-        raise ValueError(f"{name} has shape {tuple(image.shape)}; give {_SHAPES[dims]}")
+    check_shape(name, image.shape, dims)
     if image.dtype not in FLOATS and image.requires_grad:
         raise TypeError(f"{name} requires a gradient but holds integers")  # torch does not allow it either
+
+
+def check_shape(name: str, shape: Sequence[int], dims: int) -> None:
+    """Refuse what has too few axes or too many for images, or with dims=3 for volumes."""
+    if not dims <= len(shape) <= dims + 2:
+        hint = "; for volumes pass dims=3 to ssim, ssim_map, ssim_loss or l1_ssim_loss"
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}; give {_SHAPES[dims]}{hint if (dims, len(shape)) == (2, 5) else ''}"
+        )
 
 
 def _mask(mask: Any, image: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastssim
 from ae.methods.base import Method
+from fastssim.cuda.device import usable
 from fastssim.reference import MS_WEIGHTS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class SSIM(Method):
     The configuration decides on SSIM's window and constants; on multi-scale SSIM in the loss (`loss_scales`); and on
     the mean absolute error's part in it (`l1_share`). The loss counts the windows that lie wholly in a patch. The
     residual is as large as the image, whose border is mirrored for the windows that reach beyond it. SSIM is computed
-    on the CPU, also of images on a GPU.
+    where the images are, but on the CPU of those on a GPU that CuPy does not find and of those on other devices.
 
     Examples
     --------
@@ -45,7 +46,7 @@ class SSIM(Method):
 
     def distance(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
         """1 - mean SSIM, with its share of the mean absolute error."""
-        x, y, share = reconstruction.cpu(), batch.cpu(), self.config.l1_share
+        x, y, share = _within_reach(reconstruction), _within_reach(batch), self.config.l1_share
         if self.config.loss_scales > 1:
             weights = MS_WEIGHTS[: self.config.loss_scales]
             powers = [weight / sum(weights) for weight in weights]
@@ -59,5 +60,11 @@ class SSIM(Method):
 
     def residual(self, tiles: Tensor, reconstruction: Tensor) -> Tensor:
         """1 - SSIM of the window about each pixel, mean over channels, (N, 1, H, W)."""
-        ssim_map = fastssim.ssim_map(reconstruction.cpu(), tiles.cpu(), padding="reflect", **self._options)
+        x, y = _within_reach(reconstruction), _within_reach(tiles)
+        ssim_map = fastssim.ssim_map(x, y, padding="reflect", **self._options)
         return (1 - ssim_map).mean(dim=1, keepdim=True).to(tiles.device)
+
+
+def _within_reach(images: Tensor) -> Tensor:
+    """Return images where SSIM can be computed: on their GPU, else on the CPU."""
+    return images if images.is_cuda and usable() else images.cpu()

@@ -71,7 +71,7 @@ def structural_similarity(
     inner = (slice(None), *[slice(pad, length - pad) if length >= size else slice(None) for length in sides])
     axes = tuple(range(1, len(sides) + 1))
     whole = size == options["window"].shape[1]  # else the mean is over other windows than fit in the image
-    plain = len(sides) > 3 or (len(sides) == 3 and not (whole and xp is np))
+    plain = len(sides) > 3 or (len(sides) == 3 and not whole)
 
     def back(maps: Any) -> Any:
         """Give (C, H, W) the images' axes again."""

@@ -7,15 +7,11 @@ over: arrays go in and out by DLPack and stay on their device, and means are arr
 from __future__ import annotations
 
 from fastssim.compat import skimage
-from fastssim.compat.options import FALLBACK, options
 from fastssim.compat.skimage import structural_similarity
 
 __all__ = ["structural_similarity"]
 
 PACKAGE = "cucim"
 REPLACES = {"cucim.skimage.metrics": ("structural_similarity",)}
-OPTIONS = (
-    *skimage.SHARED,
-    *options(skimage.NAME, FALLBACK, "volumes", "three axes and more beside the channels: by CuPy in float64"),
-)
+OPTIONS = skimage.OPTIONS
 DEFECTS = skimage.DEFECTS

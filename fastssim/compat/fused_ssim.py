@@ -22,7 +22,7 @@ PACKAGE = "fused_ssim"
 REPLACES = {"fused_ssim": ("fused_ssim", "fused_ssim3d", "FusedSSIMMap")}
 ALL = "fused_ssim fused_ssim3d FusedSSIMMap"
 OPTIONS = (
-    *options(ALL, NATIVE, "img1 img2", "any float dtype and strides, on the CPU too; volumes on the CPU only"),
+    *options(ALL, NATIVE, "img1 img2", "any float dtype and strides, on the CPU too"),
     *options(ALL, NATIVE, "padding", '"same" (zeros) and "valid"'),
     *options(ALL, NATIVE, "train", "False: no gradient"),
     *options("FusedSSIMMap", NATIVE, "C1 C2"),

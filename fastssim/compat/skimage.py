@@ -17,19 +17,18 @@ __all__ = ["structural_similarity"]
 PACKAGE = "skimage"
 REPLACES = {"skimage.metrics": ("structural_similarity",)}
 NAME = "structural_similarity"
-SHARED = (
+OPTIONS = (
     *options(NAME, NATIVE, "im1 im2", "one or two axes and a channel axis; any real dtype, float64 but for float32"),
     *options(NAME, NATIVE, "win_size data_range channel_axis gaussian_weights use_sample_covariance K1 K2 sigma"),
     *options(NAME, NATIVE, "full"),
     *options(NAME, NATIVE, "gradient", "True: the exact gradient of the returned mean by im2, in the same pass"),
-    *options(NAME, FALLBACK, "gradient", '"skimage": its own formula, 2 % to 57 % off, by NumPy in float64'),
+    *options(NAME, FALLBACK, "gradient", '"skimage": its own formula, 2 % to 57 % off, by NumPy or CuPy in float64'),
     *options(NAME, FALLBACK, "win_size", "beside gaussian_weights, as long as another window: the mean of the map"),
     *options(NAME, NATIVE, "kwargs", "an unknown keyword is ignored, as there, but with a warning"),
-)
-OPTIONS = (
-    *SHARED,
     *options(NAME, NATIVE, "volumes", "three axes beside the channels"),
-    *options(NAME, FALLBACK, "volumes", "more axes, or three where the mean is of the map: by NumPy in float64"),
+    *options(
+        NAME, FALLBACK, "volumes", "more axes, or three where the mean is of the map: by NumPy or CuPy in float64"
+    ),
 )
 DEFECTS = (
     "The gradient is that of another mean: of the uncropped map, without n / (n - 1), not divided by the channels.",

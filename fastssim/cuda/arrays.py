@@ -8,7 +8,8 @@ from fastssim.cuda import launch
 from fastssim.cuda.device import device_of
 from fastssim.cuda.instances import TYPES
 from fastssim.cuda.launch import Reduction
-from fastssim.functional import problem_of
+from fastssim.functional import check_fit, problem_of
+from fastssim.interop import check_shape
 from fastssim.plan import Plan
 from fastssim.window import Gaussian
 
@@ -19,7 +20,7 @@ _GAUSSIAN = Gaussian()
 
 
 def ssim_and_gradient(
-    x: Any,  # (N, C, H, W), (C, H, W) or (H, W)
+    x: Any,  # (N, C, H, W), (C, H, W) or (H, W); (N, C, D, H, W), (C, D, H, W) or (D, H, W) with dims=3
     y: Any,  # the same
     *,
     data_range: float = 1.0,
@@ -28,14 +29,16 @@ def ssim_and_gradient(
     k2: float = 0.03,
     padding: str = "valid",
     unbiased: bool = False,
+    dims: int = 2,
 ) -> tuple[Any, Any, Any]:
-    """Mean SSIM of two batches of images, and its gradient by both, in one march.
+    """Mean SSIM of two batches of images or volumes, and its gradient by both, in one pass.
 
     Parameters
     ----------
     x, y : cupy.ndarray; (N, C, H, W), (C, H, W) or (H, W)
-        Images of one shape on one GPU, each float16, float32, float64, uint8 or uint16, of any strides.
-    data_range, window, k1, k2, padding, unbiased
+        Images of one shape on one GPU, or with dims=3 volumes (N, C, D, H, W), (C, D, H, W) or (D, H, W), each float16,
+        float32, float64, uint8 or uint16, of any strides.
+    data_range, window, k1, k2, padding, unbiased, dims
         As for `fastssim.ssim`.
 
     Returns
@@ -56,24 +59,21 @@ def ssim_and_gradient(
     >>> x, y = cupy.random.random((2, 1, 3, 64, 64), dtype=cupy.float32)  # doctest: +SKIP
     >>> value, gradient, _ = ssim_and_gradient(x, y)  # doctest: +SKIP
     """
+    problem = problem_of(data_range, window, k1, k2, padding, "mean", unbiased, dims)
     for name, image in (("x", x), ("y", y)):
         if str(image.dtype) not in TYPES or str(image.dtype) == "bool":
             raise TypeError(f"{name} is {image.dtype}; give float16, float32, float64, uint8 or uint16")
-        if not 2 <= image.ndim <= 4:
-            raise ValueError(f"{name} has shape {image.shape}; give (N, C, H, W), (C, H, W) or (H, W)")
+        check_shape(name, image.shape, dims)
     if x.shape != y.shape:
         raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must be equal")
-    shape = (1, 1, *x.shape)[-4:]
-    problem = problem_of(data_range, window, k1, k2, padding, "mean", unbiased, 2)
-    if padding == "valid" and (shape[2] < window.shape[0] or shape[3] < window.shape[1]):
-        raise ValueError(f"the images are {shape[2]} x {shape[3]} pixels, smaller than the window; take a smaller one")
+    a, b = (image[(None,) * (dims + 2 - image.ndim)] for image in (x, y))
+    check_fit(a.shape[2:], window, padding)
     dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"
-    _, taps_y, taps_x, c1, c2, padding, factor, fractions = problem
-    plan = Plan(shape, dtype, taps_y, taps_x, c1, c2, padding, factor, fractions=fractions)
+    taps_z, taps_y, taps_x, c1, c2, padding, factor, fractions = problem
+    plan = Plan(a.shape, dtype, taps_y, taps_x, c1, c2, padding, factor, fractions=fractions, taps_z=taps_z)
     device = device_of(x)
     grad_x, grad_y = (device.empty(x, x.shape, dtype) for _ in range(2))
     windows = plan.count("mean")
-    a, b = (image[(None,) * (4 - image.ndim)] for image in (x, y))
     result = Reduction("all", dtype, windows)
     value, _ = launch.value_and_gradient(plan, a, b, None, 1 / windows, grad_x, grad_y, reduction=result)
     return value, grad_x, grad_y

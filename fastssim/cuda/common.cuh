@@ -17,6 +17,13 @@ struct alignas(sizeof(T) * N) Vector {
 __device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
+// sum += weight * part
+template <typename T, int N>
+__device__ __forceinline__ void add(Vector<T, N>& sum, T weight, const Vector<T, N>& part) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum.v[i] = multiply_add(weight, part.v[i], sum.v[i]);
+}
+
 template <typename T>
 __device__ __forceinline__ bool finite(T a) {
     return a - a == T(0);  // NaN and infinity minus themselves are NaN
@@ -184,6 +191,26 @@ __device__ __forceinline__ int any_pixel_at(int i, int n) {
     const int k = (i % period + period) % period;
     return min(k, period - (MODE == SYMMETRIC ? 1 : 0) - k) % n;
 }
+
+// Position number k of those that show pixel `pixel` of an axis of n pixels with PAD more on each side: the positions
+// outside, then its own; -1 where number k shows another pixel.
+template <int MODE, int PAD>
+__device__ __forceinline__ int position(int k, int pixel, int n) {
+    const int p = k == 2 * PAD ? pixel + PAD : k < PAD ? k : n + k;
+    return any_pixel_at<MODE>(p - PAD, n) == pixel ? p : -1;
+}
+
+// Plane, row and column of element `index` of a volume.
+struct Place {
+    int z, row, column;
+
+    __device__ __forceinline__ Place(long long index, int height, int width) {
+        column = static_cast<int>(index % width);
+        index /= width;
+        row = static_cast<int>(index % height);
+        z = static_cast<int>(index / height);
+    }
+};
 
 // The index of 0 .. n - 1 that is nearest to i.
 __device__ __forceinline__ int nearest(int i, int n) { return max(0, min(i, n - 1)); }

@@ -180,6 +180,15 @@ def load_cupy() -> Any:
     return cupy
 
 
+def usable() -> bool:
+    """Whether CuPy is there and finds a GPU."""
+    try:
+        load_cupy()
+    except CudaUnavailableError:
+        return False
+    return True
+
+
 @cache
 def _kernel(instance: Instance) -> Any:
     """Return the kernel; CuPy compiles it at its first launch on each kind of GPU, and keeps the result on disk."""

@@ -69,7 +69,7 @@ class Launch:
 
 
 def first(plan: Plan, task: Task) -> Launch:
-    """Return the fastest kernel that computes a task; after `boxes` and `windows`, a gradient needs a second one."""
+    """Return the fastest kernel on images that computes a task; a gradient needs a second after `boxes`, `windows`."""
     return march(plan, task) or boxes(plan, task) or windows(plan, task)
 
 
@@ -115,7 +115,7 @@ def march(plan: Plan, task: Task) -> Launch | None:
 
 @lru_cache(maxsize=1024)
 def windows(plan: Plan, task: Task) -> Launch:
-    """Return the kernel that computes every window by the definition."""
+    """Return the kernel that computes every window of images or volumes by the definition."""
     made = instance("windows", **_options(plan, task, DIRECT_THREADS))
     return _by_the_element(made, plan, plan.map_shape)
 
@@ -173,9 +173,9 @@ def _by_the_strip(kernel: str, plan: Plan, task: Task, shape: tuple[int, ...]) -
 
 
 def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, ...]) -> Launch:
-    """One thread for each element of `shape`, no block on two planes."""
-    n, c, height, width = shape
-    parts = -(-height * width // DIRECT_THREADS)
+    """One thread for each element of `shape`, no block on two channels."""
+    n, c, *lengths = shape
+    parts = -(-math.prod(lengths) // DIRECT_THREADS)
     fields = {**_fields(plan), "windows": math.prod(plan.map_shape), "parts": parts}
     return _launch(made, n * c * parts, DIRECT_THREADS, fields)
 
@@ -191,12 +191,13 @@ def _launch(made: Instance, grid: int, block: int, fields: dict[str, Any]) -> La
 
 
 def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
-    """Options that all kernels on images have."""
+    """Options that all kernels of SSIM have; an image is a volume of one plane."""
     return {
         "T": "double" if plan.dtype == "float64" else "float",
         "X": TYPES[task.x],
         "Y": TYPES[task.y],
         "W": TYPES[task.mask or "uint8"],
+        "TAPS_Z": max(1, len(plan.taps_z)),
         "TAPS_Y": len(plan.taps_y),
         "TAPS_X": len(plan.taps_x),
         "THREADS": threads,
@@ -212,21 +213,19 @@ def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
 
 
 def _fields(plan: Plan) -> dict[str, Any]:
-    """Fields that the kernels' structures have in common."""
-    _, c, height, width = plan.shape
-    _, _, windows_y, windows_x = plan.map_shape
+    """Fields that the kernels' structures have in common; an image is a volume of one plane."""
+    _, channels, *lengths = plan.shape
     return {
-        "channels": c,
-        "height": height,
-        "width": width,
-        "windows_y": windows_y,
-        "windows_x": windows_x,
+        "channels": channels,
+        **dict(zip(("depth", "height", "width"), (1, *lengths)[-3:], strict=True)),
+        **dict(zip(("windows_z", "windows_y", "windows_x"), (1, *plan.map_shape[2:])[-3:], strict=True)),
         "c1": plan.c1,
         "c2": plan.c2,
         "spread": plan.unbiased / 2,
         "twice_spread": plan.unbiased,
         "scale": 1,
         "l1": 0,
+        "taps_z": rounded(plan.taps_z or (1.0,), plan.dtype),
         "taps_y": rounded(plan.taps_y, plan.dtype),
         "taps_x": rounded(plan.taps_x, plan.dtype),
     }
@@ -262,11 +261,12 @@ def reduce(
 
 
 def steps(name: str, strides: tuple[int, ...], itemsize: int) -> dict[str, int]:
-    """Fields of the march for an image's strides, given in elements: (N, C, H, W)."""
-    image, channel, row, column = strides
+    """Fields of the kernels for an image's strides, given in elements: (N, C, H, W) or (N, C, D, H, W)."""
+    image, channel, *plane, row, column = strides
     return {
         f"image_{name}": image,
         f"channel_{name}": channel,
+        f"plane_{name}": plane[0] if plane else 0,
         f"row_{name}": row * itemsize,
         f"column_{name}": column * itemsize,
     }
@@ -275,7 +275,7 @@ def steps(name: str, strides: tuple[int, ...], itemsize: int) -> dict[str, int]:
 def described(device: Device, image: Any) -> tuple[Any, tuple[int, ...]]:
     """Return an image and its strides; a contiguous copy where a row or column step is too long for the kernel."""
     strides = device.strides(image)
-    longest = max(abs(step) for step in strides[2:]) * device.itemsize(image)
+    longest = max(abs(step) for step in strides[-2:]) * device.itemsize(image)
     if longest >= 2**31:
         image = device.contiguous(image)
         strides = device.strides(image)

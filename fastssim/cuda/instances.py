@@ -25,7 +25,6 @@ TYPES = {  # of memory; float64 is computed in float64, all others in float32
     "uint8": "unsigned char",
     "uint16": "unsigned short",
 }
-_IMAGES = ("x", "y", "upstream")
 
 
 @dataclass(frozen=True)
@@ -96,14 +95,14 @@ def _integers(*names: str) -> list[tuple[Any, ...]]:
     return [(name, np.int32) for name in names]
 
 
-def _steps(*images: str) -> list[tuple[Any, ...]]:
-    """Fields: steps between images and channels in elements, between rows and columns in bytes."""
-    wide = [(f"{step}_{image}", np.int64) for step in ("image", "channel") for image in images]
+def _steps(*images: str, plane: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+    """Fields: steps between images and channels (and planes) in elements, between rows and columns in bytes."""
+    wide = [(f"{step}_{image}", np.int64) for step in ("image", "channel", *plane) for image in images]
     return [*wide, *_integers(*(f"{step}_{image}" for step in ("row", "column") for image in images))]
 
 
-def _taps(of: Instance) -> list[tuple[Any, ...]]:
-    return [(f"taps_{axis}", _numpy(of["T"]), (of[f"TAPS_{axis.upper()}"],)) for axis in "yx"]
+def _taps(of: Instance, axes: str = "yx") -> list[tuple[Any, ...]]:
+    return [(f"taps_{axis}", _numpy(of["T"]), (of[f"TAPS_{axis.upper()}"],)) for axis in axes]
 
 
 def _constants(number: str) -> list[tuple[Any, ...]]:
@@ -130,23 +129,23 @@ def _windows(of: Instance) -> list[tuple[Any, ...]]:
     number = _numpy(of["T"])
     return [
         *_pointers("x", "y", "mask", "upstream", "ssim_map", "maps", "sums", "counted", "distances"),
-        *_steps("x", "y", "mask", "upstream"),
+        *_steps("x", "y", "mask", "upstream", plane=("plane",)),
         ("windows", np.int64),
-        *_integers("channels", "height", "width", "windows_y", "windows_x", "parts"),
+        *_integers("channels", "depth", "height", "width", "windows_z", "windows_y", "windows_x", "parts"),
         *_constants(number),
-        *_taps(of),
+        *_taps(of, "zyx"),
     ]
 
 
 def _pixels(of: Instance) -> list[tuple[Any, ...]]:
     return [
         *_pointers("x", "y", "mask", "maps", "grad_x", "grad_y"),
-        *_steps("x", "y", "mask"),
+        *_steps("x", "y", "mask", plane=("plane",)),
         ("windows", np.int64),
-        *_integers("channels", "height", "width", "windows_y", "windows_x", "parts"),
+        *_integers("channels", "depth", "height", "width", "windows_z", "windows_y", "windows_x", "parts"),
         ("scale", _numpy(of["T"])),
         ("l1", _numpy(of["T"])),
-        *_taps(of),
+        *_taps(of, "zyx"),
     ]
 
 
@@ -188,11 +187,9 @@ def _deliver(of: Instance) -> list[tuple[Any, ...]]:  # noqa: ARG001  # as above
 
 def _volume(of: Instance) -> list[tuple[Any, ...]]:
     number = _numpy(of["T"])
-    wide = [(f"{step}_{image}", np.int64) for step in ("image", "channel", "plane") for image in _IMAGES]
     return [
-        *_pointers(*_IMAGES, "ssim_map", "maps", "grad_x", "grad_y", "folded", "sums"),
-        *wide,
-        *_integers(*(f"{step}_{image}" for step in ("row", "column") for image in _IMAGES)),
+        *_pointers("x", "y", "upstream", "ssim_map", "maps", "grad_x", "grad_y", "folded", "sums"),
+        *_steps("x", "y", "upstream", plane=("plane",)),
         ("windows", np.int64),
         ("positions", np.int64),
         *_integers("channels", "depth", "height", "width"),
@@ -200,8 +197,7 @@ def _volume(of: Instance) -> list[tuple[Any, ...]]:
         *_integers("segments", "tiles_y", "tiles_x", "parts"),
         *_constants(number),
         ("scale", number),
-        ("taps_z", number, (of["TAPS_Z"],)),
-        *_taps(of),
+        *_taps(of, "zyx"),
     ]
 
 

@@ -1,5 +1,7 @@
 """From a plan and arrays on a GPU to the kernels: torch tensors and CuPy arrays, on the current stream, without a copy.
 
+Images (N, C, H, W) and volumes (N, C, D, H, W) alike: a plan knows which.
+
 Nothing here waits for the GPU, fills memory or copies from or to the host, so that a training step can be captured in
 a CUDA graph once a first call has compiled the kernels.
 """
@@ -8,11 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastssim.cuda import geometry
+from fastssim.cuda import geometry, volume_geometry
 from fastssim.cuda.device import device_of
-from fastssim.cuda.geometry import Task
+from fastssim.cuda.geometry import Launch, Task
 
 if TYPE_CHECKING:
     from fastssim.cuda.device import Device
@@ -135,8 +138,9 @@ def march(
         l1=l1 is not None or (reduction is not None and reduction.l1 is not None),
         halves=halves is not None,
     )
-    if task.gradients == 2 and not geometry.march(plan, task) and geometry.march(plan, replace(task, gradients=1)):
-        # Not enough registers for both: one after the other, for SSIM is symmetric.
+    by_one = replace(task, gradients=1)
+    if task.gradients == 2 and not _march_of(plan).march(plan, task) and _march_of(plan).march(plan, by_one):
+        # Not enough room in a block for both: one after the other, for SSIM is symmetric.
         march(device, plan, y, x, mask, scale=scale, l1=l1, upstream=upstream, grad_x=grad_y)
         return march(
             device, plan, x, y, mask, scale=scale, l1=l1, upstream=upstream, ssim_map=ssim_map, grad_x=grad_x,
@@ -155,29 +159,52 @@ def march(
     for name, out in outs.items():
         if out is not None:
             fields[name] = device.pointer(out)
-    first = geometry.first(plan, task)
+    kernels, between = _ready(plan, task)
+    first = kernels[0]
     names = ["sums", *(["counted"] if plan.masked else []), *(["distances"] if task.l1 else [])]
     sums = device.empty(x, (len(names), first.grid), "float64")
     places = {name: device.pointer(sums) + 8 * first.grid * i for i, name in enumerate(names)}
     fields.update(places)
-    second = None
-    if task.gradients and first.instance.kernel == "boxes":
-        maps = device.empty(x, (4, *plan.map_shape), "float64")
-        second = geometry.boxes_back(plan, task)
-    elif task.gradients and first.instance.kernel == "windows":
-        maps = device.empty(x, (6, *plan.map_shape), plan.dtype)
-        second = geometry.pixels(plan, task)
-    if second is not None:
-        fields["maps"] = device.pointer(maps)
-    device.run(x, first, first.argument(fields))
-    if second is not None:
-        device.run(x, second, second.argument(fields))
-    if halves is not None and first.instance.kernel != "march":
-        third = geometry.halve(plan, task)
-        device.run(x, third, third.argument(fields))
+    for name, (shape, dtype) in between.items():
+        handed_on = device.empty(x, shape, dtype)
+        kept.append(handed_on)
+        fields[name] = device.pointer(handed_on)
+    for kernel in kernels:
+        device.run(x, kernel, kernel.argument(fields))
     if reduction is None:
         return Reduced(None, None)
     return _reduced(device, plan, x, first.grid, places, reduction)
+
+
+def _march_of(plan: Plan) -> Any:
+    """Return the module that makes the march for images or that for volumes."""
+    return volume_geometry if plan.taps_z else geometry
+
+
+@lru_cache(maxsize=1024)
+def _ready(plan: Plan, task: Task) -> tuple[list[Launch], dict[str, tuple[tuple[int, ...], str]]]:
+    """Return the kernels that compute a task, in order, and the shapes and dtypes of what they hand on to one another.
+
+    The first kernel's blocks leave the sums.
+    """
+    if plan.taps_z:
+        kernels = list(volume_geometry.march(plan, task) or [geometry.windows(plan, task)])
+    else:
+        kernels = [geometry.first(plan, task)]
+    first = kernels[0].instance.kernel
+    between: dict[str, tuple[tuple[int, ...], str]] = {}
+    if task.gradients and first == "boxes":
+        kernels.append(geometry.boxes_back(plan, task))
+        between["maps"] = (4, *plan.map_shape), "float64"
+    elif task.gradients and first != "march":
+        between["maps"] = (6, *plan.map_shape), plan.dtype
+        if first == "windows":
+            kernels.append(geometry.pixels(plan, task))
+        elif volume_geometry.folds(plan):
+            between["folded"] = (task.gradients, *plan.shape[:2], *plan.padded), plan.dtype
+    if task.halves and first != "march":
+        kernels.append(geometry.halve(plan, task))
+    return kernels, between
 
 
 def _reduced(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastssim.cuda import geometry, tile_launch, volume_launch
+from fastssim.cuda import geometry, tile_launch, volume_geometry
 from fastssim.cuda.geometry import Task
 from fastssim.plan import Plan
 from fastssim.window import Gaussian, Uniform
@@ -69,13 +69,18 @@ def instances() -> dict[str, Instance]:
         solid = replace(_PLAN, shape=(1, 1, 128, 256, 256), taps_z=_ELEVEN, dtype=dtype, padding="reflect")
         one, two = (Task(dtype, dtype, gradients=gradients) for gradients in (1, 2))
         for name, task, phase in (
-            ("value", Task(dtype, dtype), volume_launch.WINDOWS),
-            ("windows for a gradient", one, volume_launch.WINDOWS),
-            ("gradient", one, volume_launch.POSITIONS),
-            ("both gradients", two, volume_launch.POSITIONS),
-            ("what padding repeats", one, volume_launch.PIXELS),
+            ("value", Task(dtype, dtype), volume_geometry.WINDOWS),
+            ("windows for a gradient", one, volume_geometry.WINDOWS),
+            ("gradient", one, volume_geometry.POSITIONS),
+            ("both gradients", two, volume_geometry.POSITIONS),
+            ("what padding repeats", one, volume_geometry.PIXELS),
         ):
-            found[f"{dtype} volumes, 11 taps, {name}"] = volume_launch.phase(solid, task, phase).instance
+            found[f"{dtype} volumes, 11 taps, {name}"] = volume_geometry.phase(solid, task, phase).instance
+        found[f"{dtype} volumes, 11 taps, by the definition: windows"] = geometry.windows(solid, two).instance
+        found[f"{dtype} volumes, 11 taps, by the definition: pixels"] = geometry.pixels(solid, two).instance
+    against = replace(_PLAN, shape=(1, 1, 128, 256, 256), taps_z=_ELEVEN, fractions=True)
+    made = volume_geometry.phase(against, Task("float32", "uint8"), volume_geometry.WINDOWS)
+    found["float32 volumes against uint8, 11 taps, value"] = made.instance
     found["sums"] = geometry.reduce(1, 1, "float32").instance
     return found | _tiles()
 

@@ -37,11 +37,11 @@ constexpr int PARTIAL = HALO_Z > 0 ? HALO_Z : 1;   // sums that wait for further
 struct Problem {
     const X* x;            // [N, C, D, H, W]
     const Y* y;            // [N, C, D, H, W]
-    const X* upstream;     // [N, C, D', H', W'], where UPSTREAM
-    X* ssim_map;           // [N, C, D', H', W'] contiguous, where MAP
+    const T* upstream;     // [N, C, D', H', W'], where UPSTREAM
+    T* ssim_map;           // [N, C, D', H', W'] contiguous, where MAP
     T* maps;               // [6, N, C, D', H', W'], where GRADIENTS
-    X* grad_x;             // [N, C, D, H, W] contiguous
-    Y* grad_y;             // [N, C, D, H, W] contiguous, where GRADIENTS == 2
+    T* grad_x;             // [N, C, D, H, W] contiguous
+    T* grad_y;             // [N, C, D, H, W] contiguous, where GRADIENTS == 2
     T* folded;             // [IMAGES, N, C, positions], where FOLDED
     double* sums;          // [blocks]
     long long image_x, image_y, image_upstream;        // from one image to the next, in elements
@@ -116,10 +116,12 @@ struct Pixels {
     }
 
     __device__ __forceinline__ T x_at(int z, int row, int column) const {
-        return from_memory<T>(*along(along(x + z * problem.plane_x, row, problem.row_x), column, problem.column_x));
+        const X* const plane = x + z * problem.plane_x;
+        return pixel_from_memory<T, FRACTIONS>(*along(along(plane, row, problem.row_x), column, problem.column_x));
     }
     __device__ __forceinline__ T y_at(int z, int row, int column) const {
-        return from_memory<T>(*along(along(y + z * problem.plane_y, row, problem.row_y), column, problem.column_y));
+        const Y* const plane = y + z * problem.plane_y;
+        return pixel_from_memory<T, FRACTIONS>(*along(along(plane, row, problem.row_y), column, problem.column_y));
     }
 
     // s, d of the pixel that a position shows; of zeros where it shows none.
@@ -226,15 +228,15 @@ __device__ __forceinline__ void march_windows(const Problem& problem) {
         total += ssim;
         const long long index =
             ((block.volume * problem.windows_z + k) * problem.windows_y + i) * problem.windows_x + j;
-        if constexpr (MAP) problem.ssim_map[index] = ToMemory<X>::from(ssim);
+        if constexpr (MAP) problem.ssim_map[index] = ssim;
         if constexpr (GRADIENTS > 0) {
             const Derivatives<T> f(window, problem.constants);
             T weight = 1;
             if constexpr (UPSTREAM) {
                 const long long n = block.volume / problem.channels, channel = block.volume % problem.channels;
-                const X* const plane = problem.upstream + n * problem.image_upstream +
+                const T* const plane = problem.upstream + n * problem.image_upstream +
                                        channel * problem.channel_upstream + k * problem.plane_upstream;
-                weight = from_memory<T>(*along(along(plane, i, problem.row_upstream), j, problem.column_upstream));
+                weight = *along(along(plane, i, problem.row_upstream), j, problem.column_upstream);
             }
             const T maps[6] = {weight * f.f_ms, weight * f.f_md, weight * f.q2_s, weight * f.r2_d, m_s, m_d};
 #pragma unroll
@@ -316,33 +318,25 @@ __device__ __forceinline__ void march_positions(const Problem& problem) {
             const long long index =
                 ((block.volume * problem.depth + k - PAD_Z) * problem.height + row - PAD_Y) * problem.width + column -
                 PAD_X;
-            problem.grad_x[index] = ToMemory<X>::from(to_x);
-            if constexpr (IMAGES == 2) problem.grad_y[index] = ToMemory<Y>::from(to_y);
+            problem.grad_x[index] = to_x;
+            if constexpr (IMAGES == 2) problem.grad_y[index] = to_y;
         }
     }
-}
-
-// Position number k of those that show pixel `pixel` of an axis, itself last; -1 where number k shows another.
-template <int PAD>
-__device__ __forceinline__ int position(int k, int pixel, int length) {
-    const int p = k == 2 * PAD ? pixel + PAD : k < PAD ? k : length + k;
-    return any_pixel_at<PADDING>(p - PAD, length) == pixel ? p : -1;
 }
 
 __device__ __forceinline__ void gather_pixels(const Problem& problem) {
     const long long volume = blockIdx.x / problem.parts;
     const long long place = static_cast<long long>(blockIdx.x % problem.parts) * THREADS + threadIdx.x;
-    const long long plane = static_cast<long long>(problem.height) * problem.width;
-    if (place >= problem.depth * plane) return;
-    const int z = static_cast<int>(place / plane), row = static_cast<int>(place % plane / problem.width);
-    const int column = static_cast<int>(place % problem.width);
+    const long long pixels_of_one = static_cast<long long>(problem.depth) * problem.height * problem.width;
+    if (place >= pixels_of_one) return;
+    const Place own(place, problem.height, problem.width);
     T to[IMAGES] = {};
     for (int k = 0; k <= 2 * PAD_Z; ++k) {
-        const int pz = position<PAD_Z>(k, z, problem.depth);
+        const int pz = position<PADDING, PAD_Z>(k, own.z, problem.depth);
         for (int i = 0; pz >= 0 && i <= 2 * PAD_Y; ++i) {
-            const int py = position<PAD_Y>(i, row, problem.height);
+            const int py = position<PADDING, PAD_Y>(i, own.row, problem.height);
             for (int j = 0; py >= 0 && j <= 2 * PAD_X; ++j) {
-                const int px = position<PAD_X>(j, column, problem.width);
+                const int px = position<PADDING, PAD_X>(j, own.column, problem.width);
                 if (px < 0) continue;
                 const long long index =
                     ((volume * problem.covered_z + pz) * problem.covered_y + py) * problem.covered_x + px;
@@ -351,9 +345,9 @@ __device__ __forceinline__ void gather_pixels(const Problem& problem) {
             }
         }
     }
-    const long long index = volume * problem.depth * plane + place;
-    problem.grad_x[index] = ToMemory<X>::from(to[0]);
-    if constexpr (IMAGES == 2) problem.grad_y[index] = ToMemory<Y>::from(to[IMAGES - 1]);
+    const long long index = volume * pixels_of_one + place;
+    problem.grad_x[index] = to[0];
+    if constexpr (IMAGES == 2) problem.grad_y[index] = to[IMAGES - 1];
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) volume(const GRID_CONSTANT Problem problem) {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fastssim.cuda.device import CudaUnavailableError, load_cupy
+from fastssim.cuda.device import CudaUnavailableError, usable
 from fastssim.tiles.bands import Bands
 from fastssim.tiles.progress import Record
 from fastssim.tiles.results import Results
@@ -164,14 +164,10 @@ def _device(device: Any, image: Any) -> torch.device | None:
 
 def _mover(place: torch.device | None) -> Mover | None:
     """Return what moves bands and rows; without a GPU or CuPy none, and tiles are cut and blended on the CPU."""
-    if place is None or place.type not in GPUS:
+    if place is None or place.type not in GPUS or not usable():
         return None
     from fastssim.tiles import gpu  # noqa: PLC0415  # only where there is one
 
-    try:
-        load_cupy()
-    except CudaUnavailableError:
-        return None
     return gpu.Mover(place)
 
 

@@ -7,12 +7,15 @@ import torch
 
 import fastssim
 from fastssim import Gaussian, Uniform, reference
+from fastssim.compat import fused_ssim, kornia, pytorch_msssim, torchmetrics
 from fastssim.cuda.arrays import ssim_and_gradient
 
 VALUE = {torch.float32: 1e-6, torch.float64: 1e-13}
 GRADIENT = {torch.float32: 2e-6, torch.float64: 1e-12}  # relative L2
 MAP = {torch.float32: 4e-6, torch.float64: 1e-11}
 SHAPE = (2, 2, 43, 71)
+SOLID = (2, 2, 5, 9, 11)
+SOLID_WINDOW = Gaussian((3, 5, 7), (0.8, 1.2, 1.5))
 
 
 def pair(device, shape=SHAPE, dtype=torch.float32, seed=0):
@@ -240,17 +243,112 @@ def strides(device):
     assert torch.equal(one, fastssim.ssim(x[:1].expand(SHAPE).contiguous(), y, reduction="none"))
 
 
-def arrays(library, shape=(3, 43, 71)):
+def volumes(device):
+    """Volumes: every reduction with the gradient to both, and the map."""
+    x, y = pair(device, SOLID)
+    options = {"window": SOLID_WINDOW, "dims": 3}
+    expected = reference.ssim(array(x), array(y), **options)
+    for reduction, kept in (("mean", 0), ("sum", 0), ("image", 1), ("channel", 2), ("none", 5)):
+        axes = tuple(range(kept, 5))
+        a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+        value = fastssim.ssim(a, b, reduction=reduction, **options)
+        exact = expected.sum(axes) if reduction == "sum" else expected.mean(axes)
+        size = expected.size if reduction == "sum" else 5 if reduction == "none" else 1
+        assert value.device == x.device
+        assert np.abs(array(value) - exact).max() <= VALUE[x.dtype] * size
+        assert np.abs(array(fastssim.ssim(x, y, reduction=reduction, **options)) - exact).max() <= VALUE[x.dtype] * size
+        value.sum().backward()
+        by = np.full(expected.shape, 1 if reduction == "sum" else exact.size / expected.size)
+        for gradient, images in ((a.grad, (x, y)), (b.grad, (y, x))):
+            assert_close(gradient, reference.ssim_gradient(*map(array, images), by, **options), GRADIENT[x.dtype])
+
+
+def volume_paddings(device):
+    """Every padding of volumes, by the image that comes second alone; a window that goes by the definition."""
+    x, y = pair(device, SOLID)
+    for padding in ("zeros", "reflect", "symmetric", "replicate"):
+        options = {"window": SOLID_WINDOW, "dims": 3, "padding": padding}
+        b = y.clone().requires_grad_()
+        value = fastssim.ssim(x, b, **options)
+        expected = reference.ssim(array(x), array(y), **options)
+        assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
+        value.backward()
+        by = np.full(expected.shape, 1 / expected.size)
+        assert_close(b.grad, reference.ssim_gradient(array(y), array(x), by, **options), GRADIENT[x.dtype])
+    assert_mean_and_gradient(x, y, GRADIENT[x.dtype], window=Uniform((43, 3, 3)), padding="replicate", dims=3)
+
+
+def volume_dtypes(device):
+    """Volumes of every kind of dtype; gradients come in the volume's own, integers are fractions."""
+    clean, other = pair(device, SOLID, torch.float64)
+    for dtype, target in ((torch.float64, torch.float32), (torch.bfloat16, torch.uint8)):
+        largest = {torch.uint8: 255}.get(target, 1)
+        a = clean.to(dtype, copy=True).requires_grad_()
+        b = (other * largest).round().to(target) if largest > 1 else other.to(target)
+        value = fastssim.ssim(a, b, window=SOLID_WINDOW, dims=3)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        assert value.dtype == wide
+        options = {"window": SOLID_WINDOW, "dims": 3}
+        expected = reference.ssim(array(a), array(b) / largest, **options)
+        assert abs(value.item() - expected.mean()) <= VALUE[wide]
+        value.backward()
+        assert a.grad.dtype == dtype
+        by = np.full(expected.shape, 1 / expected.size)
+        exact = reference.ssim_gradient(array(a), array(b) / largest, by, **options)
+        assert_close(a.grad, exact, max(GRADIENT[wide], torch.finfo(dtype).eps))
+
+
+def volume_losses(device):
+    """L1 and SSIM of volumes, equal volumes, modules, any strides."""
+    x, y = pair(device, SOLID)
+    options = {"window": SOLID_WINDOW, "dims": 3}
+    a = x.clone().requires_grad_()
+    loss = fastssim.l1_ssim_loss(a, y, alpha=0.8, **options)
+    loss.backward()
+    expected = reference.ssim(array(x), array(y), **options)
+    apart = array(x) - array(y)
+    assert abs(loss.item() - 0.8 * np.abs(apart).mean() - 0.2 * (1 - expected.mean())) <= 2e-6
+    by = np.full(expected.shape, -0.2 / expected.size)
+    exact = reference.ssim_gradient(array(x), array(y), by, **options) + 0.8 * np.sign(apart) / apart.size
+    assert_close(a.grad, exact, GRADIENT[x.dtype])
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    for module in (fastssim.SSIMLoss(**options), fastssim.L1SSIMLoss(alpha=0.5, **options)):
+        value = module(a, b)
+        value.backward()
+        assert value.item() == 0
+    assert not (a.grad + b.grad).any()  # of L1 the signs are 0, too
+    plain = fastssim.ssim_map(x, y, **options)
+    for image in (x.contiguous(memory_format=torch.channels_last_3d), x.transpose(2, 4).contiguous().transpose(2, 4)):
+        assert torch.equal(fastssim.ssim_map(image, y, **options), plain)
+    assert torch.equal(fastssim.ssim_map(x[0, 0], y[0, 0], **options), plain[0, 0])
+
+
+def volume_drop_ins(device):
+    """The drop-in modules take volumes wherever these lie."""
+    x, y = pair(device, (1, 1, 12, 12, 13))
+    eleven = {"dims": 3, "window": Gaussian()}
+    for found, options in (
+        (pytorch_msssim.ssim(x, y, data_range=1.0), {}),
+        (fused_ssim.fused_ssim3d(x, y), {"padding": "zeros"}),
+        (kornia.ssim3d(x, y, 11).mean(), {"padding": "reflect"}),
+        (torchmetrics.structural_similarity_index_measure(x, y, data_range=1.0), {"padding": "reflect"}),
+    ):
+        assert found.device == x.device
+        assert abs(found.item() - reference.ssim(array(x), array(y), **eleven, **options).mean()) <= 1e-6
+
+
+def arrays(library, shape=(3, 43, 71), **options):
     """CuPy's arrays, or what stands for them: value and gradients of mean SSIM, without torch."""
     x, y = (array(image).astype(np.float32).reshape(shape) for image in pair("cpu", (1, *shape)))
-    value, *gradients = ssim_and_gradient(library.asarray(x), library.asarray(y), padding="reflect")
-    expected = reference.ssim(x[None], y[None], padding="reflect")
+    options = {**options, "padding": "reflect"}
+    value, *gradients = ssim_and_gradient(library.asarray(x), library.asarray(y), **options)
+    expected = reference.ssim(x[None], y[None], **options)
     assert value.shape == ()
     assert abs(float(value) - expected.mean()) <= VALUE[torch.float32]
     ones = np.full(expected.shape, 1 / expected.size)
     for gradient, by in zip(gradients, ((x, y), (y, x)), strict=True):
         assert gradient.shape == shape
-        exact = reference.ssim_gradient(by[0][None], by[1][None], ones, padding="reflect")
+        exact = reference.ssim_gradient(by[0][None], by[1][None], ones, **options)
         assert_close(torch.from_dlpack(gradient), exact[0], GRADIENT[torch.float32])
 
 
@@ -283,4 +381,5 @@ def loss_falls(device):
 
 CHECKS = (
     reductions, maps, paddings, windows, unbiased, dtypes, masks, losses, ms_ssim, equal_images, strides, loss_falls,
+    volumes, volume_paddings, volume_dtypes, volume_losses, volume_drop_ins,
 )  # fmt: skip

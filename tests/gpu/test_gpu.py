@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ssim_checks import CHECKS, GRADIENT, MAP, VALUE, array, arrays, assert_close, pair, training
+from ssim_checks import CHECKS, GRADIENT, MAP, SOLID, SOLID_WINDOW, VALUE, array, arrays, assert_close, pair, training
 
 import fastssim
 from fastssim import Gaussian, Uniform, reference
+from fastssim.compat.cucim import structural_similarity
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,11 +61,31 @@ def test_value_map_and_gradients_equal_the_reference(shape, window, dtype):
         assert_close(ours, exact, GRADIENT[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("padding", ["valid", "reflect"])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 11, 11, 11), (2, 1, 13, 14, 75), (1, 2, 61, 19, 33), (1, 1, 40, 64, 96)], ids=str
+)
+def test_volumes_equal_the_reference(shape, padding, dtype):
+    x, y = pair("cuda", shape, dtype)
+    options = {"padding": padding, "dims": 3}
+    expected = reference.ssim(array(x), array(y), **options)
+    value, grad_x, grad_y = step(x, y, **options)
+    assert abs(value.item() - expected.mean()) <= VALUE[dtype]
+    bound = 5e-6 if dtype == torch.float32 else MAP[dtype]
+    assert np.abs(array(fastssim.ssim_map(x, y, **options)) - expected).max() <= bound
+    weights = np.full(expected.shape, 1 / expected.size)
+    for ours, by in ((grad_x, (x, y)), (grad_y, (y, x))):
+        assert_close(ours, reference.ssim_gradient(*map(array, by), weights, **options), GRADIENT[dtype])
+
+
 def test_results_are_the_same_to_the_bit_from_run_to_run():
-    x, y = pair("cuda", (2, 3, 300, 301))
-    first = step(x, y, padding="reflect")
-    for _ in range(5):
-        assert all(torch.equal(a, b) for a, b in zip(first, step(x, y, padding="reflect"), strict=True))
+    for shape, dims in (((2, 3, 300, 301), 2), ((1, 2, 40, 50, 61), 3)):
+        x, y = pair("cuda", shape)
+        options = {"padding": "reflect", "dims": dims}
+        first = step(x, y, **options)
+        for _ in range(5):
+            assert all(torch.equal(a, b) for a, b in zip(first, step(x, y, **options), strict=True))
 
 
 def test_kernels_run_on_the_current_stream():
@@ -106,15 +127,22 @@ def test_a_training_step_is_captured_in_a_graph():
     assert values == sorted(values, reverse=True)
 
 
+def as_volumes(x):
+    """A batch of images, channels for planes."""
+    return x.unflatten(2, (1, -1)).transpose(1, 2)
+
+
 @pytest.mark.parametrize(
     "loss",
     [
+        lambda x, y: fastssim.ssim_loss(*map(as_volumes, (x, y)), window=Uniform((1, 5, 7)), padding="reflect", dims=3),
+        lambda x, y: fastssim.l1_ssim_loss(*map(as_volumes, (x, y)), window=Uniform((1, 5, 7)), dims=3),
         lambda x, y: fastssim.ssim_loss(x, y, mask=y > 0.3),
         lambda x, y: fastssim.l1_ssim_loss(x, y, mask=y > 0.3),
         lambda x, y: fastssim.ssim_map(x, y, padding="symmetric").square().mean(),
         lambda x, y: 1 - fastssim.ms_ssim(x, y, weights=(0.5, 0.5)),
     ],
-    ids=["mask", "L1 with a mask", "map", "MS-SSIM"],
+    ids=["volumes", "L1 of volumes", "mask", "L1 with a mask", "map", "MS-SSIM"],
 )
 def test_every_loss_is_captured_in_a_graph(loss):
     x, y = pair("cuda")
@@ -138,9 +166,11 @@ def test_every_loss_is_captured_in_a_graph(loss):
 def test_a_step_never_waits_for_the_gpu():
     x, y = pair("cuda")
     mask = y > 0.3
+    solid = pair("cuda", SOLID)
 
     def steps():
         step(x, y, mask=mask)
+        step(*solid, window=SOLID_WINDOW, padding="symmetric", dims=3)
         a = x.clone().requires_grad_()
         fastssim.ms_ssim(a, y, weights=(0.5, 0.5)).backward()
 
@@ -182,6 +212,14 @@ def test_a_compiled_step(loss):
 def test_cupy_arrays():
     cupy = pytest.importorskip("cupy")
     arrays(cupy)
+    arrays(cupy, SOLID[1:], window=SOLID_WINDOW, dims=3)
+    solid = pair("cuda", (12, 13, 14))
+    mean, gradient, full = structural_similarity(*map(cupy.from_dlpack, solid), data_range=1, gradient=True, full=True)
+    expected = structural_similarity(*map(array, solid), data_range=1, gradient=True, full=True)
+    assert isinstance(full, cupy.ndarray)
+    assert abs(float(mean) - expected[0]) <= VALUE[torch.float32]
+    assert np.abs(cupy.asnumpy(full) - expected[2]).max() <= 5e-6
+    assert_close(torch.from_dlpack(gradient), expected[1], GRADIENT[torch.float32])
     x, y = pair("cuda")
     a, b = cupy.from_dlpack(x), cupy.from_dlpack(y)
     value = fastssim.ssim(a, b, reduction="channel")
@@ -245,10 +283,11 @@ def test_the_sanitizer_finds_nothing(tool):
     program = """
 import sys
 sys.path.insert(0, "tests/emulator")
-from ssim_checks import equal_images, ms_ssim, paddings
+from ssim_checks import equal_images, ms_ssim, paddings, volume_paddings
 equal_images("cuda")
 paddings("cuda")
 ms_ssim("cuda")
+volume_paddings("cuda")
 """
     # Without torch's cache every tensor ends where its memory does. What drivers and libraries ask in vain is no error.
     options = ["--report-api-errors", "no"] if tool == "memcheck" else []

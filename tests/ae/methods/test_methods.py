@@ -6,6 +6,7 @@ import torch
 
 from ae.config import METHODS, TrainConfig
 from ae.methods import make_method
+from ae.methods import ssim as ssim_method
 from ae.methods.fm import LAYERS
 from fastssim import reference
 from fastssim.window import Gaussian, Uniform
@@ -98,6 +99,22 @@ def test_ssim_is_the_reference_s_about_every_pixel(options, window, k1, k2):
     np.testing.assert_allclose(method.residual(x, y), expected, atol=3e-6)
     valid = 1 - reference.ssim(x, y, window=window, k1=k1, k2=k2).mean()
     assert method.distance(x, y).item() == pytest.approx(valid, abs=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("on_cuda", "with_cupy", "expected"),
+    [(True, True, "as they are"), (True, False, "on the CPU"), (False, True, "on the CPU")],
+)
+def test_ssim_is_computed_on_the_gpu_where_the_kernels_can_run(on_cuda, with_cupy, expected, monkeypatch):
+    class Images:
+        is_cuda = on_cuda
+
+        def cpu(self):
+            return "on the CPU"
+
+    images = Images()
+    monkeypatch.setattr(ssim_method, "usable", lambda: with_cupy)
+    assert ssim_method._within_reach(images) is (images if expected == "as they are" else "on the CPU")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])

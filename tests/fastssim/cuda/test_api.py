@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from device import EmulatedArrayDevice, EmulatedTorchDevice, cuda_operators
-from ssim_checks import CHECKS, arrays, pair
+from ssim_checks import CHECKS, SOLID, SOLID_WINDOW, arrays, pair
 
 import fastssim
 from fastssim import autograd, scales
@@ -50,20 +50,24 @@ def test_arrays_in_the_emulator(monkeypatch):
     for module in (launch, of_arrays):
         monkeypatch.setattr(module, "device_of", lambda _: EmulatedArrayDevice())
     arrays(np)
+    arrays(np, SOLID[1:], window=SOLID_WINDOW, dims=3)
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "error", "words"),
+    ("x", "y", "options", "error", "words"),
     [
-        (np.zeros((20, 20), np.int32), np.zeros((20, 20)), TypeError, "x is int32; give float16"),
-        (np.zeros((20, 20)), np.zeros((20, 21)), ValueError, r"x has shape \(20, 20\) and y \(20, 21\)"),
-        (np.zeros(20), np.zeros(20), ValueError, r"x has shape \(20,\); give"),
-        (np.zeros((5, 5)), np.zeros((5, 5)), ValueError, "5 x 5 pixels, smaller than the window"),
+        (np.zeros((20, 20), np.int32), np.zeros((20, 20)), {}, TypeError, "x is int32; give float16"),
+        (np.zeros((20, 20)), np.zeros((20, 21)), {}, ValueError, r"x has shape \(20, 20\) and y \(20, 21\)"),
+        (np.zeros(20), np.zeros(20), {}, ValueError, r"x has shape \(20,\); give"),
+        (np.zeros((5, 5)), np.zeros((5, 5)), {}, ValueError, "5 x 5 pixels, smaller than the window of 11 x 11"),
+        (np.zeros((1, 1, 9, 9, 9)), np.zeros((1, 1, 9, 9, 9)), {}, ValueError, "for volumes pass dims=3"),
+        (np.zeros((9, 9)), np.zeros((9, 9)), {"dims": 3}, ValueError, r"give \(N, C, D, H, W\)"),
+        (np.zeros((9, 20, 20)), np.zeros((9, 20, 20)), {"dims": 3}, ValueError, "9 x 20 x 20 pixels, smaller"),
     ],
 )
-def test_bad_arrays_are_refused(x, y, error, words):
+def test_bad_arrays_are_refused(x, y, options, error, words):
     with pytest.raises(error, match=words):
-        ssim_and_gradient(x, y)
+        ssim_and_gradient(x, y, **options)
 
 
 def test_a_gradient_and_a_map_come_in_the_dtype_that_the_compiler_is_told(monkeypatch):

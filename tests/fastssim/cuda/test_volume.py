@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from device import EmulatedDevice
 from emulate import run_sanitized, same_in_every_order
 
 from fastssim import Gaussian, Uniform, reference
-from fastssim.cuda import volume_launch
+from fastssim.cuda import geometry, launch, volume_geometry
+from fastssim.cuda.geometry import Task
 from fastssim.plan import PADDINGS, Plan
 
 WINDOW = Gaussian((3, 5, 7), (0.8, 1.2, 1.5))
@@ -28,16 +30,25 @@ def pair(shape, dtype, seed=0):
     return x.astype(dtype), np.clip(x + rng.normal(0, 0.1, shape), 0, 1).astype(dtype)
 
 
-def compute(device, x, y, window=WINDOW, *, gradients=0, upstream=None, ssim_map=False, scale=1.0, **options):
-    """Run the launcher on a device; return the sums and what was asked for, as arrays."""
+def planned(shape, dtype, window=WINDOW, **options):
     taps_z, taps_y, taps_x = window.along(3)
-    plan = Plan(x.shape, str(x.dtype), taps_y, taps_x, 1e-4, 9e-4, taps_z=taps_z, **options)
-    out = {"ssim_map": device.output(plan.map_shape, x.dtype)} if ssim_map else {}
+    return Plan(shape, dtype, taps_y, taps_x, 1e-4, 9e-4, taps_z=taps_z, **options)
+
+
+def compute(
+    device, x, y, window=WINDOW, *, gradients=0, upstream=None, ssim_map=False, mask=None, scale=1.0, **options
+):
+    """Run the launcher on a device; return the sums and what was asked for, as arrays."""
+    dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"
+    plan = planned(x.shape, dtype, window, masked=mask is not None, **options)
+    out = {"ssim_map": device.output(plan.map_shape, dtype)} if ssim_map else {}
     for name in ("grad_x", "grad_y")[:gradients]:
-        out[name] = device.output(x.shape, x.dtype)
-    given = None if upstream is None else device.buffer(upstream)
-    sums = volume_launch.march(device, plan, device.buffer(x), device.buffer(y), scale=scale, upstream=given, **out)
-    return [buffer.array for buffer in (sums, *out.values())]
+        out[name] = device.output(x.shape, dtype)
+    images = [None if image is None else device.buffer(image) for image in (x, y, mask, upstream)]
+    reduced = launch.march(
+        device, plan, *images[:3], scale=scale, upstream=images[3], reduction=launch.Reduction(), **out
+    )
+    return [buffer.array for buffer in (reduced.value, *out.values())]
 
 
 def relative(found, expected):
@@ -128,27 +139,79 @@ def test_a_bad_pixel_spoils_only_the_windows_that_touch_it(bad, place):
     np.testing.assert_allclose(gradient[~reached], clean_gradient[~reached], rtol=0, atol=1e-4)
 
 
-def test_half_precision_and_a_uint8_target():
+@pytest.mark.parametrize(("dtype", "largest"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_half_precision_beside_integers_as_fractions(dtype, largest):
     x, y = pair((1, 1, 4, 9, 37), "float32")
-    target = np.round(y * 255).astype(np.uint8)
-    taps_z, taps_y, taps_x = WINDOW.along(3)
-    plan = Plan(x.shape, "float32", taps_y, taps_x, 6.5025, 58.5225, taps_z=taps_z)
+    half, target = x.astype(np.float16), np.round(y * largest).astype(dtype)
+    _, grad_x, grad_y = compute(EmulatedDevice(), half, target, gradients=2, fractions=True)
+    ones = np.ones(planned(x.shape, "float32").map_shape)
+    options = {"window": WINDOW, "dims": 3}
+    as_read = target / largest
+    assert relative(grad_x, reference.ssim_gradient(half, as_read, ones, **options)) <= GRADIENT["float32"]
+    assert relative(grad_y, reference.ssim_gradient(as_read, half, ones, **options)) <= GRADIENT["float32"]
+
+
+LARGE = Uniform((43, 3, 5))  # more planes than registers hold partial sums for
+
+
+@pytest.mark.parametrize("padding", ["valid", "zeros", "symmetric"])
+def test_a_window_too_large_for_a_block_goes_by_the_definition(padding):
+    x, y = pair((1, 2, 44 if padding == "valid" else 7, 4, 9), "float32")
+    plan = planned(x.shape, "float32", LARGE, padding=padding)
     device = EmulatedDevice()
-    half = (x * 255).astype(np.float16)
-    out = device.output(x.shape, np.float16)
-    volume_launch.march(device, plan, device.buffer(half), device.buffer(target), grad_x=out)
-    options = {"window": WINDOW, "dims": 3, "data_range": 255}
-    ones = np.ones(plan.map_shape)
-    exact = reference.ssim_gradient(half, target, ones, **options)
-    np.testing.assert_allclose(out.array, exact, rtol=2**-10, atol=1e-3 * np.abs(exact).max())
+    options = {"window": LARGE, "padding": padding, "dims": 3}
+    expected = reference.ssim(x, y, **options)
+    upstream = np.random.default_rng(1).random(expected.shape).astype("float32")
+    assert volume_geometry.march(plan, Task("float32", "float32", gradients=2, upstream=True)) is None
+    sums, ssim_map, grad_x, grad_y = compute(
+        device, x, y, LARGE, padding=padding, ssim_map=True, gradients=2, upstream=upstream, scale=0.5
+    )
+    assert [launched.instance.kernel for *_, launched in device.launches] == ["windows", "pixels", "reduce"]
+    assert np.abs(sums - expected.sum((2, 3, 4))).max() <= VALUE["float32"] * expected[0, 0].size
+    assert np.abs(ssim_map - expected).max() <= MAP["float32"]
+    assert relative(grad_x, 0.5 * reference.ssim_gradient(x, y, upstream, **options)) <= GRADIENT["float32"]
+    assert relative(grad_y, 0.5 * reference.ssim_gradient(y, x, upstream, **options)) <= GRADIENT["float32"]
 
 
-def test_what_the_kernels_do_not_take_is_refused():
+def test_gradients_that_do_not_fit_a_block_together_come_one_after_the_other(monkeypatch):
     x, y = pair((1, 1, 4, 9, 37), "float32")
-    with pytest.raises(NotImplementedError, match="take no mask"):
-        compute(EmulatedDevice(), x, y, masked=True)
-    with pytest.raises(NotImplementedError, match="window of 101 x 3 x 3 is too large"):
-        compute(EmulatedDevice(), x, y, Uniform((101, 3, 3)), padding="zeros")
+    expected = compute(EmulatedDevice(), x, y, gradients=2)
+    plan = planned(x.shape, "float32")
+    phases = [volume_geometry.march(plan, Task("float32", "float32", gradients=count)) for count in (1, 2)]
+    one, both = (max(volume_geometry.shared_bytes(made.instance) for made in launches) for launches in phases)
+    assert one < both
+    for kept in (volume_geometry.march, launch._ready):
+        kept.cache_clear()
+    monkeypatch.setattr(volume_geometry, "SHARED_BYTES", one)
+    device = EmulatedDevice()
+    found = compute(device, x, y, gradients=2)
+    for kept in (volume_geometry.march, launch._ready):
+        kept.cache_clear()
+    assert [launched.instance.kernel for *_, launched in device.launches] == ["volume"] * 4 + ["reduce"]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * np.abs(b).max())
+
+
+def test_masks_and_l1_go_by_the_definition():
+    x, y = pair((1, 1, 4, 9, 17), "float64")
+    mask = (np.random.default_rng(2).random((1, 1, 4, 9, 17)) > 0.3).astype("float64")
+    device = EmulatedDevice()
+    _, ssim_map, grad_x = compute(device, x, y, mask=mask, ssim_map=True, gradients=1)
+    options = {"window": WINDOW, "mask": mask, "dims": 3}
+    expected = reference.ssim(x, y, **options)
+    assert np.abs(ssim_map - expected).max() <= MAP["float64"]
+    assert relative(grad_x, reference.ssim_gradient(x, y, np.ones(expected.shape), **options)) <= GRADIENT["float64"]
+    loss = launch.Reduction("all", "float64", windows=expected.size, offset=0.5, scale=-0.5, l1=0.5 / x.size)
+    value, _ = launch.march(device, planned(x.shape, "float64"), *map(device.buffer, (x, y)), reduction=loss)
+    exact = 0.5 * np.abs(x - y).mean() + 0.5 * (1 - reference.ssim(x, y, window=WINDOW, dims=3).mean())
+    assert abs(value.array - exact) <= VALUE["float64"]
+
+
+def test_planes_may_lie_any_number_of_bytes_apart():
+    far = SimpleNamespace(strides=lambda _: (1, 1, 2**33, 64, 1), itemsize=lambda _: 8, contiguous=None)
+    image, strides = geometry.described(far, "image")
+    assert image == "image"
+    assert geometry.steps("x", strides, 8)["plane_x"] == 2**33
 
 
 def test_sanitizers_find_nothing(tmp_path):

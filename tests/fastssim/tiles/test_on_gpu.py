@@ -58,7 +58,7 @@ def emulated(monkeypatch):
     made = EmulatedTorch()
     monkeypatch.setattr(gpu, "device_of", lambda _: made)
     monkeypatch.setattr(tile_launch, "THREADS", 32)
-    monkeypatch.setattr(sliding, "load_cupy", lambda: None)
+    monkeypatch.setattr(sliding, "usable", lambda: True)
     tile_launch._tables.cache_clear()
     storage.GPUS.add("cpu")
     yield made
@@ -160,7 +160,7 @@ def test_without_cupy_tiles_are_blended_on_the_cpu(monkeypatch):
         raise device.CudaUnavailableError("no CuPy")
 
     monkeypatch.setattr(sliding, "GPUS", {"cpu"})
-    monkeypatch.setattr(sliding, "load_cupy", missing)
+    monkeypatch.setattr(device, "load_cupy", missing)
     monkeypatch.setattr(gpu, "Mover", None)  # cannot be called
     image = np.random.default_rng(0).random((1, 40, 50), np.float32)
     np.testing.assert_array_equal(sliding_window(lambda t: t, image, FLUSH, device="cpu"), image)
