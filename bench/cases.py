@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ import torch
 class Case:
     """One size of input."""
 
-    shape: tuple[int, int, int, int]  # (N, C, H, W)
+    shape: tuple[int, ...]  # (N, C, H, W), of volumes (N, C, D, H, W)
     quick: bool = True  # also with --quick
 
     @property
@@ -22,8 +23,7 @@ class Case:
     @property
     def pixels(self) -> int:
         """Pixels of all channels of all images."""
-        n, c, h, w = self.shape
-        return n * c * h * w
+        return math.prod(self.shape)
 
 
 CASES = (
@@ -49,9 +49,10 @@ def images(case: Case, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     True
     """
     generator = torch.Generator().manual_seed(seed)
-    n, c, h, w = case.shape
-    coarse = torch.rand(n, c, h // 16 + 1, w // 16 + 1, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(h, w), mode="bicubic", align_corners=False)
+    planes, lengths = case.shape[:2], case.shape[2:]
+    coarse = torch.rand(*planes, *(length // 16 + 1 for length in lengths), generator=generator)
+    mode = "bicubic" if len(lengths) == 2 else "trilinear"
+    smooth = torch.nn.functional.interpolate(coarse, size=lengths, mode=mode, align_corners=False)
     x = (0.8 * smooth + 0.2 * torch.rand(case.shape, generator=generator)).clamp(0, 1)
     y = (x + 0.1 * torch.randn(case.shape, generator=generator)).clamp(0, 1)
     return x, y

@@ -6,6 +6,7 @@ not of precision. Each is built here from `fastssim.reference`, the definition.
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from fastssim import Gaussian, Uniform, reference
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Images = NDArray[np.float64]  # (N, C, H, W)
+    Images = NDArray[np.float64]  # (N, C, H, W) or (N, C, D, H, W)
 
-STRIP = 64  # rows that the reference works on at a time
+STRIP = 64  # rows, or planes of volumes, that the reference works on at a time
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, Wang, Simoncelli and Bovik (2003)
 
 
@@ -36,7 +37,7 @@ class Convention:
     comparable: bool = True  # as much work as the definition, so that times may be compared
 
     def value(self, x: Any, y: Any, data_range: float = 1.0, window: int = 11) -> float:
-        """Mean SSIM of (N, C, H, W)."""
+        """Mean SSIM of (N, C, H, W), of whole windows also of volumes (N, C, D, H, W)."""
         x, y = (self.images(image, data_range, window) for image in (x, y))
         return float(_means(x, y, **self.options(255.0 if self.matlab else data_range, window)).mean())
 
@@ -133,12 +134,17 @@ def decimated(image: Images) -> Images:
 def _means(x: Images, y: Images, **options: Any) -> NDArray[np.float64]:
     """Mean SSIM of every plane, (N, C); a strip of rows at a time, since the reference holds every window's pixels."""
     reach = options["window"].size - 1
-    height, width = x.shape[2] - reach, x.shape[3] - reach
-    strips = [np.s_[top : min(top + STRIP, height) + reach] for top in range(0, height, STRIP)]
+    lengths = [length - reach for length in x.shape[2:]]
+    strips = [np.s_[top : min(top + STRIP, lengths[0]) + reach] for top in range(0, lengths[0], STRIP)]
     jobs = [(plane, rows) for plane in np.ndindex(x.shape[:2]) for rows in strips]
+
+    def total(job: Any) -> Any:
+        plane, rows = job
+        return reference.ssim(x[plane][rows], y[plane][rows], dims=len(lengths), **options).sum()
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sums = list(pool.map(lambda job: reference.ssim(x[job[0]][job[1]], y[job[0]][job[1]], **options).sum(), jobs))
-    means: NDArray[np.float64] = np.reshape(sums, (*x.shape[:2], len(strips))).sum(2) / (height * width)
+        sums = list(pool.map(total, jobs))
+    means: NDArray[np.float64] = np.reshape(sums, (*x.shape[:2], len(strips))).sum(2) / math.prod(lengths)
     return means
 
 

@@ -80,6 +80,12 @@ def test_conventions_are_built_of_the_reference():
     assert UNIFORM.value(x, y, window=7) == pytest.approx(index.mean(), rel=1e-10)
 
 
+def test_the_mean_of_volumes_is_the_references():
+    x, y = (image.double().numpy() for image in images(Case((1, 2, 70, 9, 8))))  # more planes than a strip
+    expected = reference.ssim(x, y, window=fastssim.Gaussian(5), dims=3).mean()
+    assert VALID.value(x, y, window=5) == pytest.approx(expected, rel=1e-13)
+
+
 def test_the_mirrored_gradient_is_the_slope():
     x, y = (image.double().numpy() for image in images(Case((1, 1, 14, 13))))
     gradient = REFLECT.gradient(x, y)
