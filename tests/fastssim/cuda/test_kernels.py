@@ -22,13 +22,19 @@ SMALL_WINDOW_MAP = 3e-5  # float32, three pixels: little variance beside the mea
 C1, C2 = 0.01**2, 0.03**2
 
 
+def forget_kernels():
+    """Choose kernels anew."""
+    for kept in (geometry.march, launch._ready):
+        kept.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def narrow_blocks(monkeypatch):
     """Blocks of one warp and short segments, so that small images have many of both."""
     monkeypatch.setattr(geometry, "THREADS", (32,))
-    geometry.march.cache_clear()
+    forget_kernels()
     yield
-    geometry.march.cache_clear()
+    forget_kernels()
 
 
 def pair(shape, dtype, seed=0):
@@ -262,7 +268,7 @@ def slow_twin(x, y, plan, monkeypatch, **options):
     """Compute by the definition, window by window."""
     monkeypatch.setattr(geometry, "THREADS", ())
     monkeypatch.setattr(geometry, "boxes", lambda *_: None)
-    geometry.march.cache_clear()
+    forget_kernels()
     device = EmulatedDevice()
     results = compute(device, x, y, plan=plan, **options)
     assert device.launches[0][2].instance.kernel == "windows"
@@ -664,7 +670,7 @@ def test_sanitizers_find_nothing(tmp_path):
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from device import EmulatedDevice
-from test_kernels import Gaussian, Plan, Uniform, compute, deliver, geometry, launch, pair
+from test_kernels import Gaussian, Plan, Uniform, compute, deliver, forget_kernels, geometry, launch, pair
 
 geometry.THREADS = (32,)
 x, y = pair((1, 2, 43, 71), "float32")
@@ -681,7 +687,7 @@ compute(EmulatedDevice(2, sanitize=True), x, y, Uniform(25), gradients=2, upstre
 compute(EmulatedDevice(2, sanitize=True), x, y, Gaussian(), halves=True)
 compute(EmulatedDevice(2, sanitize=True), x, y, plan=plan, gradients=1, halves=True)
 deliver(EmulatedDevice(2, sanitize=True), [x, x[..., :21, :35], x[..., :10, :17]], x[0, :, :3, 0].T.copy())
-geometry.march.cache_clear()
+forget_kernels()
 geometry.THREADS = ()
 compute(EmulatedDevice(2, sanitize=True), x, y, **options)
 """
