@@ -20,7 +20,7 @@ HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std":
 _ROWS = 64  # of a slab
 _FEW = 32  # tiles over a pixel: with more, what is asked for ahead is gone again before it is used
 _TILES_AHEAD, _ROWS_AHEAD = 3, 2
-_BLOCKS = 32  # taken down the rows together where more tiles cover a pixel: their tiles' rows stay in the first cache
+_SPANS = 16  # taken down the rows together where more tiles cover a pixel: their tiles' rows stay in the first cache
 _TILES = 16  # of a slab
 _WORDS = 1 << 17  # of a slab
 _PAST_CACHES = 1 << 25  # bytes: tiles that no cache holds are written past it, which spares reading what they replace
@@ -59,9 +59,6 @@ def gather(
     tile_step = channels * tile_plane
     row_step = tile_step * (at_hand.j1 - at_hand.j0)
     tables, covered, few = _tables(plan, row_step, tile_step)
-    blocks = _blocks(plan)
-    first_block = int(np.searchsorted(blocks[:, 2], at_hand.j0, side="right"))  # behind those that end before
-    last_block = int(np.searchsorted(blocks[:, 1], at_hand.j1))
     band_in, band_out, carry_in, carry_out = (sums.values for sums in (*band, *carry))
     sinks = kernels.Sinks(
         band_in.reshape(-1),
@@ -74,12 +71,12 @@ def gather(
     planes = [values.shape[2] * values.shape[3] for values in (band_in, band_out, carry_in, carry_out)]
     steps = kernels.Steps(*(channels * plane for plane in planes))
     edges = [*range(y0, y1, _ROWS), y1]
-    slabs = len(edges) - 1
+    blocks = len(edges) - 1
     flat = tiles.reshape(-1)
-    found = [0] * (slabs * channels)
+    found = [0] * (blocks * channels)
 
     def slab(number: int) -> None:
-        channel, rest = divmod(number, slabs)
+        channel, block = divmod(number, blocks)
         layout = kernels.Layout(
             band_in=channel * planes[0],
             band_out=channel * planes[1],
@@ -100,16 +97,14 @@ def gather(
             out_column=g.left,
             out_pitch=out.shape[2],
             ahead=_TILES_AHEAD * tile_step if few else _ROWS_AHEAD * g.tile_width,
-            together=len(blocks) if few else _BLOCKS,
-            block_begin=first_block,
-            block_end=last_block,
+            together=len(plan.spans) if few else _SPANS,
         )
         found[number] = kernels.gather_rows(
-            HOW[reduction], flat, tables, covered, blocks, at_hand, edges[rest], edges[rest + 1], layout,
+            HOW[reduction], flat, tables, covered, plan.spans, at_hand, edges[block], edges[block + 1], layout,
             sinks, steps,
         )  # fmt: skip
 
-    run_slabs(slab, slabs * channels)
+    run_slabs(slab, blocks * channels)
     return not any(found)
 
 
@@ -136,19 +131,6 @@ def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.
     )
     most = [int((axis.last - axis.first).max()) for axis in (down, across)]
     return tables, np.stack([down.first, down.last], axis=1), most[0] * most[1] <= _FEW
-
-
-@lru_cache(maxsize=64)
-def _blocks(plan: Plan) -> NDArray[np.int64]:
-    """Cut the image's columns into blocks of pixels with the same covering tiles; see `kernels.gather_rows`.
-
-    The last block of a span may overlap the one before: pixels met twice come out the same twice.
-    """
-    blocks = []
-    for x, end, first, last in plan.spans.tolist():
-        kind, width = next((kind, width) for kind, width in kernels.block_widths() if width <= end - x)
-        blocks += [(min(start, end - width), first, last, kind) for start in range(x, end, width)]
-    return np.array(blocks, np.int64)
 
 
 def copy(

@@ -42,8 +42,6 @@ MAX, MIN, STD = (0,), (0, 0), (0, 0, 0)
 _SINGLE: tuple[int, ...] = ()  # one pixel, where few share the same tiles
 _VECTOR, _WIDE = (0,), (0, 0)  # one register of pixels, VECTORS registers
 VECTORS = 4
-_OF_SINGLE, _OF_VECTOR, _OF_WIDE = range(3)  # kinds of blocks in tables
-_UNROLLED = (1, 2, 3, 4, 5)  # tiles side by side over a pixel: loops of these lengths are unrolled
 
 STREAMED = 32  # bytes that are stored at once past the caches
 
@@ -238,11 +236,11 @@ class Steps(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where column 0 of row y is, in numbers from the beginning of each array, and the block's column x."""
+    """Where pixel (y, x) is, in numbers from the beginning of each array."""
 
     tiles: Any  # of a tile that would begin at (0, 0)
-    y: Any
-    x: Any
+    y: Any  # in the weights down
+    x: Any  # in the weights across
     full: Any  # in the window that is not separable
     band_in: Any
     band_out: Any
@@ -301,7 +299,11 @@ class _Block:
         self._begin()
         with self._loop(self._part.i0, self._part.i1) as i:
             self._begin_row()
-            self._across(i)
+            with self._loop(self._part.j0, self._part.j1) as j:
+                weights = self._weights(i, j)
+                for vector in range(self._vectors):
+                    self._row.add(vector, self._pixels(i, j, vector), self._load(weights, vector))
+                self._code.prefetch(self._code.at(self._tile(i, j), self._at.ahead))
             with builder.if_else(flags.tiles_to_come) as (then, otherwise):
                 with then:
                     self._look_at(self._row)
@@ -316,36 +318,6 @@ class _Block:
                 with otherwise:
                     self._finish()
         return self._code.some_nan(Vector(builder, builder.load(self._zeros)))
-
-    def _across(self, i: ir.Value) -> None:
-        """Take in the tiles of one row of tiles; loops of the commonest lengths are unrolled."""
-        builder = self._builder
-        count = builder.sub(self._part.j1, self._part.j0)
-        if self._vectors == 1:
-            with self._loop(self._part.j0, self._part.j1) as j:
-                self._tile_in(i, j)
-            return
-        after, other = (builder.append_basic_block(f"across.{name}") for name in ("after", "other"))
-        switch = builder.switch(count, other)
-        for number in _UNROLLED:
-            target = builder.append_basic_block(f"across.{number}")
-            switch.add_case(ir.Constant(_I64, number), target)
-            builder.position_at_end(target)
-            for step in range(number):
-                self._tile_in(i, builder.add(self._part.j0, ir.Constant(_I64, step)))
-            builder.branch(after)
-        builder.position_at_end(other)
-        with self._loop(self._part.j0, self._part.j1) as j:
-            self._tile_in(i, j)
-        builder.branch(after)
-        builder.position_at_end(after)
-
-    def _tile_in(self, i: ir.Value, j: ir.Value) -> None:
-        """Take in one tile."""
-        weights = self._weights(i, j)
-        for vector in range(self._vectors):
-            self._row.add(vector, self._pixels(i, j, vector), self._load(weights, vector))
-        self._code.prefetch(self._code.at(self._tile(i, j), self._at.ahead))
 
     def _look_at(self, sums: _Sums) -> None:
         """Add s - s of every sum to the zeros: it is NaN where the sum is NaN or infinite."""
@@ -415,8 +387,9 @@ class _Block:
     def _tile(self, i: ir.Value, j: ir.Value) -> ir.Value:
         """Address of the block in tile (i, j)."""
         offset = self._builder.add(self._entry("rows", i, 0), self._entry("columns", j, 0))
-        data = self._code.data(self._tiles_kind, self._tiles_value)
-        return self._code.at(data, self._builder.add(offset, self._here("tiles")))
+        return self._code.at(
+            self._code.data(self._tiles_kind, self._tiles_value), self._builder.add(offset, self._at.tiles)
+        )
 
     def _pixels(self, i: ir.Value, j: ir.Value, vector: int) -> Vector:
         return self._code.take(self._tiles_kind.dtype, self._code.at(self._tile(i, j), vector * self._code.lanes))
@@ -426,7 +399,7 @@ class _Block:
         builder = self._builder
         name, offset = "weights_x", builder.add(self._entry("columns", j, 1), self._at.x)
         if wanted(self._table_kinds.full):
-            name, offset = "full", builder.add(self._entry("columns", j, 1), self._here("full"))
+            name, offset = "full", builder.add(self._entry("columns", j, 1), self._at.full)
             offset = builder.add(offset, self._entry("rows", i, 1))
         return self._code.at(self._code.data(getattr(self._table_kinds, name), getattr(self._tables, name)), offset)
 
@@ -443,15 +416,11 @@ class _Block:
 
     def _sink(self, name: str) -> ir.Value:
         data = self._code.data(getattr(self._sink_kinds, name), getattr(self._sinks, name))
-        return self._code.at(data, self._here(name))
-
-    def _here(self, name: str) -> ir.Value:
-        """Place of the block in an array."""
-        return self._builder.add(getattr(self._at, name), self._at.x)
+        return self._code.at(data, getattr(self._at, name))
 
     def _output(self, name: str, vector: int) -> ir.Value:
         data = self._code.data(getattr(self._sink_kinds, name), getattr(self._sinks, name))
-        return self._code.at(self._code.at(data, self._here("out")), vector * self._code.lanes)
+        return self._code.at(self._code.at(data, self._at.out), vector * self._code.lanes)
 
 
 @intrinsic
@@ -493,82 +462,69 @@ class Layout(NamedTuple):
     out_row: Any
     out_column: Any
     ahead: Any  # from a block's place in a tile to what will be read soon
-    together: Any  # blocks of columns that are taken down the rows together
-    block_begin: Any  # of those that the tiles of the part cover
-    block_end: Any
-
-
-def block_widths() -> tuple[tuple[int, int], ...]:
-    """Kinds of blocks and their pixels, the widest first."""
-    count = lanes(types.float64)
-    return (_OF_WIDE, VECTORS * count), (_OF_VECTOR, count), (_OF_SINGLE, 1)
+    together: Any  # spans of columns that are taken down the rows together
 
 
 @jit
 def gather_rows(
-    how: Any, tiles: Any, tables: Any, covered: Any, blocks: Any, part: Any, y0: int, y1: int, layout: Any, sinks: Any,
+    how: Any, tiles: Any, tables: Any, covered: Any, spans: Any, part: Any, y0: int, y1: int, layout: Any, sinks: Any,
     steps: Any,
 ) -> int:  # fmt: skip
     """Blend canvas rows y0 .. y1-1 of one channel as far as the tiles of `part`, a Cover, allow.
 
     Returns 1 where a sum is NaN or infinite; 0 where none is, and for MAX and MIN.
 
-    how: MEAN, MAX, MIN or STD. tiles: flat. covered [Y, 2]: first covering row of tiles and the end. blocks [B, 4]:
-    first column, covering tiles, begin and end, and kind of a block, see `block_widths`.
+    how: MEAN, MAX, MIN or STD. tiles: flat. covered [Y, 2]: first covering row of tiles and the end. spans [S, 4]:
+    columns with the same covering tiles, begin and end, and these tiles, begin and end.
     """
     at = layout
+    count = lanes_of_double()
     not_finite = 0
-    for group in range(at.block_begin, at.block_end, at.together):
-        end = min(group + at.together, at.block_end)
+    for group in range(0, len(spans), at.together):
         for y in range(y0, y1):
             i_first, i_last = covered[y, 0], covered[y, 1]
             i0, i1 = max(i_first, part.i0), min(i_last, part.i1)
-            if i0 >= i1:
-                continue
-            tiles_row = at.tiles + y * at.tile_pitch
-            full_row = y * at.tile_pitch
-            band_in_row = at.band_in + (y - at.band_in_row) * at.band_pitch
-            band_out_row = at.band_out + (y - at.band_out_row) * at.band_pitch
-            carry_in_row = at.carry_in + (y - at.carry_row) * at.carry_in_pitch - at.carry_in_column
-            carry_out_row = at.carry_out + (y - at.carry_row) * at.carry_out_pitch - at.carry_out_column
-            out_row = at.out + (y - at.out_row) * at.out_pitch - at.out_column
-            for block in range(group, end):
-                x, j_first, j_last, kind = _row_of_four(blocks, block)
+            for span in range(group, min(group + at.together, len(spans))):
+                x, x1, j_first, j_last = spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3]
                 j0, j1 = max(j_first, part.j0), min(j_last, part.j1)
+                if i0 >= i1 or j0 >= j1:
+                    continue
                 cover, here = Cover(i_first, i_last, j_first, j_last), Cover(i0, i1, j0, j1)
                 flags = Flags(i0 == i_first, j0 == j_first, i1 < i_last, j1 < j_last)
-                places = Places(
-                    tiles_row,
-                    y,
-                    x,
-                    full_row,
-                    band_in_row,
-                    band_out_row,
-                    carry_in_row,
-                    carry_out_row,
-                    out_row,
-                    at.ahead,
-                )
-                if kind == _OF_WIDE:
-                    not_finite |= _gather(_WIDE, how, tiles, tables, cover, here, flags, places, sinks, steps)
-                elif kind == _OF_VECTOR:
-                    not_finite |= _gather(_VECTOR, how, tiles, tables, cover, here, flags, places, sinks, steps)
-                else:
-                    not_finite |= _gather(_SINGLE, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                width = x1 - x
+                step = count * VECTORS if width >= count * VECTORS else count if width >= count else 1
+                while x < x1:
+                    x = min(x, x1 - step)  # pixels met twice come out the same twice: nothing read is written
+                    places = Places(
+                        at.tiles + y * at.tile_pitch + x,
+                        y,
+                        x,
+                        y * at.tile_pitch + x,
+                        at.band_in + (y - at.band_in_row) * at.band_pitch + x,
+                        at.band_out + (y - at.band_out_row) * at.band_pitch + x,
+                        at.carry_in + (y - at.carry_row) * at.carry_in_pitch + x - at.carry_in_column,
+                        at.carry_out + (y - at.carry_row) * at.carry_out_pitch + x - at.carry_out_column,
+                        at.out + (y - at.out_row) * at.out_pitch + x - at.out_column,
+                        at.ahead,
+                    )
+                    if step == count * VECTORS:
+                        not_finite |= _gather(_WIDE, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                    elif step == count:
+                        not_finite |= _gather(_VECTOR, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                    else:
+                        not_finite |= _gather(_SINGLE, how, tiles, tables, cover, here, flags, places, sinks, steps)
+                    x += step
     return not_finite
 
 
 @intrinsic
-def _row_of_four(typing: Any, table: Any, index: Any) -> Any:
-    """Row `index` of a table of four columns: plain indexing asks each time whether the index is negative."""
+def lanes_of_double(typing: Any) -> Any:
+    """Float64 numbers in one SIMD register."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        code = Code(context, builder, types.float64)
-        start = code.at(code.data(signature.args[0], args[0]), builder.shl(args[1], ir.Constant(_I64, 2)))
-        values = [builder.load(code.at(start, number)) for number in range(4)]
-        return context.make_tuple(builder, signature.return_type, values)
+        return ir.Constant(_I64, lanes(types.float64))
 
-    return types.UniTuple(types.int64, 4)(table, index), codegen
+    return types.int64(), codegen
 
 
 @intrinsic
