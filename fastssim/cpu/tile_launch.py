@@ -23,7 +23,6 @@ _TILES_AHEAD, _ROWS_AHEAD = 3, 2
 _SPANS = 16  # taken down the rows together where more tiles cover a pixel: their tiles' rows stay in the first cache
 _TILES = 16  # of a slab
 _WORDS = 1 << 17  # of a slab
-_PAST_CACHES = 1 << 25  # bytes: tiles that no cache holds are written past it, which spares reading what they replace
 
 
 def gather(
@@ -145,13 +144,10 @@ def copy(
     pixels = image.view(np.uint8)
     places = origins * np.array([1, size])
     flat = out.reshape(-1).view(np.uint8)
-    width = out.shape[3] * size
-    fits = flat.ctypes.data % kernels.STREAMED == 0 and width % kernels.STREAMED == 0
-    streamed = fits and out.nbytes >= _PAST_CACHES
     edges = [*range(0, len(out), _TILES), len(out)]
 
     def slab(number: int) -> None:
-        kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, width, streamed)
+        kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, out.shape[3] * size)
 
     run_slabs(slab, len(edges) - 1)
 

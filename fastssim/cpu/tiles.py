@@ -43,8 +43,6 @@ _SINGLE: tuple[int, ...] = ()  # one pixel, where few share the same tiles
 _VECTOR, _WIDE = (0,), (0, 0)  # one register of pixels, VECTORS registers
 VECTORS = 4
 
-STREAMED = 32  # bytes that are stored at once past the caches
-
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -540,43 +538,11 @@ def _copy_bytes(typing: Any, target: Any, place: Any, source: Any, count: Any) -
     return types.void(target, place, source, count), codegen
 
 
-@intrinsic
-def _stream_bytes(typing: Any, target: Any, place: Any, source: Any, count: Any) -> Any:
-    """Copy likewise, past the caches; the address and `count` are multiples of `STREAMED` bytes."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        code = Code(context, builder, types.float64)
-        to = code.at(code.data(signature.args[0], args[0]), args[1])
-        origin = code.data(signature.args[2], args[2])
-        chunk = ir.VectorType(ir.IntType(64), STREAMED // 8).as_pointer()
-        zero, step = ir.Constant(_I64, 0), ir.Constant(_I64, STREAMED)
-        with cgutils.for_range_slice(builder, zero, args[3], step, inc=True) as (offset, _):
-            value = builder.load(builder.bitcast(code.at(origin, offset), chunk), align=1)
-            stored = builder.store(value, builder.bitcast(code.at(to, offset), chunk), align=STREAMED)
-            stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
-        return context.get_dummy_value()
-
-    return types.void(target, place, source, count), codegen
-
-
-@intrinsic
-def _fence(typing: Any) -> Any:
-    """Wait until streamed bytes can be seen by other threads."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
 @jit
-def copy_tiles(
-    image: Any, origins: Any, height: int, begin: int, end: int, out: Any, width: int, streamed: Any
-) -> None:
+def copy_tiles(image: Any, origins: Any, height: int, begin: int, end: int, out: Any, width: int) -> None:
     """Copy tiles begin .. end-1 of image [C, H, W bytes], each `height` rows of `width` bytes, into out, flat.
 
-    origins [T, 2]: first row and first byte of every tile. streamed: past the caches, see `_stream_bytes`.
+    origins [T, 2]: first row and first byte of every tile.
     """
     channels = image.shape[0]
     for tile in range(begin, end):
@@ -584,12 +550,7 @@ def copy_tiles(
         for channel in range(channels):
             for row in range(height):
                 place = ((tile * channels + channel) * height + row) * width
-                if streamed:
-                    _stream_bytes(out, place, image[channel, y + row, x:], width)
-                else:
-                    _copy_bytes(out, place, image[channel, y + row, x:], width)
-    if streamed:
-        _fence()
+                _copy_bytes(out, place, image[channel, y + row, x:], width)
 
 
 @jit

@@ -9,7 +9,7 @@ import torch
 
 from fastssim.tiles import operators
 from fastssim.tiles.plan import SUM
-from fastssim.tiles.storage import bits, check, empty, on_gpu
+from fastssim.tiles.storage import bits, check, on_gpu
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +95,7 @@ def _array_tiles(images: NDArray[Any], grid: TileGrid, start: int, stop: int | N
 
     (above, _), (left, _) = grid.halo
     origins = (grid.origins + np.array([above, left]))[start:stop]
-    tiles: NDArray[Any] = empty((len(images), len(origins), images.shape[1], *grid.tile_shape), images.dtype)
+    tiles = np.empty((len(images), len(origins), images.shape[1], *grid.tile_shape), images.dtype)
     for source, target in zip(padded(images, grid), tiles, strict=True):
         tile_launch.copy(source, origins, target)
     return tiles

@@ -34,7 +34,6 @@ _EXPONENTS = {  # of a stored number: the exponent's lowest bit, and how many it
     np.dtype(np.int16): (10, 5),
     np.dtype(np.uint16): (7, 8),
 }
-_LINE = 64  # bytes of a line of the caches
 GPUS = {"cuda"}  # kinds of devices
 PIXELS = "float64, float32, float16, bfloat16 (tensors), uint8"
 
@@ -98,22 +97,15 @@ def stored(array: Any) -> NDArray[Any]:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """Allocate an array, or a tensor where `dtype` is torch's; it begins where a line of the caches does.
+    """Allocate an array, or a tensor where `dtype` is torch's.
 
     NumPy asks the system for large pages, torch does not: the first write to all tiles of an image takes half the time.
     """
     if isinstance(dtype, torch.dtype):
         if 0 in shape:
             return torch.empty(shape, dtype=dtype)
-        return torch.from_numpy(_bytes(math.prod(shape) * dtype.itemsize)).view(dtype).reshape(shape)
-    return _bytes(math.prod(shape) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
-
-
-def _bytes(count: int) -> NDArray[np.uint8]:
-    """Allocate bytes from the beginning of a line of the caches on."""
-    block = np.empty(count + _LINE, np.uint8)
-    start = -block.ctypes.data % _LINE
-    return block[start : start + count]
+        return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).reshape(shape)
+    return np.empty(shape, dtype)
 
 
 def deviation_dtype(dtype: Any) -> Any:

@@ -250,12 +250,3 @@ class TestBlend:
         grid = TileGrid((40, 50), 16, 12)
         with pytest.raises(kind, match=words):
             blend(np.zeros((len(grid), 1, 16, 16)), grid, window=window)
-
-
-@pytest.mark.parametrize("tile", [(9, 64), (16, 13)])  # the second's rows are no whole numbers of vectors
-def test_tiles_written_past_the_caches_are_the_same(monkeypatch, tile):
-    image = np.random.default_rng(0).random((2, 50, 131), np.float32)
-    grid = TileGrid((50, 131), tile, 7)
-    monkeypatch.setattr("fastssim.cpu.tile_launch._PAST_CACHES", 0)
-    for (row, column), found in zip(grid.origins, extract(image, grid), strict=True):
-        np.testing.assert_array_equal(found, image[:, row : row + tile[0], column : column + tile[1]])
