@@ -149,6 +149,12 @@ def _image(tensor: Tensor) -> tuple[int, ...]:
     return tensor.data_ptr(), KINDS[tensor.dtype], n * item, c * item, row * item, column
 
 
+def shared_out(items: int, pixels: int) -> list[int]:
+    """Return the edges of the parts of `items`, together of so many pixels, that threads take."""
+    slabs = min(items, max(1, pixels // SLAB_PIXELS))
+    return [items * i // slabs for i in range(slabs + 1)]
+
+
 class _Ready(NamedTuple):
     """A kind of march over a plan, ready to run."""
 
@@ -214,13 +220,11 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     most_rows = buffers.EXACT_TILE_ROWS if filters.exact else TILE_ROWS
     cut = np.array(tiles(*covered, most, most_rows), np.int64)
     cut += np.array((first_y, first_y, first_x, first_x), np.int64)
-    items = n * c * len(cut)
-    slabs = min(items, max(1, n * c * height * width // SLAB_PIXELS))
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]
     return _Layout(
         (*places, pad_y, pad_x, first_y, first_x, halo_y, halo_x),
         cut,
-        [items * i // slabs for i in range(slabs + 1)],
+        shared_out(n * c * len(cut), n * c * height * width),
         (plan.c1, plan.c2, plan.unbiased),
         rim,
         filters,

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastssim.cpu import buffers
 from fastssim.cpu import volume as kernels
-from fastssim.cpu.launch import KINDS, SLAB_PIXELS, _aligned, _lanes, up_to_middle
+from fastssim.cpu.launch import KINDS, _aligned, _lanes, shared_out, up_to_middle
 from fastssim.cpu.pool import run_slabs
 from fastssim.interop import LARGEST
 from fastssim.plan import Sums, bricks, source
@@ -178,15 +178,13 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     lanes = _lanes(plan.dtype)
     columns = min(kernels.BRICK_COLUMNS, buffers.tile_columns(covered[2], halos[2] + 1, beside, lanes))
     cut = np.array(bricks(covered, (kernels.BRICK_PLANES, kernels.BRICK_ROWS, columns)), np.int64)
-    items = n * c * len(cut)
-    slabs = min(items, max(1, n * c * int(np.prod(lengths)) // SLAB_PIXELS))
     places = [
         np.array(source(length, pad, plan.padding), np.int64) for length, pad in zip(lengths, plan.pad, strict=True)
     ]
     return _Layout(
         (*places, *plan.pad, *first, *halos),
         cut + np.repeat(np.array(first, np.int64), 2),
-        [items * i // slabs for i in range(slabs + 1)],
+        shared_out(n * c * len(cut), n * c * math.prod(lengths)),
         number,
         kernels.sizes(len(plan.taps_z), len(plan.taps_y), len(plan.taps_x), lanes),
         (*taps, *back),

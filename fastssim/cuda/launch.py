@@ -138,8 +138,8 @@ def march(
         l1=l1 is not None or (reduction is not None and reduction.l1 is not None),
         halves=halves is not None,
     )
-    by_one = replace(task, gradients=1)
-    if task.gradients == 2 and not _march_of(plan).march(plan, task) and _march_of(plan).march(plan, by_one):
+    of = _march_of(plan)
+    if task.gradients == 2 and not of.march(plan, task) and of.march(plan, replace(task, gradients=1)):
         # Not enough room in a block for both: one after the other, for SSIM is symmetric.
         march(device, plan, y, x, mask, scale=scale, l1=l1, upstream=upstream, grad_x=grad_y)
         return march(

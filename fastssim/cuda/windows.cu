@@ -54,6 +54,30 @@ __device__ __forceinline__ Pixel pixel(
     return {a + b, a - b, weight};
 }
 
+// factor * sum of weight * terms(pixel) over a window; sums of sums: thousands of terms one by one would round the last
+// ones away.
+template <int N, typename Terms>
+__device__ __forceinline__ Vector<T, N> over_window(
+    const Problem& problem, const X* x, const Y* y, const W* mask, const Place& first, T factor, Terms terms) {
+    Vector<T, N> sum = {};
+#pragma unroll 1
+    for (int w = 0; w < TAPS_Z; ++w) {
+        Vector<T, N> plane = {};
+#pragma unroll 1
+        for (int u = 0; u < TAPS_Y; ++u) {
+            Vector<T, N> row = {};
+#pragma unroll 1
+            for (int v = 0; v < TAPS_X; ++v) {
+                const Pixel value = pixel(problem, x, y, mask, first.z + w, first.row + u, first.column + v);
+                add(row, problem.taps_x[v] * value.weight, terms(value));
+            }
+            add(plane, problem.taps_y[u], row);
+        }
+        add(sum, problem.taps_z[w] * factor, plane);
+    }
+    return sum;
+}
+
 // 1 block a multiprocessor at the least: lets the compiler use all registers, and not spill.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) windows(const GRID_CONSTANT Problem problem) {
     SHARED(double, scratch, 32);
@@ -77,43 +101,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) windows(const GRID_CONS
         const int k = first.z, i = first.row, j = first.column;
         // so that flat windows are exact
         const auto middle = pixel(problem, x, y, mask, k + TAPS_Z / 2, i + TAPS_Y / 2, j + TAPS_X / 2);
-        Vector<T, 4> means = {};  // of s, d; sum of the weights
-#pragma unroll 1
-        for (int w = 0; w < TAPS_Z; ++w) {
-            Vector<T, 4> plane = {};  // sums of sums: thousands of terms one by one would round the last ones away
-#pragma unroll 1
-            for (int u = 0; u < TAPS_Y; ++u) {
-                Vector<T, 4> row = {};
-#pragma unroll 1
-                for (int v = 0; v < TAPS_X; ++v) {
-                    const auto value = pixel(problem, x, y, mask, k + w, i + u, j + v);
-                    add(row, problem.taps_x[v] * value.weight, {value.s - middle.s, value.d - middle.d, T(1)});
-                }
-                add(plane, problem.taps_y[u], row);
-            }
-            add(means, problem.taps_z[w], plane);
-        }
+        const auto means = over_window<4>(problem, x, y, mask, first, T(1), [&](const Pixel& value) {
+            return Vector<T, 4>{value.s - middle.s, value.d - middle.d, T(1)};  // of s, d; sum of the weights
+        });
         const T weights = means.v[2];
         const bool something = !MASKED || weights > T(LEAST_WEIGHT);
         const T inverse = MASKED && something ? T(1) / weights : T(1);
         const T m_s = multiply_add(means.v[0], inverse, middle.s), m_d = multiply_add(means.v[1], inverse, middle.d);
-        Vector<T, 2> variances = {};  // of s, d
-#pragma unroll 1
-        for (int w = 0; w < TAPS_Z; ++w) {
-            Vector<T, 2> plane = {};
-#pragma unroll 1
-            for (int u = 0; u < TAPS_Y; ++u) {
-                Vector<T, 2> row = {};
-#pragma unroll 1
-                for (int v = 0; v < TAPS_X; ++v) {
-                    const auto value = pixel(problem, x, y, mask, k + w, i + u, j + v);
-                    const T s = value.s - m_s, d = value.d - m_d;
-                    add(row, problem.taps_x[v] * value.weight, {s * s, d * d});
-                }
-                add(plane, problem.taps_y[u], row);
-            }
-            add(variances, problem.taps_z[w] * inverse, plane);
-        }
+        const auto variances = over_window<2>(problem, x, y, mask, first, inverse, [&](const Pixel& value) {
+            const T s = value.s - m_s, d = value.d - m_d;
+            return Vector<T, 2>{s * s, d * d};
+        });
         const Window<T, UNBIASED> window(variances.v[0], variances.v[1], m_s, m_d, problem.constants);
         const T ssim = something ? window.ssim() : T(1);
         if (something) total = ssim, windows = 1;

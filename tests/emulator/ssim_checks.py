@@ -77,15 +77,17 @@ def maps(device):
         assert_close(gradient, exact, GRADIENT[x.dtype])
 
 
-def assert_mean_and_gradient(x, y, bound, **options):
-    """Compare the mean and its gradient by x with the reference."""
-    a = x.clone().requires_grad_()
-    value = fastssim.ssim(a, y, **options)
+def assert_mean_and_gradient(x, y, bound, *, by_second=False, **options):
+    """Compare the mean and its gradient by x, or by y alone, with the reference."""
+    images = [x.clone(), y.clone()]
+    wanted = images[by_second].requires_grad_()
+    value = fastssim.ssim(*images, **options)
     expected = reference.ssim(array(x), array(y), **options)
     assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
     value.backward()
     ones = np.full(expected.shape, 1 / expected.size)
-    assert_close(a.grad, reference.ssim_gradient(array(x), array(y), ones, **options), bound)
+    pair_of = (y, x) if by_second else (x, y)
+    assert_close(wanted.grad, reference.ssim_gradient(*map(array, pair_of), ones, **options), bound)
 
 
 def paddings(device):
@@ -268,13 +270,7 @@ def volume_paddings(device):
     x, y = pair(device, SOLID)
     for padding in ("zeros", "reflect", "symmetric", "replicate"):
         options = {"window": SOLID_WINDOW, "dims": 3, "padding": padding}
-        b = y.clone().requires_grad_()
-        value = fastssim.ssim(x, b, **options)
-        expected = reference.ssim(array(x), array(y), **options)
-        assert abs(value.item() - expected.mean()) <= VALUE[x.dtype]
-        value.backward()
-        by = np.full(expected.shape, 1 / expected.size)
-        assert_close(b.grad, reference.ssim_gradient(array(y), array(x), by, **options), GRADIENT[x.dtype])
+        assert_mean_and_gradient(x, y, GRADIENT[x.dtype], by_second=True, **options)
     assert_mean_and_gradient(x, y, GRADIENT[x.dtype], window=Uniform((43, 3, 3)), padding="replicate", dims=3)
 
 
