@@ -4,11 +4,12 @@ from __future__ import annotations
 
 ROWS = 4  # window rows per step: 2 maps x 4 sums stay in registers
 BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
-GROUP = 8  # vectors of a strip that share a local pivot
 SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
 TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level cache allow
 MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
-LARGE = 16  # height and width together of windows from which on float32 keeps a variance
+WINDOW_MAPS = MAPS + 2  # two means about the pivots and about zero, two variances, the mask
+SMALL = 7  # taps of a filter of which only two neighbouring outputs share a pivot
+LEAST_SHARE = 0.1  # of the largest tap: what a pivot weighs in a window, or filters are in float64
 CHUNK = 2048  # pixels of a row that are halved at a time: two rows stay in the first cache
 EXACT_TILE_ROWS = 256  # filters in float64 do more beside a tile's own windows, the larger these: tiles are large
 
@@ -32,6 +33,16 @@ def pitch(taps: int, lanes: int) -> int:
     return numbers if numbers % 64 else numbers + 16
 
 
+def sharing(taps: int, outputs: int) -> int:
+    """Return how many neighbouring outputs of a filter share a pivot: few, where few taps are near the middle."""
+    return outputs if taps > SMALL else min(taps, 2)
+
+
+def amid(taps: int, outputs: int) -> int:
+    """Return the place of the pivot that so many outputs share, from the first tap of the first on: all have it."""
+    return min((taps - 1 + outputs) // 2, taps - 1)
+
+
 def room(taps: int) -> int:
     """Return the size of windows that buffers for filters in float64 are made for: one kernel serves many sizes."""
     return -(-(taps - 1) // 32) * 32 + 1
@@ -46,7 +57,7 @@ def places(rows: int) -> tuple[int, ...]:
     """Return the first row of every buffer but s, which comes first, of `rows` rows; the last number is how many rows.
 
     d, mask, derivatives, moments, filtered, weights, windows, lines of x, of y, of the mask, of the gradients by x, by
-    y, pivots.
+    y.
     """
     mask = 2 * rows
     derivatives = mask + rows
@@ -54,10 +65,10 @@ def places(rows: int) -> tuple[int, ...]:
     filtered = moments + MAPS * ROWS
     weights = filtered + 4 * ROWS
     windows = weights + ROWS
-    lines = windows + MAPS
+    lines = windows + WINDOW_MAPS
     return (
         rows, mask, derivatives, moments, filtered, weights, windows, lines, lines + 1, lines + 2, lines + 3, lines + 4,
-        lines + 5, lines + 6,
+        lines + 5,
     )  # fmt: skip
 
 

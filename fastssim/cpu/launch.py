@@ -248,20 +248,30 @@ class _Filters(NamedTuple):
 
 
 def _filters(plan: Plan) -> _Filters:
-    """Choose between filters in float64 and those by float32 taps, which are faster for large windows."""
+    """Choose between filters in float64 and those in the images' own precision.
+
+    The first are as fast for uniform windows of any size, and serve windows that neighbours' pivots do not suit.
+    """
     y, x = (np.array(taps) for taps in (plan.taps_y, plan.taps_x))
     uniform = bool((y == y[0]).all() and (x == x[0]).all())
     if uniform:  # whole numbers: what comes into a sum goes out of it again
         exact_taps, share = np.ones(2 * (len(y) + len(x))), 1 / (len(y) * len(x))
     else:
         exact_taps, share = np.concatenate([y, x, y[::-1], x[::-1]]), 1.0
-    if uniform or len(y) + len(x) < buffers.LARGE:
+    if uniform or not (_shares_pivots(y) and _shares_pivots(x)):
         room = buffers.room(len(x))  # that kernel serves all windows with as much room: its taps only tell how much
         kind = (1, room // 2 + 1, True, True, True)
         return _Filters(np.zeros(sum(kind[:2]), plan.dtype), kind, room, exact_taps, share, uniform)
     (down, mirrored_y), (across, mirrored_x) = (up_to_middle(taps, plan.dtype) for taps in plan.taps)
     kind = (len(down), len(across), mirrored_y, mirrored_x, False)
     return _Filters(np.array([*down, *across], plan.dtype), kind, len(x), exact_taps, share, uniform)
+
+
+def _shares_pivots(taps: NDArray[np.float64]) -> bool:
+    """Tell whether a pivot has a good part of the weight in every window that shares it: then no variance is lost."""
+    count = buffers.sharing(len(taps), buffers.ROWS)
+    place = buffers.amid(len(taps), count)
+    return bool(min(taps[place - count + 1 : place + 1]) >= buffers.LEAST_SHARE * max(taps))
 
 
 def up_to_middle(taps: tuple[float, ...], dtype: str) -> tuple[tuple[Any, ...], bool]:

@@ -21,14 +21,19 @@ and the adjoint of the filters, w' being w mirrored:
     dL/dx = w'*(p_s + p_d) + 2 s (w'*q_s) + 2 d (w'*q_d)
     dL/dy = w'*(p_s - p_d) + 2 s (w'*q_s) - 2 d (w'*q_d)
 
-Two kinds of pivot keep e - m^2 from cancelling: one per tile, taken off every pixel, and a local mean taken off s and d
-for every GROUP of columns of each strip in every step; sums pass from one to the next by m' = m + t,
-e' = e + t (m + m').
+A pivot per tile is taken off every pixel. Filters in the images' own precision make means and variances one axis at a
+time, so that no square of a mean is taken off one much larger than the difference: with w = w_y w_x,
+
+    down     m_c = w_y*(s - p) + p              v_c = w_y*(s - p)^2 - (w_y*(s - p))^2
+    across   m_s = w_x*(m_c - p) + p            v_s = w_x*(v_c + (m_c - p)^2) - (w_x*(m_c - p))^2
+
+each about a pivot p of its own: a pixel, or a column's mean, near the middle of all the windows that share it. Its
+weight in them, w_p, bounds what is taken off: (m - p)^2 <= v (1 - w_p) / w_p, whatever lies around it.
 
 Unbiased variances carry a factor u: v_s = u (e_s - m_s^2), and q_s, q_d are the derivatives times u.
 With a mask m, n = w*m, every filtered map is w*(m ...) / n, every derivative is divided by n before it is filtered
 back and the gradient is multiplied by m; a window with n at most LEAST_WEIGHT has nothing to compare: SSIM 1, not
-counted.
+counted. Down the columns n_c = w_y*m, and v_c is n_c times a variance.
 
 The march goes down the tile, ROWS window rows at a time. Pixel rows are turned into s and d, laid out in strips
 (`fastssim.cpu.strips`), as they are reached; the filters keep ROWS rows, or BLOCK vectors, of two maps in registers;
@@ -50,7 +55,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from fastssim.cpu.buffers import BLOCK, GROUP, MAPS, ROWS, pitch
+from fastssim.cpu.buffers import BLOCK, MAPS, ROWS, amid, pitch, sharing
 from fastssim.cpu.jit import jit
 from fastssim.cpu.pixels import ask_for, read, read_padded
 from fastssim.cpu.simd import Code, Vector, given, wanted
@@ -71,6 +76,9 @@ from fastssim.plan import LEAST_WEIGHT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Averaged = tuple[Callable[[int], Vector], Callable[[int], Vector] | None]  # the mean and the variance at a place
+
+LEAST_PART = 1e-30  # a masked column that keeps less has no mean, and no part in a window that keeps LEAST_WEIGHT
 
 # ---------------------------------------------------------------------------------------------------------- vectors
 
@@ -93,138 +101,157 @@ def _filter(taps: list[Vector], outputs: int, terms: Callable[[int], list[Vector
     return sums
 
 
+class Averages(NamedTuple):
+    """Means and variances of one map along one axis, of neighbouring outputs."""
+
+    inner: list[Vector]  # means about the pivots
+    pivots: list[Vector]
+    variances: list[Vector]
+
+    def means(self, base: Vector | None = None) -> list[Vector]:
+        """Return the means, and `base` added to the pivots first: it may be all but their opposite."""
+        pivots = self.pivots if base is None else [pivot + base for pivot in self.pivots]
+        return [mean + pivot for mean, pivot in zip(self.inner, pivots, strict=True)]
+
+
+def averages(
+    code: Code,
+    taps: list[Vector],
+    outputs: int,
+    maps: list[Averaged],
+    weight: Callable[[int], Vector] | None = None,
+    *,
+    last: bool = True,
+) -> tuple[list[Averages], list[Vector]]:
+    """Filter means and variances along one axis, about pivots of their own; return those of each map, and n.
+
+    weight: n at each place, or None where it is 1. Variances come times n, and are left so but after the last axis.
+    """
+    n = [] if weight is None else _filter(taps, outputs, lambda place: [weight(place)])[0]
+    something = [code.above(total, code.number(LEAST_PART)) for total in n]
+    inverse = [code.select(some, code.one() / total, code.zero()) for some, total in zip(something, n, strict=True)]
+    count = sharing(len(taps), outputs) if weight is None else 1
+    results = []
+    for mean_of, variance_of in maps:
+        result = Averages([], [], [])
+        for first in range(0, outputs, count):
+            pivot = _pivot_of(code, taps, first, count, mean_of, weight, inverse)
+
+            def moments(
+                place: int,
+                first: int = first,
+                pivot: Vector = pivot,
+                mean_of: Any = mean_of,
+                variance_of: Any = variance_of,
+            ) -> list[Vector]:
+                value = mean_of(first + place) - pivot
+                weighted = value if weight is None else weight(first + place) * value
+                square = weighted * value
+                return [weighted, square if variance_of is None else variance_of(first + place) + square]
+
+            for number, (total, square) in enumerate(zip(*_filter(taps, count, moments), strict=True), first):
+                inner = total * inverse[number] if n else total
+                variance = square - total.times(inner)  # nothing is left of a single pixel
+                result.inner.append(inner)
+                result.pivots.append(pivot)
+                result.variances.append(variance * inverse[number] if n and last else variance)
+        results.append(result)
+    return results, n
+
+
+def _pivot_of(
+    code: Code,
+    taps: list[Vector],
+    first: int,
+    count: int,
+    mean_of: Callable[[int], Vector],
+    weight: Callable[[int], Vector] | None,
+    inverse: list[Vector],
+) -> Vector:
+    """Return the pivot of outputs first .. first + count - 1, a mean amid all of them.
+
+    Under weights it is an output's own mean: neighbours may have theirs on different sides of a hole.
+    """
+    if weight is None:
+        return mean_of(first + amid(len(taps), count))
+    pivot = code.sum([tap * (weight(first + k) * mean_of(first + k)) for k, tap in enumerate(taps)]) * inverse[first]
+    return code.select(code.finite(pivot), pivot, code.zero())
+
+
 @intrinsic
-def _vertical_moments(
-    typing: Any, s: Any, d: Any, m: Any, start: Any, column: Any, taps: Any, taps_x: Any, pivots: Any, pivot: Any,
-    out: Any,
-) -> Any:  # fmt: skip
+def _down(typing: Any, s: Any, d: Any, m: Any, start: Any, column: Any, taps: Any, taps_x: Any, out: Any) -> Any:
     """Filter ROWS window rows down the columns at one vector of columns; s, d, m [row][pitch], out [ROWS][maps][pitch].
 
-    out holds m_s, e_s, m_d, e_d about pivots (a vector for s, then one for d, from `pivot` on) and, unless the mask m
-    is None, n, by which no map is divided yet; `start`: place of the first window row's first pixel row.
+    out holds m_c, v_c of s, then of d and, unless the mask m is None, n_c; `start`: place of the first window row's
+    first pixel row.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        s_type, d_type, m_type, _, _, taps_type, taps_x_type, pivots_type, _, out_type = signature.args
-        s_value, d_value, m_value, start_value, column_value, taps_value, _, pivots_value, pivot_value, out_value = args
+        s_type, d_type, m_type, _, _, taps_type, taps_x_type, out_type = signature.args
+        s_value, d_value, m_value, start_value, column_value, taps_value, _, out_value = args
         code = Code(context, builder, s_type.dtype)
         step = pitch(tap_count(taps_x_type), code.lanes)
-        masked = wanted(m_type)
-        maps = 4 + masked
         weights = tap_vectors(code, taps_type, taps_value)
         target = code.at(code.data(out_type, out_value), column_value)
-        first_pivot = code.at(code.data(pivots_type, pivots_value), pivot_value)
 
-        def place(array_type: Any, array: Any) -> Any:
-            return code.at(code.at(code.data(array_type, array), start_value), column_value)
+        def rows(array_type: Any, array: Any) -> Callable[[int], Vector]:
+            first = code.at(code.at(code.data(array_type, array), start_value), column_value)
+            return lambda row: code.load(code.at(first, row * step))
 
-        def mask(row: int) -> Vector:
-            return code.load(code.at(place(m_type, m_value), row * step))
-
-        def write(number: int, sums: list[Vector]) -> None:
-            for r in range(ROWS):
-                code.store(sums[r], code.at(target, (maps * r + number) * step))
-
-        for plane, (array_type, array) in enumerate(((s_type, s_value), (d_type, d_value))):
-            source = place(array_type, array)
-            pivot = code.load(code.at(first_pivot, plane * code.lanes))
-
-            def powers(row: int, source: Any = source, pivot: Vector = pivot) -> list[Vector]:
-                value = code.load(code.at(source, row * step)) - pivot
-                weighted = mask(row) * value if masked else value
-                return [weighted, weighted * value]
-
-            for moment, sums in enumerate(_filter(weights, ROWS, powers)):
-                write(2 * plane + moment, sums)
-        if masked:
-            write(4, _filter(weights, ROWS, lambda row: [mask(row)])[0])
+        pixels: list[Averaged] = [(rows(s_type, s_value), None), (rows(d_type, d_value), None)]
+        masked = wanted(m_type)
+        weight = rows(m_type, m_value) if masked else None
+        results, n = averages(code, weights, ROWS, pixels, weight, last=False)
+        put_rows(code, [rows for one in results for rows in (one.means(), one.variances)] + [n] * masked, target, step)
         return context.get_dummy_value()
 
-    return types.void(s, d, m, start, column, taps, taps_x, pivots, pivot, out), codegen
+    return types.void(s, d, m, start, column, taps, taps_x, out), codegen
+
+
+def put_rows(code: Code, maps: list[list[Vector]], target: Any, step: int) -> None:
+    """Store ROWS rows of several maps, [ROWS][maps][pitch]."""
+    for number, rows in enumerate(maps):
+        for r, row in enumerate(rows):
+            code.store(row, code.at(target, (len(maps) * r + number) * step))
 
 
 @intrinsic
-def _local_pivot(typing: Any, s: Any, d: Any, mask: Any, start: Any, second: Any, pivots: Any, pivot: Any) -> Any:
-    """Put the means of s and of d over BLOCK vectors from `start` and BLOCK more from `second` on at pivots [pivot].
+def _windows(
+    typing: Any, rows: Any, mask: Any, start: Any, vector: Any, taps: Any, constants: Any, grad_x: Any, out: Any
+) -> Any:
+    """Filter BLOCK vectors of a row across, [maps][pitch] from `start` on as `_down` left them.
 
-    Every lane has its own; 0 where it is not finite. Unless the mask is None, only columns with a weight count.
+    out, constants: as `_ssim` takes them.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        s_type, d_type, mask_type, _, _, pivots_type, _ = signature.args
-        s_value, d_value, mask_value, start_value, second_value, pivots_value, pivot_value = args
-        code = Code(context, builder, s_type.dtype)
-        target = code.at(code.data(pivots_type, pivots_value), pivot_value)
-
-        def vectors(array_type: Any, array: Any) -> list[Vector]:
-            data = code.data(array_type, array)
-            return [
-                code.load(code.at(code.at(data, place), number * code.lanes))
-                for place in (start_value, second_value)
-                for number in range(BLOCK)
-            ]
-
-        chosen = None
-        share = code.number(1 / (2 * BLOCK))
-        if wanted(mask_type):
-            chosen = [code.above(weight, code.zero()) for weight in vectors(mask_type, mask_value)]
-            share = code.one() / code.sum([code.select(those, code.one(), code.zero()) for those in chosen])
-        for plane, (array_type, array) in enumerate(((s_type, s_value), (d_type, d_value))):
-            values = vectors(array_type, array)
-            if chosen is not None:
-                values = [code.select(*pair, code.zero()) for pair in zip(chosen, values, strict=True)]
-            mean = code.sum(values) * share
-            code.store(code.select(code.finite(mean), mean, code.zero()), code.at(target, plane * code.lanes))
-        return context.get_dummy_value()
-
-    return types.void(s, d, mask, start, second, pivots, pivot), codegen
-
-
-@intrinsic
-def _move_pivots(
-    typing: Any, moments: Any, mask: Any, source: Any, target: Any, taps_x: Any, pivots: Any, before: Any, after: Any,
-    rotated: Any,
-) -> Any:  # fmt: skip
-    """Take one vector of columns of [ROWS][maps][pitch] from pivots `before` to `after`, of s and of d.
-
-    From the place `source` to `target`; `rotated`: None, or the lanes (and pivots `before`) move by one on the way.
-    With t = before - after and n = 1 or the mask's: m' = m + t n and e' = e + 2 t m + t^2 n = e + t (m + m').
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        moments_type, mask_type, _, _, taps_type, pivots_type = signature.args[:6]
-        moments_value, _, source_value, target_value, _, pivots_value, before_value, after_value, _ = args
-        code = Code(context, builder, moments_type.dtype)
+        rows_type, mask_type, _, _, taps_type, constants_type, grad_x_type, out_type = signature.args
+        rows_value, _, start_value, vector_value, taps_value, constants_value, _, out_value = args
+        code = Code(context, builder, rows_type.dtype)
         step = pitch(tap_count(taps_type), code.lanes)
-        masked = wanted(mask_type)
-        maps = 4 + masked
-        data, known = code.data(moments_type, moments_value), code.data(pivots_type, pivots_value)
-        source, target = code.at(data, source_value), code.at(data, target_value)
-        turn = code.rotate if wanted(signature.args[8]) else lambda vector: vector
+        column = builder.mul(vector_value, ir.Constant(vector_value.type, code.lanes))
+        source = code.at(code.at(code.data(rows_type, rows_value), start_value), column)
+        target = code.at(code.data(out_type, out_value), column)
 
-        def load(r: int, number: int) -> Vector:
-            return turn(code.load(code.at(source, (maps * r + number) * step)))
+        def row(number: int) -> Callable[[int], Vector]:
+            return lambda place: code.load(code.at(source, number * step + place * code.lanes))
 
-        def store(vector: Vector, r: int, number: int) -> None:
-            code.store(vector, code.at(target, (maps * r + number) * step))
-
-        t = [
-            turn(code.load(code.at(code.at(known, before_value), plane * code.lanes)))
-            - code.load(code.at(code.at(known, after_value), plane * code.lanes))
-            for plane in range(2)
+        columns: list[Averaged] = [(row(0), row(1)), (row(2), row(3))]
+        weight = row(4) if wanted(mask_type) else None
+        weights = tap_vectors(code, taps_type, taps_value)
+        results, n = averages(code, weights, BLOCK, columns, weight)
+        bases = code.splats(constants_value, len(constants_type))
+        maps = [
+            vectors for one, base in zip(results, bases, strict=False) for vectors in (one.means(base), one.variances)
         ]
-        for r in range(ROWS):
-            n = load(r, 4) if masked else None
-            for plane in range(2):
-                m, e = load(r, 2 * plane), load(r, 2 * plane + 1)
-                moved = m + (t[plane] if n is None else t[plane] * n)
-                store(moved, r, 2 * plane)
-                store(e + t[plane] * (m + moved), r, 2 * plane + 1)
-            if n is not None and wanted(signature.args[8]):
-                store(n, r, 4)
+        if wanted(grad_x_type):
+            maps += [one.means() for one in results]
+        for number, vectors in enumerate(maps + [n] * wanted(mask_type)):
+            for place, total in enumerate(vectors):
+                code.store(total, code.at(target, number * step + place * code.lanes))
         return context.get_dummy_value()
 
-    return types.void(moments, mask, source, target, taps_x, pivots, before, after, rotated), codegen
+    return types.void(rows, mask, start, vector, taps, constants, grad_x, out), codegen
 
 
 @intrinsic
@@ -260,17 +287,16 @@ def _across(typing: Any, rows: Any, start: Any, vector: Any, taps: Any, maps: An
 
 @intrinsic
 def _ssim(
-    typing: Any, windows: Any, mask: Any, taps: Any, exact: Any, strip: Any, vector: Any, pivots: Any, pivot: Any,
-    constants: Any, ranges: Any, total: Any, upstream: Any, weights: Any, ssim_map: Any,
-    grad_x: Any, grad_y: Any, derivatives: Any, derivatives_start: Any,
+    typing: Any, windows: Any, mask: Any, taps: Any, strip: Any, vector: Any, constants: Any, ranges: Any, total: Any,
+    upstream: Any, weights: Any, ssim_map: Any, grad_x: Any, grad_y: Any, derivatives: Any, derivatives_start: Any,
 ) -> Any:  # fmt: skip
     """Apply the formula to one vector of windows of one row; write what is asked for.
 
-    windows: a row of filtered maps [maps][pitch], about the pivots from `pivot` on; unless `exact` is None, already
-    divided by n and with variances in place of the squares. ranges: columns (valid from, to, counted from, to). total
-    [3][lanes] += SSIM and, unless the mask is None, windows counted. ssim_map: a row, or None. Unless grad_x is None,
-    derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless grad_y is None, p_s - p_d;
-    unless upstream is None, each multiplied by a row of weights.
+    windows: a row of maps [pitch]: M, v_s, Q, v_d, m_s and m_d unless grad_x is None, n unless the mask is None.
+    constants: what the pivots leave of x + y, of x - y, C1, C2, u / 2, u. ranges: columns (valid from, to, counted
+    from, to). total [3][lanes] += SSIM and, unless the mask is None, windows counted. ssim_map: a row, or None. Unless
+    grad_x is None, derivatives [maps][pitch] from `derivatives_start` take q_s, q_d, p_s + p_d and, unless grad_y is
+    None, p_s - p_d; unless upstream is None, each multiplied by a row of weights.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -281,26 +307,16 @@ def _ssim(
         masked = wanted(kind.mask)
         column = builder.mul(value.vector, ir.Constant(value.vector.type, code.lanes))
         source = code.at(code.data(kind.windows, value.windows), column)
-        m_s, e_s, m_d, e_d = (code.load(code.at(source, plane * step)) for plane in range(4))
-        known = code.at(code.data(kind.pivots, value.pivots), value.pivot)
-        pivot_s, pivot_d = code.load(known), code.load(code.at(known, code.lanes))
-        sum_of_pivots, missing, c1, c2, half_u, u = code.splats(value.constants, len(kind.constants))
+        m, v_s, q, v_d = (code.load(code.at(source, plane * step)) for plane in range(4))
+        _, _, c1, c2, half_u, u = code.splats(value.constants, len(kind.constants))
         limits = [builder.sub(builder.extract_value(value.ranges, i), value.vector) for i in range(4)]
         valid = code.strip_mask(value.strip, limits[0], limits[1])
         counted = builder.and_(valid, code.strip_mask(value.strip, limits[2], limits[3]))
         if masked:
-            n = code.load(code.at(source, 4 * step))
+            n = code.load(code.at(source, (6 if wanted(kind.grad_x) else 4) * step))
             something = code.above(n, code.number(LEAST_WEIGHT))
             inverse_n = code.select(something, code.one() / n, code.zero())
-        if wanted(kind.exact):
-            v_s, v_d = u * e_s, u * e_d
-        else:
-            if masked:
-                m_s, e_s, m_d, e_d = (moment.times(inverse_n) for moment in (m_s, e_s, m_d, e_d))
-            v_s = u * (e_s - m_s.times(m_s))
-            v_d = u * (e_d - m_d.times(m_d))
-        m = m_s + (pivot_s + sum_of_pivots)
-        q = m_d + (pivot_d + missing)
+        v_s, v_d = u * v_s, u * v_d
         q2 = q * q
         a = code.number(0.5) * (m * m - q2) + c1
         b = a + q2
@@ -335,9 +351,9 @@ def _ssim(
             by_variances = luminance * half_u * inverse_d * inverse_d
             q_s = by_variances * v_d
             q_d = code.zero() - by_variances * (c + d)
-            from_s, from_d = m_s + pivot_s, m_d + pivot_d
-            p_s = f_ms - (from_s + from_s) * q_s
-            p_d = f_md - (from_d + from_d) * q_d
+            m_s, m_d = (code.load(code.at(source, plane * step)) for plane in (4, 5))
+            p_s = f_ms - (m_s + m_s) * q_s
+            p_d = f_md - (m_d + m_d) * q_d
             maps = [q_s, q_d, p_s + p_d]
             if wanted(kind.grad_y):
                 maps.append(p_s - p_d)
@@ -349,8 +365,8 @@ def _ssim(
 
     return (
         types.void(
-            windows, mask, taps, exact, strip, vector, pivots, pivot, constants, ranges, total, upstream, weights,
-            ssim_map, grad_x, grad_y, derivatives, derivatives_start,
+            windows, mask, taps, strip, vector, constants, ranges, total, upstream, weights, ssim_map, grad_x, grad_y,
+            derivatives, derivatives_start,
         ),
         codegen,
     )  # fmt: skip
@@ -362,11 +378,8 @@ class _Arguments(NamedTuple):
     windows: Any
     mask: Any
     taps: Any
-    exact: Any
     strip: Any
     vector: Any
-    pivots: Any
-    pivot: Any
     constants: Any
     ranges: Any
     total: Any
@@ -610,57 +623,6 @@ def _deliver(
 
 
 @jit
-def _local_pivots(s: Any, d: Any, mask: Any, middle: int, strip: int, lanes: int, pivots: Any) -> None:
-    """Take a pivot for every group of vectors; `middle`: place of the pixels amid the windows of the first column."""
-    for group in range(-(-strip // GROUP)):
-        place = middle + group * GROUP * lanes
-        other = place + (min(GROUP, strip - group * GROUP) - BLOCK) * lanes
-        _local_pivot(s, d, mask, place, other, pivots, 2 * group * lanes)
-
-
-@jit
-def _continue_moments(moments: Any, mask: Any, strip: int, lanes: int, halo_x: int, taps_x: Any, pivots: Any) -> None:
-    """Append the halo to every strip of ROWS rows of moments, about the last group's pivots."""
-    pivot = 2 * ((strip - 1) // GROUP) * lanes
-    for i in range(halo_x):
-        before = 2 * (i // GROUP) * lanes if i < strip else pivot
-        _move_pivots(moments, mask, i * lanes, (strip + i) * lanes, taps_x, pivots, before, pivot, 0)
-
-
-@jit
-def _move_to_group(
-    moments: Any, mask: Any, group: int, strip: int, lanes: int, halo_x: int, taps_x: Any, pivots: Any
-) -> None:
-    """Take the vectors behind a group that its windows reach into from the next group's pivots to its own."""
-    end = (group + 1) * GROUP
-    if end >= strip:  # the last, whose pivots the halo has
-        return
-    pivot = 2 * group * lanes
-    for vector in range(end, end + halo_x):
-        at = vector * lanes
-        _move_pivots(moments, mask, at, at, taps_x, pivots, pivot + 2 * lanes, pivot, None)
-
-
-@jit
-def _moments(
-    buffers: Any, moments: Any, pivots: Any, start: int, middle: int, strip: int, lanes: int, halo_x: int,
-    taps_y: Any, taps_x: Any, one_pixel: bool,
-) -> None:  # fmt: skip
-    """Filter ROWS window rows down the columns, about local pivots, and append the halo to every strip.
-
-    buffers: (s, d, mask or None); `start` is the place of the first window row's first pixel row, `middle` that of the
-    pixels in the middle of the windows of the first column.
-    """
-    s, d, mask = buffers
-    if not one_pixel:  # such a window has no variance: a pivot would only cost its mean's precision
-        _local_pivots(s, d, mask, middle, strip, lanes, pivots)
-    for vector in range(strip):
-        pivot = 2 * (vector // GROUP) * lanes
-        _vertical_moments(s, d, mask, start, vector * lanes, taps_y, taps_x, pivots, pivot, moments)
-    _continue_moments(moments, mask, strip, lanes, halo_x, taps_x, pivots)
-
-
-@jit
 def _ours(row: int, own: Any, begin: int, end: int) -> Any:
     """Return the columns of a row of windows that are valid, from and to, and those that count, from and to."""
     return (begin, end, own[2], own[3]) if own[0] <= row < own[1] else (begin, end, 0, 0)
@@ -708,14 +670,13 @@ def _tile(
     own = (own_top, own_bottom, own_left - origin, own_right - origin)
     strip = strip_of(x1 + halo_x - origin, lanes)
     begin, end = left - origin, right + halo_x - origin  # of the columns that there are
-    groups = -(-strip // GROUP)
     maps = 3 if grad_y is None else 4
     kinds = _entries((0, 0, 0, 0), plane_mask)  # one for each moment
     back_kinds = _entries((0, 0, 0), grad_y)
 
     (
         at_d, at_mask, at_derivatives, at_moments, at_filtered, at_weights, at_windows, at_line_x, at_line_y,
-        at_line_mask, at_out_x, at_out_y, at_pivots, _,
+        at_line_mask, at_out_x, at_out_y, _,
     ) = places(rows)  # fmt: skip
     s = work[: rows * step]
     d = work[at_d * step : at_mask * step]
@@ -731,12 +692,10 @@ def _tile(
     line_mask = given(plane_mask, work[at_line_mask * step :])
     out_x = work[at_out_x * step :]
     out_y = work[at_out_y * step :]
-    pivots = work[at_pivots * step :]  # for each group of vectors of s, then of d
 
     px = py = zero
     one_pixel = halo_y + halo_x == 0  # such a window has no variance: a pivot would only cost its mean's precision
     spread = zero if one_pixel else u
-    pivots[: 2 * groups * lanes] = 0
     if not one_pixel:
         part = (
             max(first - pad_y, 0), max(min(last + halo_y, height - pad_y) - pad_y, 1),
@@ -797,35 +756,21 @@ def _tile(
                 ask_for(plane_x, rows_of[pixel_row], first_column, image_columns)
                 ask_for(plane_y, rows_of[pixel_row], first_column, image_columns)
             if exact is None:
-                middle = (row - base + (halo_y + count) // 2) * step + halo_x // 2 * lanes
-                _moments(
-                    (s, d, mask), moments, pivots, (row - base) * step, middle, strip, lanes, halo_x,
-                    taps_y, taps_x, one_pixel,
-                )  # fmt: skip
+                for vector in range(strip):
+                    _down(s, d, mask, (row - base) * step, vector * lanes, taps_y, taps_x, moments)
+                for number in range(count * len(kinds)):
+                    continue_strips(moments[number * step :], s, strip, lanes, halo_x)
             if plane_upstream is not None:
                 for r in range(count):
                     read(plane_upstream, row + r, left, right - left, one, line_x[begin:])
                     if exact is not None:
                         calm = calm and within(line_x, begin, begin + right - left, type(outside)(FINITE))
                     into_strips(line_x, strip, lanes, weights[r * step :])
-        if exact is None:
-            for group in range(groups - 1 if count > 0 else -1, -1, -1):
-                pivot = 2 * group * lanes
-                end_of_group = min((group + 1) * GROUP, strip)
-                _move_to_group(moments, mask, group, strip, lanes, halo_x, taps_x, pivots)
-                for r in range(count):
-                    place = (row + r - base_windows) * maps * step
-                    row_map = given(ssim_map, filtered[r * step :])
-                    ours = _ours(row + r, own, begin, right - origin)
-                    for vector in range(group * GROUP, end_of_group, BLOCK):
-                        _across(moments, len(kinds) * r * step, vector, taps_x, kinds, windows)
-                    for vector in range(group * GROUP, end_of_group):
-                        _ssim(
-                            windows, mask, taps_x, exact, strip, vector, pivots, pivot, constants, ours, total,
-                            plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
-                        )  # fmt: skip
-        else:
-            for r in range(count):
+        for r in range(count):
+            if exact is None:
+                for vector in range(0, strip, BLOCK):
+                    _windows(moments, mask, len(kinds) * r * step, vector, taps_x, constants, grad_x, windows)
+            else:
                 top = row + r - base
                 first_tap = halo_y
                 if row + r == first or not calm:
@@ -833,17 +778,17 @@ def _tile(
                     first_tap = 0
                 for k in range(first_tap, halo_y + 1):
                     add_moments(sums, step, s, d, mask, (top + k) * step, strip, lanes, down[k])
-                across(sums, step, strip, lanes, across_taps, share, calm, kinds, 0, mask, windows)
+                across(sums, step, strip, lanes, across_taps, share, calm, kinds, constants, mask, grad_x, windows)
                 if calm:
                     add_moments(sums, step, s, d, mask, top * step, strip, lanes, -down[0])
-                place = (row + r - base_windows) * maps * step
-                row_map = given(ssim_map, filtered[r * step :])
-                ours = _ours(row + r, own, begin, right - origin)
-                for vector in range(strip):
-                    _ssim(
-                        windows, mask, taps_x, exact, strip, vector, pivots, 0, constants, ours, total,
-                        plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
-                    )  # fmt: skip
+            place = (row + r - base_windows) * maps * step
+            row_map = given(ssim_map, filtered[r * step :])
+            ours = _ours(row + r, own, begin, right - origin)
+            for vector in range(strip):
+                _ssim(
+                    windows, mask, taps_x, strip, vector, constants, ours, total,
+                    plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
+                )  # fmt: skip
         results[0] += _take(total, 0)
         if plane_mask is not None:
             results[1] += _take(total, 1)
@@ -874,7 +819,7 @@ def _tile(
                 if row + r < y0:
                     continue
                 if exact is not None:
-                    across(back, step, strip, lanes, back_across, share, calm, back_kinds, None, None, windows)
+                    across(back, step, strip, lanes, back_across, share, calm, back_kinds, None, None, None, windows)
                     if calm:
                         add_maps(back, step, derivatives, top * maps * step, strip, lanes, grad_y, -back_down[0])
                 else:

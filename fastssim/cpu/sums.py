@@ -1,15 +1,15 @@
-"""Filters in float64: running sums for uniform windows of any size, weighted sums for small windows.
+"""Filters in float64: running sums for uniform windows of any size, weighted sums for narrow ones.
 
 With S[j] the sum of n neighbours from j on, a uniform window costs the same whatever its size:
 
     S[j + 1] = S[j] + v[j + n] - v[j]
 
 down the columns as the march goes on, and then across. The square of a float32 is exact in float64, what one sum leaves
-behind in the next is 2^-53 of the largest term, and e - m^2 needs no local pivot. Where that would be too much, or a
+behind in the next is 2^-53 of the largest term, and e - m^2 needs no pivot. Where that would be too much, or a
 number is not finite and would never leave a running sum, the march is `calm` no longer and every sum starts anew.
 
-A small window that is not uniform starts anew for every row and column: beside a steep edge it has so little variance
-that float32 moments about a pivot would lose it.
+A window that is not uniform starts anew for every row and column. It comes here where so much of its weight lies in the
+middle that the pivot which neighbours share (`fastssim.cpu.ssim`) may weigh next to nothing in it.
 
 Layouts as in `fastssim.cpu.ssim`; sums: [map][pitch] of float64, then the totals [map][lanes] across.
 """
@@ -112,17 +112,18 @@ def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: 
 
 @intrinsic
 def _finish(
-    typing: Any, sums: Any, step: Any, column: Any, ahead: Any, share: Any, maps: Any, moments: Any, mask: Any, out: Any
-) -> Any:
+    typing: Any, sums: Any, step: Any, column: Any, ahead: Any, share: Any, maps: Any, constants: Any, mask: Any,
+    grad_x: Any, out: Any,
+) -> Any:  # fmt: skip
     """Write one vector of the filtered maps to out [map][pitch] and let the totals run on to the next.
 
-    ahead: numbers to the column that comes in. share: what every tap is multiplied by. Where `moments` is not None:
-    m_s, e_s - m_s^2, m_d, e_d - m_d^2 and, unless the mask is None, n, by which the moments are divided.
+    ahead: numbers to the column that comes in. share: what every tap is multiplied by. Unless `constants` is None the
+    maps are moments, and out is what `_ssim` of `fastssim.cpu.ssim` takes.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, _, _, _, maps_t, moments_t, mask_t, out_t = signature.args
-        sums_v, step_v, column_v, ahead_v, share_v, _, _, _, out_v = args
+        sums_t, _, _, _, _, maps_t, constants_t, _, grad_x_t, out_t = signature.args
+        sums_v, step_v, column_v, ahead_v, share_v, _, constants_v, _, _, out_v = args
         narrow, wide = _codes(context, builder, out_t.dtype)
         data = wide.data(sums_t, sums_v)
         totals = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
@@ -138,18 +139,22 @@ def _finish(
             means.append(now * weight)
             source = wide.at(data, place)
             wide.store(now + (wide.load(wide.at(source, ahead_v)) - wide.load(source)), total)
-        if wanted(moments_t):
-            if wanted(mask_t):
-                something = wide.above(means[4], wide.number(LEAST_WEIGHT))
-                inverse_n = wide.select(something, wide.one() / means[4], wide.zero())
-                means[:4] = [mean * inverse_n for mean in means[:4]]
-            means[1] = means[1] - means[0] * means[0]
-            means[3] = means[3] - means[2] * means[2]
-        for place, mean in zip(places, means, strict=True):
+        if wanted(constants_t):
+            n = means[4:]
+            if n:
+                something = wide.above(n[0], wide.number(LEAST_WEIGHT))
+                inverse_n = wide.select(something, wide.one() / n[0], wide.zero())
+                means = [mean * inverse_n for mean in means[:4]]
+            m_s, e_s, m_d, e_d = means[:4]
+            bases = [wide.widened(base) for base in narrow.splats(constants_v, len(constants_t))]
+            means = [m_s + bases[0], e_s - m_s * m_s, m_d + bases[1], e_d - m_d * m_d]
+            means += [m_s, m_d] * wanted(grad_x_t) + n
+        for number, mean in enumerate(means):
+            place = builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
             narrow.store(narrow.narrowed(mean), narrow.at(narrow.data(out_t, out_v), place))
         return context.get_dummy_value()
 
-    return types.void(sums, step, column, ahead, share, maps, moments, mask, out), codegen
+    return types.void(sums, step, column, ahead, share, maps, constants, mask, grad_x, out), codegen
 
 
 @jit
@@ -171,7 +176,7 @@ def add_maps(sums: Any, step: int, rows: Any, place: int, strip: int, width: int
 @jit
 def across(
     sums: Any, step: int, strip: int, width: int, taps: Any, share: float, calm: Any,
-    maps: Any, moments: Any, mask: Any, out: Any,
+    maps: Any, constants: Any, mask: Any, grad_x: Any, out: Any,
 ) -> None:  # fmt: skip
     """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
     count = len(taps)
@@ -185,7 +190,7 @@ def across(
                 _add_total(sums, step, (vector + k) * width, four, maps, out)
             for k in range(count // 4 * 4, count):
                 _add_total(sums, step, (vector + k) * width, (taps[k],), maps, out)
-        _finish(sums, step, vector * width, count * width, share, maps, moments, mask, out)
+        _finish(sums, step, vector * width, count * width, share, maps, constants, mask, grad_x, out)
 
 
 @jit

@@ -4,14 +4,13 @@ The formulae, the pivots, the strips and the symbols are those of `fastssim.cpu.
 plane serve here, too; a window has a third axis, into the depth. The march goes PLANES window planes at a time:
 
     pixels       plane after plane into rings of s and d, as many planes as PLANES windows reach through
-    depth        mean and variance of w_z * s and of w_z * d: four maps of PLANES window planes, a band of rows
-    down         w_y * (m, v + m^2) about local pivots, see below: m_s, e_s, m_d, e_d of ROWS window rows
-    across       as for images, ending in SSIM and its derivatives
+    depth        means and variances of s and of d along w_z: four maps of PLANES window planes, a band of rows
+    down         those of their columns along w_y, ROWS window rows
+    across       those along w_x, as for images, ending in SSIM and its derivatives
     back         the derivatives go into a ring of planes; a gradient plane leaves as soon as the last window plane that
                  covers it is done: w_z' * into the depth, then down and across as for images
 
-The filter into the depth has a pivot of its own for every column, the pixel amid the windows, and ends in a mean and a
-variance, which depend on no pivot; then come those of `fastssim.cpu.ssim`, for every GROUP of vectors and ROWS rows.
+Each of the three has pivots of its own and ends in means and variances, which depend on none.
 
 Bands go from the bottom of the brick to its top, so that the rows of the band below that windows reach into are at
 hand. Nothing but the rings and a band exists besides input and output, however deep the volume is.
@@ -22,35 +21,40 @@ cached kernel is compiled anew when this file changes, not when those that it im
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastssim.cpu.buffers import BLOCK, GROUP, ROWS, TILE_COLUMNS, pitch
+from fastssim.cpu.buffers import BLOCK, ROWS, TILE_COLUMNS, WINDOW_MAPS, pitch
 from fastssim.cpu.jit import jit, kept
 from fastssim.cpu.pixels import read, read_padded
 from fastssim.cpu.simd import Code, Vector, given, wanted
 from fastssim.cpu.ssim import (
     _across,
-    _continue_moments,
     _copy,
     _deliver,
     _entries,
     _filter,
     _gradient,
-    _local_pivots,
-    _move_to_group,
     _ours,
     _pivot,
     _ssim,
     _take,
     _vertical_adjoint,
+    _windows,
+    averages,
     fold,
+    put_rows,
 )
 from fastssim.cpu.strips import continue_strips, enter, into_strips, out_of_strips, strip_of, tap_count, tap_vectors
 from fastssim.plan import OUTSIDE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastssim.cpu.ssim import Averaged
 
 PLANES = ROWS  # window planes per step: 2 maps x 4 sums stay in registers
 BAND = 16  # window rows filtered into the depth together
@@ -72,7 +76,7 @@ class Sizes(NamedTuple):
     def total(self) -> int:
         """All buffers, as `ssim_brick` cuts them."""
         rings = self.ring * (2 * self.pixels + self.windows)
-        return rings + PLANES * (self.deep + self.windows) + (9 * ROWS + 9) * self.step
+        return rings + PLANES * (self.deep + self.windows) + (9 * ROWS + WINDOW_MAPS + 4) * self.step
 
 
 def sizes(taps_z: int, taps_y: int, taps_x: int, lanes: int) -> Sizes:
@@ -131,59 +135,45 @@ def _depth_moments(
         step = pitch(tap_count(taps_x_type), code.lanes)
         weights = tap_vectors(code, taps_type, taps_value)
         starts = _ring_places(builder, first_value, plane_value, len(weights) + PLANES - 1)
-        amid = min((len(weights) + PLANES) // 2, len(weights) - 1)  # of the windows; the first one has it: it is loaded
         output = code.at(code.data(out_type, out_value), target_value)
-        for number, (array_type, array) in enumerate(((s_type, s_value), (d_type, d_value))):
+
+        def planes(array_type: Any, array: Any) -> Callable[[int], Vector]:
             source = code.at(code.data(array_type, array), place_value)
-            pixel = code.load(code.at(source, starts[amid]))
-            pivot = code.select(code.finite(pixel), pixel, code.zero())  # not every window has this pixel
+            return lambda k: code.load(code.at(source, starts[k]))
 
-            def powers(k: int, source: Any = source, pivot: Vector = pivot) -> list[Vector]:
-                value = code.load(code.at(source, starts[k])) - pivot
-                return [value, value * value]
-
-            means, squares = _filter(weights, PLANES, powers)
-            variances = [square - mean * mean for mean, square in zip(means, squares, strict=True)]
-            _store_planes(code, [mean + pivot for mean in means], code.at(output, 2 * number * step), stride_value)
-            _store_planes(code, variances, code.at(output, (2 * number + 1) * step), stride_value)
+        pixels: list[Averaged] = [(planes(s_type, s_value), None), (planes(d_type, d_value), None)]
+        results, _ = averages(code, weights, PLANES, pixels)
+        for number, sums in enumerate([sums for one in results for sums in (one.means(), one.variances)]):
+            _store_planes(code, sums, code.at(output, number * step), stride_value)
         return context.get_dummy_value()
 
     return types.void(s, d, first, plane, place, taps, taps_x, out, target, stride), codegen
 
 
 @intrinsic
-def _down(
-    typing: Any, deep: Any, place: Any, column: Any, taps: Any, taps_x: Any, pivots: Any, pivot: Any, out: Any
-) -> Any:
-    """Filter ROWS window rows down the columns at one vector of columns; deep [row][m_s, v_s, m_d, v_d][pitch].
+def _down(typing: Any, deep: Any, place: Any, column: Any, taps: Any, taps_x: Any, out: Any) -> Any:
+    """Filter ROWS window rows down the columns at one vector of columns; deep, out [row][m_s, v_s, m_d, v_d][pitch].
 
-    `place`: of the first window row's first row. out [ROWS][m_s, e_s, m_d, e_d][pitch] about pivots, a vector for s,
-    then one for d, from `pivot` on.
+    `place`: of the first window row's first row.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        deep_type, _, _, taps_type, taps_x_type, pivots_type, _, out_type = signature.args
-        deep_value, place_value, column_value, taps_value, _, pivots_value, pivot_value, out_value = args
+        deep_type, _, _, taps_type, taps_x_type, out_type = signature.args
+        deep_value, place_value, column_value, taps_value, _, out_value = args
         code = Code(context, builder, deep_type.dtype)
         step = pitch(tap_count(taps_x_type), code.lanes)
-        weights = tap_vectors(code, taps_type, taps_value)
         source = code.at(code.at(code.data(deep_type, deep_value), place_value), column_value)
         target = code.at(code.data(out_type, out_value), column_value)
-        first_pivot = code.at(code.data(pivots_type, pivots_value), pivot_value)
-        for number in range(2):
-            pivot = code.load(code.at(first_pivot, number * code.lanes))
 
-            def moments(row: int, number: int = number, pivot: Vector = pivot) -> list[Vector]:
-                mean, variance = (code.load(code.at(source, (4 * row + 2 * number + i) * step)) for i in range(2))
-                mean = mean - pivot
-                return [mean, variance + mean * mean]
+        def rows(number: int) -> Callable[[int], Vector]:
+            return lambda row: code.load(code.at(source, (4 * row + number) * step))
 
-            for moment, sums in enumerate(_filter(weights, ROWS, moments)):
-                for r in range(ROWS):
-                    code.store(sums[r], code.at(target, (4 * r + 2 * number + moment) * step))
+        columns: list[Averaged] = [(rows(0), rows(1)), (rows(2), rows(3))]
+        results, _ = averages(code, tap_vectors(code, taps_type, taps_value), ROWS, columns)
+        put_rows(code, [rows for one in results for rows in (one.means(), one.variances)], target, step)
         return context.get_dummy_value()
 
-    return types.void(deep, place, column, taps, taps_x, pivots, pivot, out), codegen
+    return types.void(deep, place, column, taps, taps_x, out), codegen
 
 
 @intrinsic
@@ -286,9 +276,7 @@ def ssim_brick(
         own_left, own_right = x0 - first_x, x1 - first_x
     strip = strip_of(x1 + halo_x - origin_x, lanes)
     begin = left - origin_x  # first of the columns that there are
-    groups = -(-strip // GROUP)
     maps = 3 if grad_y is None else 4
-    kinds = (0, 0, 0, 0)  # one for each moment
     back_kinds = _entries((0, 0, 0), grad_y)
     bands = -(-(bottom - top) // BAND)
 
@@ -298,14 +286,12 @@ def ssim_brick(
     spread_back, rest = rest[: PLANES * window_plane], rest[PLANES * window_plane :]
     deep, rest = rest[: PLANES * deep_plane], rest[PLANES * deep_plane :]
     moments, filtered, weights = rest, rest[4 * ROWS * step :], rest[8 * ROWS * step :]
-    windows, rest = rest[9 * ROWS * step :], rest[(9 * ROWS + 4) * step :]
+    windows, rest = rest[9 * ROWS * step :], rest[(9 * ROWS + WINDOW_MAPS) * step :]
     line_x, line_y, out_x, out_y = rest, rest[step:], rest[2 * step :], rest[3 * step :]
-    pivots = rest[4 * step :]  # for each group of vectors of s, then of d
 
     px = py = zero
     one_pixel = halo_z + halo_y + halo_x == 0  # such a window has no variance: a pivot would only cost precision
     spread = zero if one_pixel else u
-    pivots[: 2 * groups * lanes] = 0
     if not one_pixel:
         inside = min(max((front + back + halo_z) // 2 - pad_z, 0), depth - 2 * pad_z - 1)
         y_begin, y_end = max(top - pad_y, 0), max(min(bottom + halo_y, height - pad_y) - pad_y, 1)
@@ -358,33 +344,25 @@ def ssim_brick(
                 for row in range(band_top, band_bottom, ROWS):
                     rows = min(ROWS, band_bottom - row)
                     place = p * deep_plane + (row - band_top) * 4 * step
-                    if not one_pixel:
-                        middle = (z + p - front + halo_z // 2) % ring * plane + halo_x // 2 * lanes
-                        middle += (row - top + (halo_y + rows) // 2) * step
-                        _local_pivots(s, d, None, middle, strip, lanes, pivots)
                     for vector in range(strip):
-                        pivot = 2 * (vector // GROUP) * lanes
-                        _down(deep, place, vector * lanes, taps_y, taps_x, pivots, pivot, moments)
-                    _continue_moments(moments, None, strip, lanes, halo_x, taps_x, pivots)
+                        _down(deep, place, vector * lanes, taps_y, taps_x, moments)
+                    for number in range(rows * 4):
+                        continue_strips(moments[number * step :], s, strip, lanes, halo_x)
                     if upstream is not None:
                         for r in range(rows):
                             read(_slice(upstream, n, c, z + p), row + r, left, right - left, one, line_x[begin:])
                             into_strips(line_x, strip, lanes, weights[r * step :])
-                    for group in range(groups - 1, -1, -1):
-                        _move_to_group(moments, None, group, strip, lanes, halo_x, taps_x, pivots)
-                        end_of_group = min((group + 1) * GROUP, strip)
-                        for r in range(rows):
-                            place = (z + p - origin_z) % ring * window_plane + (row + r - origin_y) * maps * step
-                            row_map = given(ssim_map, filtered[r * step :])
-                            ours = _ours(row + r, own, begin, right - origin_x)
-                            for vector in range(group * GROUP, end_of_group, BLOCK):
-                                _across(moments, 4 * r * step, vector, taps_x, kinds, windows)
-                            for vector in range(group * GROUP, end_of_group):
-                                _ssim(
-                                    windows, None, taps_x, None, strip, vector, pivots, 2 * group * lanes, constants,
-                                    ours, total, upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives,
-                                    place,
-                                )  # fmt: skip
+                    for r in range(rows):
+                        place = (z + p - origin_z) % ring * window_plane + (row + r - origin_y) * maps * step
+                        row_map = given(ssim_map, filtered[r * step :])
+                        ours = _ours(row + r, own, begin, right - origin_x)
+                        for vector in range(0, strip, BLOCK):
+                            _windows(moments, None, 4 * r * step, vector, taps_x, constants, grad_x, windows)
+                        for vector in range(strip):
+                            _ssim(
+                                windows, None, taps_x, strip, vector, constants, ours, total, upstream,
+                                weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
+                            )  # fmt: skip
                     if ssim_map is not None:
                         for r in range(rows):
                             out_of_strips(filtered[r * step :], strip, lanes, out_x)

@@ -18,7 +18,7 @@ from fastssim.plan import PADDINGS, Plan
 WINDOW = Gaussian((3, 5, 7), (0.8, 1.2, 1.5))
 SHAPES = [(2, 1, 3, 5, 7), (1, 2, 7, 11, 13), (1, 1, 2, 41, 5), (2, 1, 19, 1, 1), (1, 1, 3, 5, 301)]
 VALUE = {torch.float32: 1e-6, torch.float64: 1e-13}
-MAP = {torch.float32: 5e-6, torch.float64: 1e-11}
+MAP = {torch.float32: 2e-6, torch.float64: 1e-11}
 GRADIENT = {torch.float32: 2e-6, torch.float64: 1e-12}  # relative L2
 
 
