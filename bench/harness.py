@@ -22,7 +22,7 @@ PAUSE_SECONDS = 0.02  # OpenMP's threads of the function before keep a core busy
 WARM_SECONDS = 0.03  # a shorter function is called before its sample is taken: caches are filled, threads are awake
 WARM_CALLS = 3  # at most: measured, the fourth call in a row takes what any later one takes
 ROUND_SECONDS = 0.13  # of one function's samples on average: what takes longer has fewer than the rounds
-LEAST = 5  # samples before a function can be settled
+LEAST = 8  # samples before a function can be settled
 BEST = 3  # samples that must agree
 PRECISION = 0.02  # by which they may differ
 
@@ -64,7 +64,7 @@ def interleaved(
         What to time; each is called once beforehand, so that compilation and allocation are not timed.
     rounds : int
         Samples of each, at most. A function has fewer, at least one, when its samples have taken `ROUND_SECONDS` times
-        as many seconds, or when its best samples agree, and those beside them.
+        as many seconds, or when its best samples agree, and the best beside them with all of that function's.
     beside : str, optional
         The function that is timed before and after every sample of the others, to which their ratios are taken.
 
@@ -75,9 +75,9 @@ def interleaved(
 
     Examples
     --------
-    >>> found = interleaved({"sum": lambda: sum(range(10)), "none": lambda: None}, rounds=6, beside="none")
-    >>> 2 * len(found["sum"].seconds) == len(found["sum"].beside) in (10, 12)
-    True
+    >>> found = interleaved({"sum": lambda: sum(range(10)), "none": lambda: None}, rounds=2, beside="none")
+    >>> len(found["sum"].seconds), len(found["sum"].beside)
+    (2, 4)
     """
     sampled = {name: _Sampled(function) for name, function in functions.items()}
     own = None if beside is None else sampled[beside]
@@ -90,7 +90,7 @@ def interleaved(
                 after = own.take()
                 one.beside += before, after
                 before = after
-        going = [one for one in going if one.needs_more(rounds * ROUND_SECONDS)]
+        going = [one for one in going if one.needs_more(rounds * ROUND_SECONDS, own)]
         if not going:
             break
     return {name: Samples(one.samples, one.beside) for name, one in sampled.items()}
@@ -120,9 +120,10 @@ class _Sampled:
         self.samples.append(taken)
         return taken
 
-    def needs_more(self, most: float) -> bool:
+    def needs_more(self, most: float, own: _Sampled | None) -> bool:
         """Whether more samples would tell more, within so many seconds."""
-        return self._spent < most and not (settled(self.samples) and settled(self.beside or self.samples))
+        known = settled(self.samples) and (own is None or settled(self.beside, min(own.samples)))
+        return self._spent < most and not known
 
 
 def best(samples: list[float]) -> tuple[float, float]:
@@ -137,16 +138,18 @@ def best(samples: list[float]) -> tuple[float, float]:
     return found[0], found[-1]
 
 
-def settled(samples: list[float]) -> bool:
-    """Whether the best samples agree: noise makes none of them, so that many would not be alike by chance.
+def settled(samples: list[float], seen: float = math.inf) -> bool:
+    """Whether the best samples agree, also with the least that was seen elsewhere: noise makes few of them alike.
 
     Examples
     --------
-    >>> settled([1.0, 1.5, 1.01, 1.7, 1.02]), settled([1.0, 1.1, 1.2, 1.3, 1.4]), settled([1.0, 1.0, 1.0])
+    >>> settled([1.0, 1.5, 1.01, 1.7, 1.02] + 3 * [2.0]), settled([1.0, 1.1, 1.2] + 5 * [1.3]), settled([1.0] * 3)
     (True, False, False)
+    >>> settled([1.0] * 8, seen=0.9)
+    False
     """
     least, third = best(samples)
-    return len(samples) >= LEAST and third <= (1 + PRECISION) * least
+    return len(samples) >= LEAST and third <= (1 + PRECISION) * min(least, seen)
 
 
 def summary(samples: list[float]) -> dict[str, float]:

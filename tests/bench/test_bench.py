@@ -140,13 +140,13 @@ def test_rounds_are_interleaved_with_the_function_beside():
     assert set(order) == {"own"}
 
 
-@pytest.mark.parametrize(("seconds", "count"), [(0.1, 5), (0.3, 4), (0.6, 2), (30.0, 1)])
+@pytest.mark.parametrize(("seconds", "count"), [(0.1, 8), (0.3, 4), (0.6, 2), (30.0, 1)])
 def test_what_takes_long_is_called_less_often(seconds, count):
-    slow, noisy = Clock(seconds), Clock(*(0.05 * 1.1**power for power in range(8)))
-    samples = harness.interleaved({"slow": slow, "noisy": noisy}, rounds=8)
+    slow, noisy = Clock(seconds), Clock(*(0.05 * 1.1**power for power in range(9)))
+    samples = harness.interleaved({"slow": slow, "noisy": noisy}, rounds=9)
     assert samples["slow"].seconds == [seconds] * count
     assert slow.timed == count
-    assert len(samples["noisy"].seconds) == 8
+    assert len(samples["noisy"].seconds) == 9
 
 
 def test_a_short_function_is_repeated_and_what_is_settled_is_not():
@@ -157,8 +157,16 @@ def test_a_short_function_is_repeated_and_what_is_settled_is_not():
 
 
 def test_sampling_ends_when_the_best_samples_agree():
-    one = Clock(3.0, 2.0, 1.02, 5.0, 1.0, 4.0, 1.01, 9.0)
-    assert len(harness.interleaved({"one": one}, rounds=1000)["one"].seconds) == 7
+    one = Clock(3.0, 2.0, 1.02, 5.0, 1.0, 4.0, 1.2, 1.1, 1.01, 9.0)
+    assert len(harness.interleaved({"one": one}, rounds=1000)["one"].seconds) == 9
+
+
+def test_sampling_goes_on_until_the_function_beside_is_at_its_best():
+    functions = {"own": Clock(0.1, 0.2, 0.2), "first": Clock(0.05), "second": Clock(0.05)}
+    found = harness.interleaved(functions, rounds=100, beside="own")
+    assert len(found["first"].seconds) == harness.LEAST
+    assert found["second"].beside[: 2 * harness.LEAST] == [0.2] * 2 * harness.LEAST  # as long as the first took part
+    assert sorted(found["second"].beside)[:3] == [0.1] * 3
 
 
 def test_a_ratio_is_one_of_leasts_from_the_same_rounds():
