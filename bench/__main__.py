@@ -16,7 +16,7 @@ from bench.compare import TOLERANCE, agreement, compare, slower, table
 from bench.suites import SUITES, Suite
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS, QUICK_ROUNDS = 60, 30
+ROUNDS, QUICK_ROUNDS = 60, 24
 
 
 def main(words: list[str] | None = None) -> None:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 TABLES = ("bench.peers:SSIM",)
 KINDS = {"forward": "bench.tasks:forward", "forward + gradient": "bench.tasks:gradient"}
 MIB = 1 << 20
-#  glibc: what is larger is a mapping of its own, given back at once; left alone, this limit moves with what is freed,
-#  and a peak holds gaps between blocks, others in every run
-EXACT = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 
 
 def run(
@@ -63,7 +60,7 @@ def side_by_side(measure: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any
 
 
 def _peak(calls: Calls, peer: Peer, task: str, case: Case) -> Row:
-    with calls.worker(peer, EXACT) as worker:
+    with calls.worker(peer) as worker:
         number = calls.prepare(worker, peer, TABLES[0], task)["number"]
         first, second = (worker.ask("memory", number=number) for _ in range(2))
     return {

@@ -10,7 +10,7 @@ import torch
 from bench.calls import Calls
 from bench.cases import Case, images
 from bench.measure import attempt, chosen, timed
-from bench.memory import EXACT, MIB, side_by_side
+from bench.memory import MIB, side_by_side
 from bench.peers import Peer
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _with_peak(calls: Calls, task: str, timed_peer: tuple[Row, str, Peer]) -> Ro
 
 
 def _peak(calls: Calls, peer: Peer, table: str, task: str) -> float:
-    with calls.worker(peer, EXACT) as worker:
+    with calls.worker(peer) as worker:
         number = calls.prepare(worker, peer, table, task)["number"]
         worker.ask("call", number=number, out="")
         return float(worker.ask("memory", number=number)["peak"]) / MIB
