@@ -4,7 +4,8 @@ glibc gives a freed block back to the system at once or keeps it, by its size, b
 lies above it. The same call then takes each of its pages anew or none: measured on 4x3x512x512, pytorch-msssim's SSIM
 has no page fault or 159 080, and takes 125 or 500 ms, and which of these is decided by what the other libraries did
 before. So every process in which calls are timed, ours and a peer's own, keeps all memory: each library is at its best,
-and the same in every run. What a library takes is measured in `bench.memory`, in processes of their own, where this is left as it is.
+and the same in every run. What a library takes is measured in `bench.memory`, in processes of their own, in which this
+is left as it is.
 """
 
 from __future__ import annotations
