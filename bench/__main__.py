@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from bench import environments, results, sass, upstream
-from bench.compare import TOLERANCE, compare, slower, table
+from bench.compare import TOLERANCE, agreement, compare, slower, table
 from bench.suites import SUITES, Suite
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS, QUICK_ROUNDS = 30, 10
+ROUNDS, QUICK_ROUNDS = 60, 24
 
 
 def main(words: list[str] | None = None) -> None:
@@ -143,7 +143,7 @@ def _compare(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None
         changes = compare(given.old, given.new)
     except ValueError as error:
         parser.error(str(error))
-    print(table(changes, given.tolerance))
+    print(table(changes, given.tolerance), agreement(changes, given.tolerance), sep="\n\n")
     lost = [change for change in changes if slower(change, given.tolerance)]
     if lost:
         _say(f"fastssim is slower by more than {given.tolerance:.0%} in {len(lost)} of {len(changes)} measurements")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bench import heap
 from bench.device import OnDevice
 from bench.worker import RemoteCall, Worker, find
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 class Calls:
     """Makes calls on sets of inputs; ends the processes and drops the files it made when it is left.
+
+    Memory stays with this process and those that are kept, see `bench.heap`.
 
     Parameters
     ----------
@@ -39,6 +42,7 @@ class Calls:
     """
 
     def __init__(self, device: str = "cpu") -> None:
+        heap.hold()
         self._device = device
         self._open = ExitStack()
         self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -59,6 +63,7 @@ class Calls:
         self._arrays = arrays
         self._files = {}
         self._made.clear()
+        heap.release()
         for worker in self._workers.values():
             worker.ask("forget")
 
@@ -101,6 +106,7 @@ class Calls:
         """Return the peer's process, started at its first use."""
         if peer.name not in self._workers:
             self._workers[peer.name] = self.worker(peer)
+            self._workers[peer.name].ask("hold")
         return self._workers[peer.name]
 
     def end(self, peer: Peer) -> None:

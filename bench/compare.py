@@ -1,8 +1,8 @@
 """Has fastssim become slower? Two results are compared by ratios to other libraries in the same run.
 
 Absolute times differ from machine to machine and hour to hour; how many times as long as fastssim another library
-takes, in one process and interleaved, does so far less. fastssim is slower where the mean of these changed by more than
-the tolerance, and not even the quartiles of the rounds allow that it did not.
+takes, interleaved in one run, does so far less. fastssim is slower where the mean of these changed by more than the
+tolerance, and not even what the best samples leave open allows that it did not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Change:
     case: str
     kind: str
     speed: dict[str, float]  # by library: ratio in the new run over that in the old; below 1, fastssim is slower
-    at_best: dict[str, float]  # likewise: upper quartile in the new run over lower quartile in the old
+    at_best: dict[str, float]  # likewise: the most it may be in the new run over the least in the old
 
     @property
     def mean(self) -> float:
@@ -37,7 +37,7 @@ class Change:
 
     @property
     def noisy(self) -> bool:
-        """Whether fastssim may have lost nothing, by the quartiles."""
+        """Whether fastssim may have lost nothing, by what the samples leave open."""
         return _mean(self.at_best) >= 1
 
 
@@ -52,12 +52,14 @@ def compare(old: Path, new: Path) -> list[Change]:
     before, after = _ratios(old), _ratios(new)
     changes: dict[tuple[str, str, str], Change] = {}
     for key in sorted(before.keys() & after.keys()):
-        *name, peer, _ = key
-        change = changes.setdefault((name[0], name[1], name[2]), Change(name[0], name[1], name[2], {}, {}))
-        change.speed[peer] = after[key].median / before[key].median
+        change = changes.setdefault(key[:3], Change(*key[:3], {}, {}))
+        peer = key[3]
+        change.speed[peer] = after[key].ratio / before[key].ratio
         change.at_best[peer] = after[key].upper / before[key].lower
     if not changes:
-        raise ValueError(f"{old} and {new} have no measurement in common: same suite, case, library and version")
+        raise ValueError(
+            f"{old} and {new} have no measurement in common: same format, suite, case, library and version"
+        )
     return list(changes.values())
 
 
@@ -73,6 +75,19 @@ def table(changes: list[Change], tolerance: float) -> str:
         mark = "slower" if slower(change, tolerance) else "noisy: measure again" if lost else ""
         lines.append(f"| {change.suite} | {change.case} | {change.kind} | {change.mean:.2f} | {each} | {mark} |")
     return "\n".join(lines)
+
+
+def agreement(changes: list[Change], tolerance: float) -> str:
+    """Say how many ratios to single libraries are the same in both runs, within the tolerance either way.
+
+    Examples
+    --------
+    >>> agreement([Change("ssim", "c", "k", {"p": 1.1, "q": 0.8}, {})], 0.15)
+    '1 of 2 ratios agree within 15%'
+    """
+    speeds = [speed for change in changes for speed in change.speed.values()]
+    same = sum(abs(math.log(speed)) <= math.log1p(tolerance) for speed in speeds)
+    return f"{same} of {len(speeds)} ratios agree within {tolerance:.0%}"
 
 
 def slower(change: Change, tolerance: float) -> bool:
@@ -92,13 +107,13 @@ def _mean(speed: dict[str, float]) -> float:
 
 
 class _Ratio(NamedTuple):
-    lower: float  # quartile of the rounds
-    median: float
-    upper: float
+    lower: float  # by the least but two of ours
+    ratio: float
+    upper: float  # by the least but two of the library's
 
 
-def _ratios(path: Path) -> dict[tuple[str, str, str, str, str], _Ratio]:
-    """Read the ratios by suite, case, kind, library and version."""
+def _ratios(path: Path) -> dict[tuple[str, str, str, str, str, int | None], _Ratio]:
+    """Read the ratios by suite, case, kind, library, version and format: another's ratios are others."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path} holds no result (*.json)")
@@ -107,9 +122,9 @@ def _ratios(path: Path) -> dict[tuple[str, str, str, str, str], _Ratio]:
         content = _read(file)
         for row in content["rows"]:
             if row["peer"] != OWN and "times_fastssim" in row:
-                key = content["suite"], row["case"], row["kind"], row["peer"], row["version"]
-                median = float(row["times_fastssim"])
-                found[key] = _Ratio(row.get("times_lower", median), median, row.get("times_upper", median))
+                key = content["suite"], row["case"], row["kind"], row["peer"], row["version"], content.get("format")
+                ratio = float(row["times_fastssim"])
+                found[key] = _Ratio(row.get("times_lower", ratio), ratio, row.get("times_upper", ratio))
     return found
 
 

@@ -1,7 +1,14 @@
-"""Time several functions fairly: in interleaved rounds, each beside the one that it is compared with."""
+"""Time several functions fairly: in interleaved rounds, each beside the one that it is compared with.
+
+What disturbs a time makes it longer: another process on a core, a cold cache, an interrupt. So the least of the samples
+is what tells of the function, and a ratio is one of leasts, each from the same minutes; how far the least but two lies
+above the least says how well it is known, and ends the sampling.
+"""
 
 from __future__ import annotations
 
+import gc
+import heapq
 import math
 import statistics
 import time
@@ -10,10 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-SAMPLE_SECONDS = 0.02  # a sample repeats a short function until it lasts about this long
-ROUND_SECONDS = 0.2  # of one function's samples on average: what takes longer has fewer than the rounds
-LEAST = 5  # samples before a function can be settled
-PRECISION = 0.02  # half the width of the interval that holds a settled median, as a share of it
+SAMPLE_SECONDS = 0.04  # a sample repeats a short function until it lasts about this long
+PAUSE_SECONDS = 0.02  # OpenMP's threads of the function before keep a core busy for up to about so long, waiting
+WARM_SECONDS = 0.03  # a shorter function is called before its sample is taken: caches are filled, threads are awake
+WARM_CALLS = 3  # at most: measured, the fourth call in a row takes what any later one takes
+ROUND_SECONDS = 0.13  # of one function's samples on average: what takes longer has fewer than the rounds
+LEAST = 8  # samples before a function can be settled
+BEST = 3  # samples that must agree
+PRECISION = 0.02  # by which they may differ
 
 
 @runtime_checkable
@@ -28,7 +39,18 @@ class Samples(NamedTuple):
     """What was measured of one function."""
 
     seconds: list[float]  # of one call
-    ratios: list[float]  # to the function beside it; none where there is no such
+    beside: list[float]  # of one call of the function beside it, before and after each; none where there is no such
+
+    def ratio(self) -> tuple[float, float, float]:
+        """Least seconds over the least beside, between what it is with the least but two below and above.
+
+        Examples
+        --------
+        >>> Samples([8.0, 6.0, 9.0, 7.0], [2.0, 3.0, 1.0, 4.0, 2.0]).ratio()
+        (3.0, 6.0, 8.0)
+        """
+        (least, third), (own, own_third) = best(self.seconds), best(self.beside)
+        return least / own_third, least / own, third / own
 
 
 def interleaved(
@@ -42,9 +64,9 @@ def interleaved(
         What to time; each is called once beforehand, so that compilation and allocation are not timed.
     rounds : int
         Samples of each, at most. A function has fewer, at least one, when its samples have taken `ROUND_SECONDS` times
-        as many seconds, or when its median is known to `PRECISION`.
+        as many seconds, or when its best samples agree, and the best beside them with all of that function's.
     beside : str, optional
-        The function that is timed before and after every sample of the others: a sample's ratio is taken to these two.
+        The function that is timed before and after every sample of the others, to which their ratios are taken.
 
     Returns
     -------
@@ -53,9 +75,9 @@ def interleaved(
 
     Examples
     --------
-    >>> found = interleaved({"sum": lambda: sum(range(10)), "none": lambda: None}, rounds=6, beside="none")
-    >>> len(found["sum"].ratios) == len(found["sum"].seconds) in (5, 6)
-    True
+    >>> found = interleaved({"sum": lambda: sum(range(10)), "none": lambda: None}, rounds=2, beside="none")
+    >>> len(found["sum"].seconds), len(found["sum"].beside)
+    (2, 4)
     """
     sampled = {name: _Sampled(function) for name, function in functions.items()}
     own = None if beside is None else sampled[beside]
@@ -63,15 +85,15 @@ def interleaved(
     for _ in range(rounds):
         before = 0.0 if own is None else own.take()
         for one in going:
-            taken = one.take()
+            one.take()
             if own is not None:
                 after = own.take()
-                one.ratios.append(2 * taken / (before + after))
+                one.beside += before, after
                 before = after
-        going = [one for one in going if one.needs_more(rounds * ROUND_SECONDS)]
+        going = [one for one in going if one.needs_more(rounds * ROUND_SECONDS, own)]
         if not going:
             break
-    return {name: Samples(one.samples, one.ratios) for name, one in sampled.items()}
+    return {name: Samples(one.samples, one.beside) for name, one in sampled.items()}
 
 
 class _Sampled:
@@ -79,77 +101,84 @@ class _Sampled:
 
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
-        self._repeats = 1
         self._spent = 0.0
         self.samples: list[float] = []
-        self.ratios: list[float] = []
+        self.beside: list[float] = []
         function()
+        self._short = math.inf  # seconds of one call, where it is short
 
     def take(self) -> float:
-        """Take a sample; what is too short to be one tells how often the function must be repeated."""
-        taken = seconds(self._function, self._repeats)
-        if taken * self._repeats < SAMPLE_SECONDS / 2:
-            self._repeats = math.ceil(SAMPLE_SECONDS / max(taken, 1e-7))
-            taken = seconds(self._function, self._repeats)
-        self._spent += taken * self._repeats
+        """Take a sample, after a pause; of a short function, after calls that fill the caches, too."""
+        time.sleep(PAUSE_SECONDS)
+        repeats = max(1, min(WARM_CALLS, int(WARM_SECONDS / self._short)))
+        taken = seconds(self._function, repeats)
+        if taken < WARM_SECONDS:
+            self._short = max(taken, 1e-7)
+            repeats = math.ceil(SAMPLE_SECONDS / self._short)
+            taken = seconds(self._function, repeats)
+        self._spent += taken * repeats
         self.samples.append(taken)
         return taken
 
-    def needs_more(self, most: float) -> bool:
+    def needs_more(self, most: float, own: _Sampled | None) -> bool:
         """Whether more samples would tell more, within so many seconds."""
-        return self._spent < most and not settled(self.ratios or self.samples)
+        known = settled(self.samples) and (own is None or settled(self.beside, min(own.samples)))
+        return self._spent < most and not known
 
 
-def settled(samples: list[float]) -> bool:
-    """Whether the median lies within `PRECISION` of that of the samples, at about 94 %.
-
-    Of n samples in order, those n/2 - sqrt(n) places from either end have the median between them so often, whatever
-    the distribution; of five, the least and the largest.
+def best(samples: list[float]) -> tuple[float, float]:
+    """Return the least sample and the least but two, or the largest of fewer.
 
     Examples
     --------
-    >>> settled([1.0, 1.01, 1.02, 1.01, 1.0]), settled([1.0, 1.01, 1.2, 1.01, 1.0]), settled([1.0, 1.0])
+    >>> best([4.0, 1.0, 3.0, 2.0]), best([1.0])
+    ((1.0, 3.0), (1.0, 1.0))
+    """
+    found = heapq.nsmallest(BEST, samples)
+    return found[0], found[-1]
+
+
+def settled(samples: list[float], seen: float = math.inf) -> bool:
+    """Whether the best samples agree, also with the least that was seen elsewhere: noise makes few of them alike.
+
+    Examples
+    --------
+    >>> settled([1.0, 1.5, 1.01, 1.7, 1.02] + 3 * [2.0]), settled([1.0, 1.1, 1.2] + 5 * [1.3]), settled([1.0] * 3)
     (True, False, False)
+    >>> settled([1.0] * 8, seen=0.9)
+    False
     """
-    if len(samples) < LEAST:
-        return False
-    ordered = sorted(samples)
-    k = math.floor(len(samples) / 2 - math.sqrt(len(samples)))
-    return ordered[-1 - k] - ordered[k] <= 2 * PRECISION * statistics.median(samples)
-
-
-def quartiles(samples: list[float]) -> tuple[float, float, float]:
-    """Lower quartile, median, upper quartile.
-
-    Examples
-    --------
-    >>> quartiles([1.0, 2.0, 3.0]), quartiles([1.0])
-    ((1.5, 2.0, 2.5), (1.0, 1.0, 1.0))
-    """
-    lower, median, upper = (
-        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
-    )
-    return lower, median, upper
+    least, third = best(samples)
+    return len(samples) >= LEAST and third <= (1 + PRECISION) * min(least, seen)
 
 
 def summary(samples: list[float]) -> dict[str, float]:
-    """Median and quartiles in milliseconds.
+    """Least, median and quartiles in milliseconds, and how many there are.
 
     Examples
     --------
     >>> summary([0.001, 0.002, 0.003])
-    {'median_ms': 2.0, 'lower_ms': 1.5, 'upper_ms': 2.5}
+    {'median_ms': 2.0, 'least_ms': 1.0, 'lower_ms': 1.5, 'upper_ms': 2.5, 'samples': 3}
     """
-    lower, median, upper = quartiles(samples)
-    return {"median_ms": 1e3 * median, "lower_ms": 1e3 * lower, "upper_ms": 1e3 * upper}
+    lower, median, upper = (
+        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
+    )
+    found = {"median_ms": median, "least_ms": min(samples), "lower_ms": lower, "upper_ms": upper}
+    return {**{name: 1e3 * value for name, value in found.items()}, "samples": len(samples)}
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Return the seconds of one call, averaged over `repeats`."""
+    """Return the seconds of one call, averaged over `repeats`; Python's collector of cycles waits meanwhile."""
     timed: object = function
     if isinstance(timed, Timed):
         return timed.seconds(repeats)
-    start = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    return (time.perf_counter() - start) / repeats
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            function()
+        return (time.perf_counter() - start) / repeats
+    finally:
+        if collecting:
+            gc.enable()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.calls import Calls
 from bench.cases import images
-from bench.harness import interleaved, quartiles, seconds, summary
+from bench.harness import Samples, interleaved, seconds, summary
 from bench.worker import find
 
 if TYPE_CHECKING:
@@ -162,9 +162,15 @@ def timed(
         elif name in samples:
             row.update(summary(samples[name].seconds))
             if OWN in samples and OWN not in failed and row.get("comparable", True):
-                ratios = [1.0] if name == OWN else samples[name].ratios
-                row["times_lower"], row["times_fastssim"], row["times_upper"] = quartiles(ratios)
+                row.update(_compared(samples[name]) if name != OWN else {"times_fastssim": 1.0})
     return list(rows.values())
+
+
+def _compared(samples: Samples) -> Row:
+    """Return how many times as long as ours a library takes, and how well that is known."""
+    lower, ratio, upper = samples.ratio()
+    within = max(upper / ratio, ratio / lower) - 1
+    return {"times_lower": lower, "times_fastssim": ratio, "times_upper": upper, "times_within": within}
 
 
 class _Guarded:

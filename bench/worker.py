@@ -6,7 +6,6 @@ The two processes exchange lines of JSON; arrays travel as ``.npy`` files, and n
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bench import environments
+from bench import environments, heap
 from bench.harness import seconds
 
 if TYPE_CHECKING:
@@ -167,6 +166,12 @@ class Bench:
     def forget(self) -> dict[str, Any]:
         """Drop all prepared tasks and their arrays."""
         self._calls.clear()
+        heap.release()
+        return {}
+
+    def hold(self) -> dict[str, Any]:
+        """Keep freed memory from now on, see `bench.heap`."""
+        heap.hold()
         return {}
 
     def call(self, number: int, out: str) -> dict[str, Any]:
@@ -184,12 +189,12 @@ class Bench:
 
     def memory(self, number: int) -> dict[str, Any]:
         """Return how many bytes the process grew by at most while it did it, and how many it kept afterwards."""
-        _release()
+        heap.release()
         before = _resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
         self._calls[number]()
         peak = _resident("VmHWM")
-        _release()
+        heap.release()
         return {"before": before, "peak": peak - before, "kept": _resident("VmRSS") - before}
 
     def limit(self, size: int) -> dict[str, Any]:
@@ -234,12 +239,6 @@ def _resident(key: str) -> int:
         if line.startswith(key):
             return 1024 * int(line.split()[1])
     raise OSError(f"this system does not say {key}")
-
-
-def _release() -> None:
-    """Hand freed memory back to the system, where the C library can."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ def test_docs_writes_page_and_plots(monkeypatch, tmp_path, capsys):
 
 
 def result(path, spread=1.0, **ratios):
-    """Write a result; its quartiles are the ratio times and over `spread`."""
+    """Write a result; a ratio may be up to `spread` times more or less."""
     rows = [
         {"case": "c", "kind": "forward", "peer": peer, "version": "1", "times_fastssim": ratio}
         | {"times_lower": ratio / spread, "times_upper": ratio * spread}
@@ -105,6 +105,7 @@ def test_the_gate_goes_by_ratios(tmp_path, capsys, factor, status):
     printed = capsys.readouterr().out
     assert f"| ssim | c | forward | {factor:.2f} | a {factor:.2f}, b {factor:.2f} |" in printed
     assert ("slower" in printed) == bool(status)
+    assert f"{2 if 0.9 <= factor <= 1 else 0} of 2 ratios agree within 15%" in printed
 
 
 def test_the_tolerance_can_be_stated(tmp_path):
@@ -137,6 +138,9 @@ def test_what_the_rounds_allow_is_no_regression(tmp_path, capsys, spread, mark):
 def test_results_with_nothing_in_common(tmp_path):
     old, new = result(tmp_path / "old.json", a=1.0), result(tmp_path / "new.json", b=1.0)
     with pytest.raises(ValueError, match="no measurement in common"):
+        compare(old, new)
+    results.write(new, json.loads(old.read_text()) | {"format": 2})  # whose ratios are something else
+    with pytest.raises(ValueError, match="no measurement in common: same format"):
         compare(old, new)
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match="no result of python -m bench"):
