@@ -69,17 +69,19 @@ class HardCase:
 
 
 def hard_cases(size: int = 96) -> list[HardCase]:
-    """Draw the hard pairs: bright and flat, 16 bits, dark, constant, checkerboard.
+    """Draw the hard pairs: bright and flat, 16 bits, dark, constant, checkerboard, edges.
 
     Examples
     --------
     >>> [case.name for case in hard_cases()]
-    ['bright flat', '16 bits', 'dark', 'constant', 'checkerboard']
+    ['bright flat', '16 bits', 'dark', 'constant', 'checkerboard', 'edges']
     """
     generator = torch.Generator().manual_seed(0)
     shape = (1, 1, size, size)
     noise = [torch.randn(shape, generator=generator) for _ in range(4)]
     x, y = images(Case(shape))
+    wide = torch.arange(size) // 24
+    squares = (wide[:, None] + wide).remainder(2).float().expand(shape).contiguous()
     odd = (torch.arange(size)[:, None] + torch.arange(size)).remainder(2).float().expand(shape).contiguous()
     return [
         HardCase("bright flat", 0.98 + 0.002 * noise[0], 0.98 + 0.002 * noise[1]),
@@ -87,4 +89,5 @@ def hard_cases(size: int = 96) -> list[HardCase]:
         HardCase("dark", 0.002 * noise[2].abs(), 0.002 * noise[3].abs()),
         HardCase("constant", torch.full(shape, 0.5), torch.full(shape, 0.6)),
         HardCase("checkerboard", odd, 1 - 0.9 * odd),
+        HardCase("edges", squares + 0.01 * noise[0], squares + 0.01 * noise[1]),
     ]
