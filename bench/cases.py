@@ -89,5 +89,5 @@ def hard_cases(size: int = 96) -> list[HardCase]:
         HardCase("dark", 0.002 * noise[2].abs(), 0.002 * noise[3].abs()),
         HardCase("constant", torch.full(shape, 0.5), torch.full(shape, 0.6)),
         HardCase("checkerboard", odd, 1 - 0.9 * odd),
-        HardCase("edges", squares + 0.01 * noise[0], squares + 0.01 * noise[1]),
+        HardCase("edges", 0.1 + 0.8 * squares + 0.01 * noise[0], 0.1 + 0.8 * squares + 0.01 * noise[1]),
     ]
