@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
 _ROWS = 64  # of a slab
-_FEW = 32  # tiles over a pixel: with more, what is asked for ahead is gone again before it is used
-_TILES_AHEAD, _ROWS_AHEAD = 3, 2
-_SPANS = 16  # taken down the rows together where more tiles cover a pixel: their tiles' rows stay in the first cache
+_SPANS = 16  # taken down the rows together: the rows that are asked for ahead stay in the first caches
 _TILES = 16  # of a slab
 _WORDS = 1 << 17  # of a slab
 
@@ -57,7 +55,7 @@ def gather(
     tile_plane = g.tile_height * g.tile_width
     tile_step = channels * tile_plane
     row_step = tile_step * (at_hand.j1 - at_hand.j0)
-    tables, covered, few = _tables(plan, row_step, tile_step)
+    tables, covered = _tables(plan, row_step, tile_step)
     band_in, band_out, carry_in, carry_out = (sums.values for sums in (*band, *carry))
     sinks = kernels.Sinks(
         band_in.reshape(-1),
@@ -95,8 +93,8 @@ def gather(
             out_row=y0,
             out_column=g.left,
             out_pitch=out.shape[2],
-            ahead=_TILES_AHEAD * tile_step if few else _ROWS_AHEAD * g.tile_width,
-            together=len(plan.spans) if few else _SPANS,
+            ahead=g.tile_width,
+            together=_SPANS,
         )
         found[number] = kernels.gather_rows(
             HOW[reduction], flat, tables, covered, plan.spans, at_hand, edges[block], edges[block + 1], layout,
@@ -108,8 +106,8 @@ def gather(
 
 
 @lru_cache(maxsize=64)
-def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.int64], bool]:
-    """Return offsets and weights; the rows of tiles over each canvas row; whether few tiles cover a pixel.
+def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.int64]]:
+    """Return offsets and weights; the rows of tiles over each canvas row.
 
     row_step, tile_step: numbers from one row of tiles to the next, and from one tile to the next.
     """
@@ -128,8 +126,7 @@ def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.
         across.weights.reshape(-1),
         None if plan.full is None else plan.full.reshape(-1),
     )
-    most = [int((axis.last - axis.first).max()) for axis in (down, across)]
-    return tables, np.stack([down.first, down.last], axis=1), most[0] * most[1] <= _FEW
+    return tables, np.stack([down.first, down.last], axis=1)
 
 
 def copy(
