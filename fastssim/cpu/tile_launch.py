@@ -146,7 +146,7 @@ def copy(
     def slab(number: int) -> None:
         kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, out.shape[3] * size)
 
-    run_slabs(slab, len(edges) - 1)
+    run_slabs(slab, len(edges) - 1, apart=True)
 
 
 def scatter(
@@ -164,7 +164,7 @@ def scatter(
             down.kinds, across.kinds, plan.full, out,
         )  # fmt: skip
 
-    run_slabs(slab, len(edges) - 1)
+    run_slabs(slab, len(edges) - 1, apart=True)
 
 
 def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
