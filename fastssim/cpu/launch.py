@@ -13,6 +13,7 @@ import torch
 from fastssim.cpu import buffers, pixels
 from fastssim.cpu.kinds import CALL, PLAN, March, Step, packer
 from fastssim.cpu.machine_code import entry
+from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_slabs
 from fastssim.cpu.simd import vector_bytes
 from fastssim.interop import LARGEST
@@ -101,6 +102,9 @@ def _march(
     planes, tile_count, _ = ready.sums
     sums = array("d", bytes(8 * 3 * planes * tile_count))  # whose address is had sooner than that of NumPy's
     rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
+    for fresh in (ssim_map, grad_x, grad_y):
+        if fresh is not None:
+            in_large_pages(fresh)
     fractions = plan.fractions
     call = _CALL.pack(
         *_image(x), *_image(y),

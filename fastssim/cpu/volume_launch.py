@@ -12,6 +12,7 @@ import numpy as np
 from fastssim.cpu import buffers
 from fastssim.cpu import volume as kernels
 from fastssim.cpu.launch import KINDS, _aligned, _lanes, shared_out, up_to_middle
+from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_slabs
 from fastssim.interop import LARGEST
 from fastssim.plan import Sums, bricks, source
@@ -72,6 +73,9 @@ def _march(
     """Run every brick of every volume; return the volumes' sums."""
     n, c = plan.shape[:2]
     volumes, windows = n * c, math.prod(plan.map_shape[2:])
+    for fresh in outputs:
+        if fresh is not None:
+            in_large_pages(fresh)
     layout = _layout(plan, gradient=outputs[1] is not None)
     number, edges = layout.number, layout.slabs
     sums = np.empty((volumes, len(layout.bricks)))
