@@ -120,7 +120,7 @@ def _march(
         if run(at, call, edges[i], edges[i + 1], *_workspace(plan, ready.layout.filters)):
             raise MemoryError("no memory for a kernel of SSIM")
 
-    run_slabs(slab, len(edges) - 1, apart=True)
+    run_slabs(slab, len(edges) - 1)
     if rim_x is not None:
         _fold(plan, ready, rim_x, grad_x)
     if rim_y is not None:
