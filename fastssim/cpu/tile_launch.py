@@ -6,12 +6,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from fastssim.cpu import tiles as kernels
 from fastssim.cpu.pool import run_slabs
 from fastssim.tiles.plan import NO_SUMS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from fastssim.tiles.plan import Plan, Sums
@@ -20,6 +23,7 @@ HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std":
 _ROWS = 64  # of a slab
 _SPANS = 16  # taken down the rows together: the rows that are asked for ahead stay in the first caches
 _TILES = 16  # of a slab
+_WAKING = 1 << 19  # pixels of tiles that are blended in the 100 us that pass with another thread waking up
 _WORDS = 1 << 17  # of a slab
 
 
@@ -101,7 +105,7 @@ def gather(
             sinks, steps,
         )  # fmt: skip
 
-    run_slabs(slab, blocks * channels)
+    _share(slab, blocks * channels, tiles.size)
     return not any(found)
 
 
@@ -146,7 +150,7 @@ def copy(
     def slab(number: int) -> None:
         kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, out.shape[3] * size)
 
-    run_slabs(slab, len(edges) - 1, apart=True)
+    _share(slab, len(edges) - 1, out.size, apart=True)
 
 
 def scatter(
@@ -164,7 +168,7 @@ def scatter(
             down.kinds, across.kinds, plan.full, out,
         )  # fmt: skip
 
-    run_slabs(slab, len(edges) - 1, apart=True)
+    _share(slab, len(edges) - 1, out.size, apart=True)
 
 
 def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
@@ -188,6 +192,16 @@ def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
         part = words[edges[number] : edges[number + 1]] if number + 1 < len(edges) else rest.view(np.uint64)
         found[number] = int(kernels.overflow(part, np.uint64(exponents), np.uint64(ones)))
 
-    run_slabs(slab, len(edges))
+    _share(slab, len(edges), pixels.size)
     overflown = ones << width
     return not any(bits & overflown for bits in found)
+
+
+def _share(slab: Callable[[int], object], count: int, pixels: int, *, apart: bool = False) -> None:
+    """Run slabs of so many pixels in all, by several threads where that saves more than it takes to wake them."""
+    threads = torch.get_num_threads()
+    if pixels * (threads - 1) > _WAKING * threads:
+        run_slabs(slab, count, apart=apart)
+    else:
+        for number in range(count):
+            slab(number)
