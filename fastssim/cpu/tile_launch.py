@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
 _ROWS = 64  # of a slab
 _SPANS = 16  # taken down the rows together: the rows that are asked for ahead stay in the first caches
-_TILES = 16  # of a slab
+_COPIED = 1 << 21  # bytes of a slab: threads that come for one pass the interpreter's lock on, which takes them 16 us
 _WAKING = 1 << 19  # pixels of tiles that are blended in the 100 us that pass with another thread waking up
 _WORDS = 1 << 17  # of a slab
 
@@ -145,7 +145,7 @@ def copy(
     pixels = image.view(np.uint8)
     places = origins * np.array([1, size])
     flat = out.reshape(-1).view(np.uint8)
-    edges = [*range(0, len(out), _TILES), len(out)]
+    edges = _edges(out)
 
     def slab(number: int) -> None:
         kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, out.shape[3] * size)
@@ -160,7 +160,7 @@ def scatter(
 ) -> None:
     """Write the adjoint of `gather` with "mean": every tile's weights times the image."""
     down, across = plan.down, plan.across
-    edges = [*range(0, len(out), _TILES), len(out)]
+    edges = _edges(out)
 
     def slab(number: int) -> None:
         kernels.scatter_tiles(
@@ -195,6 +195,12 @@ def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
     _share(slab, len(edges), pixels.size)
     overflown = ones << width
     return not any(bits & overflown for bits in found)
+
+
+def _edges(tiles: NDArray[Any]) -> list[int]:
+    """Return the edges of the slabs that tiles are written in, and their end."""
+    slabs = max(1, min(len(tiles), -(-tiles.nbytes // _COPIED)))
+    return [len(tiles) * slab // slabs for slab in range(slabs + 1)]
 
 
 def _share(slab: Callable[[int], object], count: int, pixels: int, *, apart: bool = False) -> None:
