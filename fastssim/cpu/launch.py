@@ -13,6 +13,7 @@ import torch
 from fastssim.cpu import buffers, pixels
 from fastssim.cpu.kinds import CALL, PLAN, March, Step, packer
 from fastssim.cpu.machine_code import entry
+from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_slabs
 from fastssim.cpu.simd import vector_bytes
 from fastssim.interop import LARGEST
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fastssim.plan import Plan
 
 SLAB_PIXELS = 1 << 15  # below this a second thread costs more than it brings
+LARGE_SLAB = 1 << 18  # where threads have slabs enough: who comes for one waits 16 us for the interpreter's lock
+_SLABS = 8  # for each thread are enough
 KINDS = {
     torch.float32: pixels.FLOAT32,
     torch.float64: pixels.FLOAT64,
@@ -97,10 +100,13 @@ def _march(
     ready = _ready(
         plan, upstream is not None, l1 is not None, ssim_map is not None, grad_x is not None, grad_y is not None
     )
-    run, at, edges = ready.run, ready.at, ready.layout.slabs
+    run, at, edges = ready.run, ready.at, shared_out(*ready.layout.work)
     planes, tile_count, _ = ready.sums
     sums = array("d", bytes(8 * 3 * planes * tile_count))  # whose address is had sooner than that of NumPy's
     rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
+    for fresh in (ssim_map, grad_x, grad_y):
+        if fresh is not None:
+            in_large_pages(fresh)
     fractions = plan.fractions
     call = _CALL.pack(
         *_image(x), *_image(y),
@@ -136,7 +142,7 @@ def _rim(ready: _Ready, gradient: Tensor | None) -> Tensor | None:
 def _fold(plan: Plan, ready: _Ready, rim: Tensor, gradient: Any) -> None:
     """Add the gradients of padded pixels to those of their sources."""
     run, planes = entry(Step("fold", plan.dtype)), plan.shape[0] * plan.shape[1]
-    slabs = min(len(ready.layout.slabs) - 1, planes)
+    slabs = min(len(shared_out(*ready.layout.work)) - 1, planes)
     edges = [planes * i // slabs for i in range(slabs + 1)]
     addresses = rim.data_ptr(), gradient.data_ptr()
     run_slabs(lambda i: run(ready.at, edges[i], edges[i + 1], *addresses), slabs)
@@ -151,7 +157,12 @@ def _image(tensor: Tensor) -> tuple[int, ...]:
 
 def shared_out(items: int, pixels: int) -> list[int]:
     """Return the edges of the parts of `items`, together of so many pixels, that threads take."""
-    slabs = min(items, max(1, pixels // SLAB_PIXELS))
+    return _edges(items, pixels, torch.get_num_threads())
+
+
+@lru_cache(maxsize=1024)
+def _edges(items: int, pixels: int, threads: int) -> list[int]:
+    slabs = max(1, min(items, pixels // SLAB_PIXELS, max(_SLABS * threads, pixels // LARGE_SLAB)))
     return [items * i // slabs for i in range(slabs + 1)]
 
 
@@ -193,7 +204,7 @@ class _Layout(NamedTuple):
 
     edges: tuple[Any, ...]
     tiles: NDArray[np.int64]
-    slabs: list[int]  # edges of the parts that threads take, in planes x tiles
+    work: tuple[int, int]  # planes x tiles, and the pixels of all images
     constants: tuple[float, float, float]
     rim: int  # gradients of padded pixels of one plane
     filters: _Filters
@@ -224,7 +235,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     return _Layout(
         (*places, pad_y, pad_x, first_y, first_x, halo_y, halo_x),
         cut,
-        shared_out(n * c * len(cut), n * c * height * width),
+        (n * c * len(cut), n * c * height * width),
         (plan.c1, plan.c2, plan.unbiased),
         rim,
         filters,

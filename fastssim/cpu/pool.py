@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class _Call:
-    """One function, called once for each number below `count` by whichever threads take part."""
+    """One function, called once for each number below `count`, from as many stretches of them by turns."""
 
-    def __init__(self, function: Callable[[int], object], count: int) -> None:
+    def __init__(self, function: Callable[[int], object], count: int, stretches: int) -> None:
         self._function = function
         self._count = count
+        self._stretches = stretches
         self._next = itertools.count().__next__  # one step is atomic
         self._lock = threading.Lock()
         self._active = 0
@@ -56,9 +57,11 @@ class _Call:
             raise self._error
 
     def _work(self) -> None:
-        while self._error is None and (number := self._next()) < self._count:
+        length, longer = divmod(self._count, self._stretches)
+        while self._error is None and (turn := self._next()) < self._count:
+            step, stretch = divmod(turn, self._stretches)
             try:
-                self._function(number)
+                self._function(stretch * length + min(stretch, longer) + step)
             except BaseException as error:  # noqa: BLE001  # it is raised again in the calling thread
                 self._error = error
 
@@ -99,7 +102,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew)
 
 
-def run_slabs(function: Callable[[int], object], count: int) -> None:
+def run_slabs(function: Callable[[int], object], count: int, *, apart: bool = False) -> None:
     """Call ``function(i)`` for i = 0 .. count-1 on up to ``torch.get_num_threads()`` threads.
 
     Parameters
@@ -108,6 +111,10 @@ def run_slabs(function: Callable[[int], object], count: int) -> None:
         Called once for each number, in any order and from any thread; it should release the interpreter's lock.
     count : int
         How many numbers.
+    apart : bool
+        Give each thread a stretch of the numbers of its own, as long as all are as fast. Where neighbours write to
+        neighbouring memory for the first time, the system clears it page by page, large ones of 2 MiB too: two
+        threads that come to the same page both clear it, and one does so for nothing.
 
     Raises
     ------
@@ -126,6 +133,6 @@ def run_slabs(function: Callable[[int], object], count: int) -> None:
         for number in range(count):
             function(number)
         return
-    call = _Call(function, count)
+    call = _Call(function, count, helpers + 1 if apart else 1)
     _pool.offer(call, helpers)
     call.run()

@@ -6,22 +6,24 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from fastssim.cpu import tiles as kernels
 from fastssim.cpu.pool import run_slabs
 from fastssim.tiles.plan import NO_SUMS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from fastssim.tiles.plan import Plan, Sums
 
 HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
 _ROWS = 64  # of a slab
-_FEW = 32  # tiles over a pixel: with more, what is asked for ahead is gone again before it is used
-_TILES_AHEAD, _ROWS_AHEAD = 3, 2
-_SPANS = 16  # taken down the rows together where more tiles cover a pixel: their tiles' rows stay in the first cache
-_TILES = 16  # of a slab
+_SPANS = 16  # taken down the rows together: the rows that are asked for ahead stay in the first caches
+_COPIED = 1 << 21  # bytes of a slab: threads that come for one pass the interpreter's lock on, which takes them 16 us
+_WAKING = 1 << 19  # pixels of tiles that are blended in the 100 us that pass with another thread waking up
 _WORDS = 1 << 17  # of a slab
 
 
@@ -57,7 +59,7 @@ def gather(
     tile_plane = g.tile_height * g.tile_width
     tile_step = channels * tile_plane
     row_step = tile_step * (at_hand.j1 - at_hand.j0)
-    tables, covered, few = _tables(plan, row_step, tile_step)
+    tables, covered = _tables(plan, row_step, tile_step)
     band_in, band_out, carry_in, carry_out = (sums.values for sums in (*band, *carry))
     sinks = kernels.Sinks(
         band_in.reshape(-1),
@@ -95,21 +97,21 @@ def gather(
             out_row=y0,
             out_column=g.left,
             out_pitch=out.shape[2],
-            ahead=_TILES_AHEAD * tile_step if few else _ROWS_AHEAD * g.tile_width,
-            together=len(plan.spans) if few else _SPANS,
+            ahead=g.tile_width,
+            together=_SPANS,
         )
         found[number] = kernels.gather_rows(
             HOW[reduction], flat, tables, covered, plan.spans, at_hand, edges[block], edges[block + 1], layout,
             sinks, steps,
         )  # fmt: skip
 
-    run_slabs(slab, blocks * channels)
+    _share(slab, blocks * channels, tiles.size)
     return not any(found)
 
 
 @lru_cache(maxsize=64)
-def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.int64], bool]:
-    """Return offsets and weights; the rows of tiles over each canvas row; whether few tiles cover a pixel.
+def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.int64]]:
+    """Return offsets and weights; the rows of tiles over each canvas row.
 
     row_step, tile_step: numbers from one row of tiles to the next, and from one tile to the next.
     """
@@ -128,8 +130,7 @@ def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.
         across.weights.reshape(-1),
         None if plan.full is None else plan.full.reshape(-1),
     )
-    most = [int((axis.last - axis.first).max()) for axis in (down, across)]
-    return tables, np.stack([down.first, down.last], axis=1), most[0] * most[1] <= _FEW
+    return tables, np.stack([down.first, down.last], axis=1)
 
 
 def copy(
@@ -144,12 +145,12 @@ def copy(
     pixels = image.view(np.uint8)
     places = origins * np.array([1, size])
     flat = out.reshape(-1).view(np.uint8)
-    edges = [*range(0, len(out), _TILES), len(out)]
+    edges = _edges(out)
 
     def slab(number: int) -> None:
         kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, out.shape[3] * size)
 
-    run_slabs(slab, len(edges) - 1)
+    _share(slab, len(edges) - 1, out.size, apart=True)
 
 
 def scatter(
@@ -159,7 +160,7 @@ def scatter(
 ) -> None:
     """Write the adjoint of `gather` with "mean": every tile's weights times the image."""
     down, across = plan.down, plan.across
-    edges = [*range(0, len(out), _TILES), len(out)]
+    edges = _edges(out)
 
     def slab(number: int) -> None:
         kernels.scatter_tiles(
@@ -167,7 +168,7 @@ def scatter(
             down.kinds, across.kinds, plan.full, out,
         )  # fmt: skip
 
-    run_slabs(slab, len(edges) - 1)
+    _share(slab, len(edges) - 1, out.size, apart=True)
 
 
 def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
@@ -191,6 +192,22 @@ def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
         part = words[edges[number] : edges[number + 1]] if number + 1 < len(edges) else rest.view(np.uint64)
         found[number] = int(kernels.overflow(part, np.uint64(exponents), np.uint64(ones)))
 
-    run_slabs(slab, len(edges))
+    _share(slab, len(edges), pixels.size)
     overflown = ones << width
     return not any(bits & overflown for bits in found)
+
+
+def _edges(tiles: NDArray[Any]) -> list[int]:
+    """Return the edges of the slabs that tiles are written in, and their end."""
+    slabs = max(1, min(len(tiles), -(-tiles.nbytes // _COPIED)))
+    return [len(tiles) * slab // slabs for slab in range(slabs + 1)]
+
+
+def _share(slab: Callable[[int], object], count: int, pixels: int, *, apart: bool = False) -> None:
+    """Run slabs of so many pixels in all, by several threads where that saves more than it takes to wake them."""
+    threads = torch.get_num_threads()
+    if pixels * (threads - 1) > _WAKING * threads:
+        run_slabs(slab, count, apart=apart)
+    else:
+        for number in range(count):
+            slab(number)

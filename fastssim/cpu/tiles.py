@@ -245,7 +245,7 @@ class Places(NamedTuple):
     carry_in: Any
     carry_out: Any
     out: Any
-    ahead: Any  # from here to what will be read soon
+    ahead: Any  # from here to what will be read soon: this place one row below
 
 
 class Tables(NamedTuple):
@@ -301,7 +301,7 @@ class _Block:
                 weights = self._weights(i, j)
                 for vector in range(self._vectors):
                     self._row.add(vector, self._pixels(i, j, vector), self._load(weights, vector))
-                self._code.prefetch(self._code.at(self._tile(i, j), self._at.ahead))
+                self._ask_for(self._code.at(self._tile(i, j), self._at.ahead))
             with builder.if_else(flags.tiles_to_come) as (then, otherwise):
                 with then:
                     self._look_at(self._row)
@@ -316,6 +316,12 @@ class _Block:
                 with otherwise:
                     self._finish()
         return self._code.some_nan(Vector(builder, builder.load(self._zeros)))
+
+    def _ask_for(self, pointer: ir.Value) -> None:
+        """Ask for the memory of a block of pixels, every line of the cache that it may touch."""
+        line = 512 // self._tiles_kind.dtype.bitwidth
+        for pixel in range(0, self._vectors * self._code.lanes + line, line):
+            self._code.prefetch(self._code.at(pointer, pixel))
 
     def _look_at(self, sums: _Sums) -> None:
         """Add s - s of every sum to the zeros: it is NaN where the sum is NaN or infinite."""

@@ -12,6 +12,7 @@ import numpy as np
 from fastssim.cpu import buffers
 from fastssim.cpu import volume as kernels
 from fastssim.cpu.launch import KINDS, _aligned, _lanes, shared_out, up_to_middle
+from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_slabs
 from fastssim.interop import LARGEST
 from fastssim.plan import Sums, bricks, source
@@ -72,8 +73,11 @@ def _march(
     """Run every brick of every volume; return the volumes' sums."""
     n, c = plan.shape[:2]
     volumes, windows = n * c, math.prod(plan.map_shape[2:])
+    for fresh in outputs:
+        if fresh is not None:
+            in_large_pages(fresh)
     layout = _layout(plan, gradient=outputs[1] is not None)
-    number, edges = layout.number, layout.slabs
+    number, edges = layout.number, shared_out(*layout.work)
     sums = np.empty((volumes, len(layout.bricks)))
     beyond = [_Beyond(None, None) if image is None else _beyond(plan, layout) for image in outputs[1:]]
     given = [None if image is None else _volume(image) for image in images]
@@ -150,7 +154,7 @@ class _Layout(NamedTuple):
 
     edges: tuple[Any, ...]
     bricks: NDArray[np.int64]
-    slabs: list[int]  # edges of the parts that threads take, in volumes x bricks
+    work: tuple[int, int]  # volumes x bricks, and the pixels of all volumes
     number: Any  # NumPy's type of the arithmetic
     size: kernels.Sizes
     taps: tuple[Any, ...]
@@ -184,7 +188,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     return _Layout(
         (*places, *plan.pad, *first, *halos),
         cut + np.repeat(np.array(first, np.int64), 2),
-        shared_out(n * c * len(cut), n * c * math.prod(lengths)),
+        (n * c * len(cut), n * c * math.prod(lengths)),
         number,
         kernels.sizes(len(plan.taps_z), len(plan.taps_y), len(plan.taps_x), lanes),
         (*taps, *back),

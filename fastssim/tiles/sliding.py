@@ -124,8 +124,10 @@ def sliding_window(
             count = min(together, grid.shape[0] - row) * across
             for start in range(0, count, batch_size):
                 first, end = row * across + start, row * across + min(start + batch_size, count)
-                tiles = bands.cut(band, row, first, end)
-                finished = results.take(_call(fn, _given(tiles, image, place), first, end, grid), first, end)
+                # No name is kept for the tiles: unless fn keeps them, the next take their memory, warm in the cache.
+                returned = _call(fn, _given(bands.cut(band, row, first, end), image, place), first, end, grid)
+                finished = results.take(returned, first, end)
+                del returned
                 if any(finished):
                     if written is not None:
                         written.result()

@@ -6,11 +6,12 @@ them as integers of the same bits: float16 as int16, bfloat16 as uint16.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from fastssim.cpu.pages import in_large_pages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,14 +98,9 @@ def stored(array: Any) -> NDArray[Any]:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """Allocate an array, or a tensor where `dtype` is torch's.
-
-    NumPy asks the system for large pages, torch does not: the first write to all tiles of an image takes half the time.
-    """
+    """Allocate an array, or a tensor where `dtype` is torch's; either in large pages."""
     if isinstance(dtype, torch.dtype):
-        if 0 in shape:
-            return torch.empty(shape, dtype=dtype)
-        return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).reshape(shape)
+        return in_large_pages(torch.empty(shape, dtype=dtype, device="cpu"))
     return np.empty(shape, dtype)
 
 

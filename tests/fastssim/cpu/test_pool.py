@@ -19,11 +19,25 @@ def four_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
-def test_every_number_is_done_once(count):
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 7, 100])
+def test_every_number_is_done_once(count, apart):
     done = []
-    run_slabs(done.append, count)
+    run_slabs(done.append, count, apart=apart)
     assert sorted(done) == list(range(count))
+
+
+def test_threads_begin_far_apart_where_they_are_to():
+    barrier = threading.Barrier(4, timeout=30)
+    begun = []
+
+    def begin(number):
+        begun.append(number)
+        if len(begun) <= 4:
+            barrier.wait()  # none goes on before all four have begun
+
+    run_slabs(begin, 100, apart=True)
+    assert sorted(begun[:4]) == [0, 25, 50, 75]
 
 
 def test_several_threads_take_part():

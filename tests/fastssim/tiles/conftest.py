@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import strategies as st
 
+from fastssim.cpu import tile_launch
 from fastssim.tiles import BORDERS, TileGrid
 
 
@@ -18,3 +20,12 @@ def grids(draw):
 
 
 st.register_type_strategy(TileGrid, grids())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def however_little_work_is_shared():
+    """Images in tests are small, but threads shall meet in them."""
+    before = tile_launch._WAKING
+    tile_launch._WAKING = 0
+    yield
+    tile_launch._WAKING = before

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastssim.cpu import tile_launch
 from fastssim.tiles import REDUCTIONS, WINDOWS, TileGrid, blend, extract, reference
 from fastssim.tiles.windows import axis_weights
 
@@ -133,6 +134,14 @@ class TestExactness:
             torch.set_num_threads(before)
         assert torch.equal(results[0], results[1])
         assert torch.equal(results[0], results[2])
+
+    @pytest.mark.parametrize("waking", [0, 1 << 40])
+    def test_the_same_bits_whether_work_is_worth_waking_a_thread_or_not(self, waking, monkeypatch):
+        grid = TileGrid((301, 290), 64, 13)
+        image = random((2, 301, 290), torch.float32)
+        monkeypatch.setattr(tile_launch, "_WAKING", waking)
+        tiles = extract(image, grid)
+        assert torch.equal(blend(tiles, grid), image)
 
 
 class TestBlend:
