@@ -789,7 +789,7 @@ def _tile(
                     windows, mask, taps_x, strip, vector, constants, ours, total,
                     plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
                 )  # fmt: skip
-        results[0] += _take(total, 0)
+            results[0] += _take(total, 0)  # row by row: equal numbers are all rounded to the same side
         if plane_mask is not None:
             results[1] += _take(total, 1)
         if l1 is not None:

@@ -363,13 +363,13 @@ def ssim_brick(
                                 windows, None, taps_x, strip, vector, constants, ours, total, upstream,
                                 weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
                             )  # fmt: skip
+                        found += _take(total, 0)
                     if ssim_map is not None:
                         for r in range(rows):
                             out_of_strips(filtered[r * step :], strip, lanes, out_x)
                             line = (z + p) * (height - halo_y) + row + r
                             place = map_start + line * (width - halo_x) + left
                             _copy(out_x[begin:], right - left, ssim_map[place:])
-                    found += _take(total, 0)
         if grad_x is not None:
             for p in range(max(count, 0), PLANES):
                 start = (z + p - origin_z) % ring * window_plane
