@@ -8,7 +8,7 @@ infinity and results are what the source says.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding as llvm
@@ -228,6 +228,11 @@ class Code:
     def above(self, vector: Vector, other: Vector) -> ir.Value:
         """Choose the lanes in which `vector` is greater."""
         return self.builder.fcmp_ordered(">", vector.value, other.value)
+
+    def any(self, masks: Sequence[ir.Value]) -> ir.Value:
+        """Tell whether a lane is set in any of the masks."""
+        bits = self.builder.bitcast(reduce(self.builder.or_, masks), ir.IntType(self.lanes))
+        return self.builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
     def finite(self, vector: Vector) -> ir.Value:
         """Choose the lanes that are neither NaN nor infinite."""

@@ -48,6 +48,7 @@ Gradients of padded pixels go to the rim and are folded onto their sources when 
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -74,10 +75,11 @@ from fastssim.cpu.sums import FINITE, LARGEST_SQUARE, across, add_maps, add_mome
 from fastssim.plan import LEAST_WEIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     Averaged = tuple[Callable[[int], Vector], Callable[[int], Vector] | None]  # the mean and the variance at a place
 
+FAR = 4  # of v + C2: what the square of a mean about its pivot may be, for an error of 1e-7 or so of them
 LEAST_PART = 1e-30  # a masked column that keeps less has no mean, and no part in a window that keeps LEAST_WEIGHT
 
 # ---------------------------------------------------------------------------------------------------------- vectors
@@ -114,28 +116,14 @@ class Averages(NamedTuple):
         return [mean + pivot for mean, pivot in zip(self.inner, pivots, strict=True)]
 
 
-def averages(
-    code: Code,
-    taps: list[Vector],
-    outputs: int,
-    maps: list[Averaged],
-    weight: Callable[[int], Vector] | None = None,
-    *,
-    last: bool = True,
-) -> tuple[list[Averages], list[Vector]]:
-    """Filter means and variances along one axis, about pivots of their own; return those of each map, and n.
-
-    weight: n at each place, or None where it is 1. Variances come times n, and are left so but after the last axis.
-    """
-    n = [] if weight is None else _filter(taps, outputs, lambda place: [weight(place)])[0]
-    something = [code.above(total, code.number(LEAST_PART)) for total in n]
-    inverse = [code.select(some, code.one() / total, code.zero()) for some, total in zip(something, n, strict=True)]
-    count = sharing(len(taps), outputs) if weight is None else 1
+def averages(taps: list[Vector], outputs: int, maps: list[Averaged]) -> list[Averages]:
+    """Filter means and variances along one axis, about pivots of their own; return those of each map."""
+    count = sharing(len(taps), outputs)
     results = []
     for mean_of, variance_of in maps:
         result = Averages([], [], [])
         for first in range(0, outputs, count):
-            pivot = _pivot_of(code, taps, first, count, mean_of, weight, inverse)
+            pivot = mean_of(first + amid(len(taps), count))
 
             def moments(
                 place: int,
@@ -145,50 +133,100 @@ def averages(
                 variance_of: Any = variance_of,
             ) -> list[Vector]:
                 value = mean_of(first + place) - pivot
-                weighted = value if weight is None else weight(first + place) * value
-                square = weighted * value
-                return [weighted, square if variance_of is None else variance_of(first + place) + square]
+                square = value * value
+                return [value, square if variance_of is None else variance_of(first + place) + square]
 
-            for number, (total, square) in enumerate(zip(*_filter(taps, count, moments), strict=True), first):
-                inner = total * inverse[number] if n else total
-                variance = square - total.times(inner)  # nothing is left of a single pixel
+            for inner, square in zip(*_filter(taps, count, moments), strict=True):
                 result.inner.append(inner)
                 result.pivots.append(pivot)
-                result.variances.append(variance * inverse[number] if n and last else variance)
+                result.variances.append(square - inner.times(inner))  # nothing is left of a single pixel
         results.append(result)
-    return results, n
+    return results
 
 
-def _pivot_of(
+def weighted_averages(
     code: Code,
     taps: list[Vector],
-    first: int,
-    count: int,
-    mean_of: Callable[[int], Vector],
-    weight: Callable[[int], Vector] | None,
-    inverse: list[Vector],
-) -> Vector:
-    """Return the pivot of outputs first .. first + count - 1, a mean amid all of them.
+    outputs: int,
+    maps: list[Averaged],
+    weight: Callable[[int], Vector],
+    c2: Vector,
+    put: Callable[[list[Averages], list[Vector]], None],
+    *,
+    last: bool,
+) -> None:
+    """As `averages` with n at each place for a weight; `put` is given the results, and n, to store them.
 
-    Under weights it is an output's own mean: neighbours may have theirs on different sides of a hole.
+    Variances come times n, and are left so but after the `last` axis. Neighbours that have their weight on different
+    sides of a hole have no pivot in common: where one's mean lies too far from it, each is taken to be its own pivot.
     """
-    if weight is None:
-        return mean_of(first + amid(len(taps), count))
-    pivot = code.sum([tap * (weight(first + k) * mean_of(first + k)) for k, tap in enumerate(taps)]) * inverse[first]
-    return code.select(code.finite(pivot), pivot, code.zero())
+    n = _filter(taps, outputs, lambda place: [weight(place)])[0]
+    something = [code.above(total, code.number(LEAST_PART)) for total in n]
+    inverse = [code.select(some, code.one() / total, code.zero()) for some, total in zip(something, n, strict=True)]
+
+    def own_mean(mean_of: Callable[[int], Vector], output: int) -> Vector:
+        places = range(output, output + len(taps))
+        mean = _dot([tap * weight(place) for tap, place in zip(taps, places, strict=True)], map(mean_of, places))
+        mean = mean * inverse[output]
+        return code.select(code.finite(mean), mean, code.zero())
+
+    def results(pivots_of: Callable[[Callable[[int], Vector]], list[Vector]]) -> list[Averages]:
+        found = []
+        for mean_of, variance_of in maps:
+            pivots = pivots_of(mean_of)
+            count = outputs // len(pivots)  # share one
+            result = Averages([], [pivots[output // count] for output in range(outputs)], [])
+            for first in range(0, outputs, count):
+
+                def moments(
+                    place: int,
+                    first: int = first,
+                    pivot: Vector = result.pivots[first],
+                    mean_of: Any = mean_of,
+                    variance_of: Any = variance_of,
+                ) -> list[Vector]:
+                    value = mean_of(first + place) - pivot
+                    weighted = weight(first + place) * value
+                    square = weighted * value
+                    return [weighted, square if variance_of is None else variance_of(first + place) + square]
+
+                for output, (total, square) in enumerate(zip(*_filter(taps, count, moments), strict=True), first):
+                    inner = total * inverse[output]
+                    variance = square - total * inner
+                    result.inner.append(inner)
+                    result.variances.append(variance * inverse[output] if last else variance)
+            found.append(result)
+        return found
+
+    shared = results(lambda mean_of: [own_mean(mean_of, min(1, outputs - 1))])
+    put(shared, n)
+    far = [
+        code.above(inner * inner, code.number(FAR) * (c2 + (variance if last else variance * inverse[output])))
+        for result in shared
+        for output, (inner, variance) in enumerate(zip(result.inner, result.variances, strict=True))
+    ]
+    with code.builder.if_then(code.any(far), likely=False):
+        put(results(lambda mean_of: [own_mean(mean_of, output) for output in range(outputs)]), n)
+
+
+def _dot(first: Iterable[Vector], second: Iterable[Vector]) -> Vector:
+    """Add up vectors times others."""
+    return reduce(Vector.__add__, [a * b for a, b in zip(first, second, strict=True)])
 
 
 @intrinsic
-def _down(typing: Any, s: Any, d: Any, m: Any, start: Any, column: Any, taps: Any, taps_x: Any, out: Any) -> Any:
+def _down(
+    typing: Any, s: Any, d: Any, m: Any, start: Any, column: Any, taps: Any, taps_x: Any, constants: Any, out: Any
+) -> Any:
     """Filter ROWS window rows down the columns at one vector of columns; s, d, m [row][pitch], out [ROWS][maps][pitch].
 
     out holds m_c, v_c of s, then of d and, unless the mask m is None, n_c; `start`: place of the first window row's
-    first pixel row.
+    first pixel row. constants: as `_ssim` takes them.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        s_type, d_type, m_type, _, _, taps_type, taps_x_type, out_type = signature.args
-        s_value, d_value, m_value, start_value, column_value, taps_value, _, out_value = args
+        s_type, d_type, m_type, _, _, taps_type, taps_x_type, _, out_type = signature.args
+        s_value, d_value, m_value, start_value, column_value, taps_value, _, constants_value, out_value = args
         code = Code(context, builder, s_type.dtype)
         step = pitch(tap_count(taps_x_type), code.lanes)
         weights = tap_vectors(code, taps_type, taps_value)
@@ -199,13 +237,23 @@ def _down(typing: Any, s: Any, d: Any, m: Any, start: Any, column: Any, taps: An
             return lambda row: code.load(code.at(first, row * step))
 
         pixels: list[Averaged] = [(rows(s_type, s_value), None), (rows(d_type, d_value), None)]
-        masked = wanted(m_type)
-        weight = rows(m_type, m_value) if masked else None
-        results, n = averages(code, weights, ROWS, pixels, weight, last=False)
-        put_rows(code, [rows for one in results for rows in (one.means(), one.variances)] + [n] * masked, target, step)
+        if wanted(m_type):
+            c2 = code.splat(builder.extract_value(constants_value, 3))
+
+            def put(results: list[Averages], n: list[Vector]) -> None:
+                put_rows(code, [*means_and_variances(results), n], target, step)
+
+            weighted_averages(code, weights, ROWS, pixels, rows(m_type, m_value), c2, put, last=False)
+        else:
+            put_rows(code, means_and_variances(averages(weights, ROWS, pixels)), target, step)
         return context.get_dummy_value()
 
-    return types.void(s, d, m, start, column, taps, taps_x, out), codegen
+    return types.void(s, d, m, start, column, taps, taps_x, constants, out), codegen
+
+
+def means_and_variances(results: list[Averages]) -> list[list[Vector]]:
+    """Lay out what comes of several maps."""
+    return [outputs for result in results for outputs in (result.means(), result.variances)]
 
 
 def put_rows(code: Code, maps: list[list[Vector]], target: Any, step: int) -> None:
@@ -237,18 +285,24 @@ def _windows(
             return lambda place: code.load(code.at(source, number * step + place * code.lanes))
 
         columns: list[Averaged] = [(row(0), row(1)), (row(2), row(3))]
-        weight = row(4) if wanted(mask_type) else None
         weights = tap_vectors(code, taps_type, taps_value)
-        results, n = averages(code, weights, BLOCK, columns, weight)
         bases = code.splats(constants_value, len(constants_type))
-        maps = [
-            vectors for one, base in zip(results, bases, strict=False) for vectors in (one.means(base), one.variances)
-        ]
-        if wanted(grad_x_type):
-            maps += [one.means() for one in results]
-        for number, vectors in enumerate(maps + [n] * wanted(mask_type)):
-            for place, total in enumerate(vectors):
-                code.store(total, code.at(target, number * step + place * code.lanes))
+
+        def put(results: list[Averages], n: list[Vector] | None = None) -> None:
+            absolute = [
+                vectors
+                for one, base in zip(results, bases, strict=False)
+                for vectors in (one.means(base), one.variances)
+            ]
+            about_pivots = [one.means() for one in results] if wanted(grad_x_type) else []
+            for number, vectors in enumerate(absolute + about_pivots + ([n] if n else [])):
+                for place, total in enumerate(vectors):
+                    code.store(total, code.at(target, number * step + place * code.lanes))
+
+        if wanted(mask_type):
+            weighted_averages(code, weights, BLOCK, columns, row(4), bases[3], put, last=True)
+        else:
+            put(averages(weights, BLOCK, columns))
         return context.get_dummy_value()
 
     return types.void(rows, mask, start, vector, taps, constants, grad_x, out), codegen
@@ -752,12 +806,18 @@ def _tile(
                     for vector in range(strip):
                         _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)
             loaded = row + count + halo_y
+            if plane_mask is not None:
+                for pixel_row in range(loaded, row + ROWS + halo_y):  # below the last, whose windows are not there
+                    place = (pixel_row - base) * step
+                    s[place : place + step] = 0  # or an earlier row's would have a part in a pivot
+                    d[place : place + step] = 0
+                    mask_rows[place : place + step] = 0
             for pixel_row in range(loaded, min(loaded + ROWS, last + halo_y)):
                 ask_for(plane_x, rows_of[pixel_row], first_column, image_columns)
                 ask_for(plane_y, rows_of[pixel_row], first_column, image_columns)
             if exact is None:
                 for vector in range(strip):
-                    _down(s, d, mask, (row - base) * step, vector * lanes, taps_y, taps_x, moments)
+                    _down(s, d, mask, (row - base) * step, vector * lanes, taps_y, taps_x, constants, moments)
                 for number in range(count * len(kinds)):
                     continue_strips(moments[number * step :], s, strip, lanes, halo_x)
             if plane_upstream is not None:

@@ -46,6 +46,7 @@ from fastssim.cpu.ssim import (
     _windows,
     averages,
     fold,
+    means_and_variances,
     put_rows,
 )
 from fastssim.cpu.strips import continue_strips, enter, into_strips, out_of_strips, strip_of, tap_count, tap_vectors
@@ -142,8 +143,7 @@ def _depth_moments(
             return lambda k: code.load(code.at(source, starts[k]))
 
         pixels: list[Averaged] = [(planes(s_type, s_value), None), (planes(d_type, d_value), None)]
-        results, _ = averages(code, weights, PLANES, pixels)
-        for number, sums in enumerate([sums for one in results for sums in (one.means(), one.variances)]):
+        for number, sums in enumerate(means_and_variances(averages(weights, PLANES, pixels))):
             _store_planes(code, sums, code.at(output, number * step), stride_value)
         return context.get_dummy_value()
 
@@ -169,8 +169,8 @@ def _down(typing: Any, deep: Any, place: Any, column: Any, taps: Any, taps_x: An
             return lambda row: code.load(code.at(source, (4 * row + number) * step))
 
         columns: list[Averaged] = [(rows(0), rows(1)), (rows(2), rows(3))]
-        results, _ = averages(code, tap_vectors(code, taps_type, taps_value), ROWS, columns)
-        put_rows(code, [rows for one in results for rows in (one.means(), one.variances)], target, step)
+        results = averages(tap_vectors(code, taps_type, taps_value), ROWS, columns)
+        put_rows(code, means_and_variances(results), target, step)
         return context.get_dummy_value()
 
     return types.void(deep, place, column, taps, taps_x, out), codegen
