@@ -10,6 +10,7 @@ MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
 WINDOW_MAPS = MAPS + 2  # two means about the pivots and about zero, two variances, the mask
 SMALL = 7  # taps of a filter of which only two neighbouring outputs share a pivot
 LEAST_SHARE = 0.1  # of the largest tap: what a pivot weighs in a window, or filters are in float64
+LEAST_SHARE_SMALL = 0.2  # the same for small windows, whose few pixels average less of the rounding away
 CHUNK = 2048  # pixels of a row that are halved at a time: two rows stay in the first cache
 EXACT_TILE_ROWS = 256  # filters in float64 do more beside a tile's own windows, the larger these: tiles are large
 

@@ -282,7 +282,8 @@ def _shares_pivots(taps: NDArray[np.float64]) -> bool:
     """Tell whether a pivot has a good part of the weight in every window that shares it: then no variance is lost."""
     count = buffers.sharing(len(taps), buffers.ROWS)
     place = buffers.amid(len(taps), count)
-    return bool(min(taps[place - count + 1 : place + 1]) >= buffers.LEAST_SHARE * max(taps))
+    least = buffers.LEAST_SHARE if len(taps) > buffers.SMALL else buffers.LEAST_SHARE_SMALL
+    return bool(min(taps[place - count + 1 : place + 1]) >= least * max(taps))
 
 
 def up_to_middle(taps: tuple[float, ...], dtype: str) -> tuple[tuple[Any, ...], bool]:
