@@ -120,27 +120,12 @@ def averages(taps: list[Vector], outputs: int, maps: list[Averaged]) -> list[Ave
     """Filter means and variances along one axis, about pivots of their own; return those of each map."""
     count = sharing(len(taps), outputs)
     results = []
-    for mean_of, variance_of in maps:
-        result = Averages([], [], [])
-        for first in range(0, outputs, count):
-            pivot = mean_of(first + amid(len(taps), count))
-
-            def moments(
-                place: int,
-                first: int = first,
-                pivot: Vector = pivot,
-                mean_of: Any = mean_of,
-                variance_of: Any = variance_of,
-            ) -> list[Vector]:
-                value = mean_of(first + place) - pivot
-                square = value * value
-                return [value, square if variance_of is None else variance_of(first + place) + square]
-
-            for inner, square in zip(*_filter(taps, count, moments), strict=True):
-                result.inner.append(inner)
-                result.pivots.append(pivot)
-                result.variances.append(square - inner.times(inner))  # nothing is left of a single pixel
-        results.append(result)
+    for averaged in maps:
+        pivots = [averaged[0](first + amid(len(taps), count)) for first in range(0, outputs, count)]
+        inner, squares, pivots = _sums_about(taps, outputs, pivots, averaged)
+        # Of a single pixel nothing is left.
+        variances = [square - mean.times(mean) for mean, square in zip(inner, squares, strict=True)]
+        results.append(Averages(inner, pivots, variances))
     return results
 
 
@@ -166,52 +151,66 @@ def weighted_averages(
 
     def own_mean(mean_of: Callable[[int], Vector], output: int) -> Vector:
         places = range(output, output + len(taps))
-        mean = _dot([tap * weight(place) for tap, place in zip(taps, places, strict=True)], map(mean_of, places))
-        mean = mean * inverse[output]
+        mean = _dot(_products(taps, map(weight, places)), map(mean_of, places)) * inverse[output]
         return code.select(code.finite(mean), mean, code.zero())
 
-    def results(pivots_of: Callable[[Callable[[int], Vector]], list[Vector]]) -> list[Averages]:
-        found = []
-        for mean_of, variance_of in maps:
-            pivots = pivots_of(mean_of)
-            count = outputs // len(pivots)  # share one
-            result = Averages([], [pivots[output // count] for output in range(outputs)], [])
-            for first in range(0, outputs, count):
+    def about_means_of(chosen: Iterable[int]) -> list[Averages]:
+        results = []
+        for averaged in maps:
+            pivots = [own_mean(averaged[0], output) for output in chosen]
+            totals, squares, pivots = _sums_about(taps, outputs, pivots, averaged, weight)
+            inner = _products(totals, inverse)
+            variances = [square - total * mean for total, mean, square in zip(totals, inner, squares, strict=True)]
+            results.append(Averages(inner, pivots, _products(variances, inverse) if last else variances))
+        return results
 
-                def moments(
-                    place: int,
-                    first: int = first,
-                    pivot: Vector = result.pivots[first],
-                    mean_of: Any = mean_of,
-                    variance_of: Any = variance_of,
-                ) -> list[Vector]:
-                    value = mean_of(first + place) - pivot
-                    weighted = weight(first + place) * value
-                    square = weighted * value
-                    return [weighted, square if variance_of is None else variance_of(first + place) + square]
-
-                for output, (total, square) in enumerate(zip(*_filter(taps, count, moments), strict=True), first):
-                    inner = total * inverse[output]
-                    variance = square - total * inner
-                    result.inner.append(inner)
-                    result.variances.append(variance * inverse[output] if last else variance)
-            found.append(result)
-        return found
-
-    shared = results(lambda mean_of: [own_mean(mean_of, min(1, outputs - 1))])
+    shared = about_means_of([1])
     put(shared, n)
     far = [
-        code.above(inner * inner, code.number(FAR) * (c2 + (variance if last else variance * inverse[output])))
-        for result in shared
-        for output, (inner, variance) in enumerate(zip(result.inner, result.variances, strict=True))
+        code.above(mean * mean, code.number(FAR) * (c2 + variance))
+        for one in shared
+        for mean, variance in zip(one.inner, one.variances if last else _products(one.variances, inverse), strict=True)
     ]
     with code.builder.if_then(code.any(far), likely=False):
-        put(results(lambda mean_of: [own_mean(mean_of, output) for output in range(outputs)]), n)
+        put(about_means_of(range(outputs)), n)
+
+
+def _sums_about(
+    taps: list[Vector],
+    outputs: int,
+    pivots: list[Vector],
+    averaged: Averaged,
+    weight: Callable[[int], Vector] | None = None,
+) -> tuple[list[Vector], list[Vector], list[Vector]]:
+    """Filter x - p and variance + (x - p)^2, both times n under a weight; return these and every output's pivot p.
+
+    pivots: one for each so many neighbouring outputs.
+    """
+    mean_of, variance_of = averaged
+    count = outputs // len(pivots)
+    totals, squares = [], []
+    for group, pivot in enumerate(pivots):
+
+        def moments(place: int, first: int = group * count, pivot: Vector = pivot) -> list[Vector]:
+            value = mean_of(first + place) - pivot
+            weighted = value if weight is None else weight(first + place) * value
+            square = weighted * value
+            return [weighted, square if variance_of is None else variance_of(first + place) + square]
+
+        found = _filter(taps, count, moments)
+        totals += found[0]
+        squares += found[1]
+    return totals, squares, [pivot for pivot in pivots for _ in range(count)]
+
+
+def _products(first: Iterable[Vector], second: Iterable[Vector]) -> list[Vector]:
+    """Multiply vectors with others."""
+    return [a * b for a, b in zip(first, second, strict=True)]
 
 
 def _dot(first: Iterable[Vector], second: Iterable[Vector]) -> Vector:
     """Add up vectors times others."""
-    return reduce(Vector.__add__, [a * b for a, b in zip(first, second, strict=True)])
+    return reduce(Vector.__add__, _products(first, second))
 
 
 @intrinsic
@@ -838,7 +837,7 @@ def _tile(
                     first_tap = 0
                 for k in range(first_tap, halo_y + 1):
                     add_moments(sums, step, s, d, mask, (top + k) * step, strip, lanes, down[k])
-                across(sums, step, strip, lanes, across_taps, share, calm, kinds, constants, mask, grad_x, windows)
+                across(sums, step, strip, lanes, across_taps, share, calm, kinds, constants, grad_x, windows)
                 if calm:
                     add_moments(sums, step, s, d, mask, top * step, strip, lanes, -down[0])
             place = (row + r - base_windows) * maps * step
@@ -879,7 +878,7 @@ def _tile(
                 if row + r < y0:
                     continue
                 if exact is not None:
-                    across(back, step, strip, lanes, back_across, share, calm, back_kinds, None, None, None, windows)
+                    across(back, step, strip, lanes, back_across, share, calm, back_kinds, None, None, windows)
                     if calm:
                         add_maps(back, step, derivatives, top * maps * step, strip, lanes, grad_y, -back_down[0])
                 else:

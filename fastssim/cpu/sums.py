@@ -112,8 +112,8 @@ def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: 
 
 @intrinsic
 def _finish(
-    typing: Any, sums: Any, step: Any, column: Any, ahead: Any, share: Any, maps: Any, constants: Any, mask: Any,
-    grad_x: Any, out: Any,
+    typing: Any, sums: Any, step: Any, column: Any, ahead: Any, share: Any, maps: Any, constants: Any, grad_x: Any,
+    out: Any,
 ) -> Any:  # fmt: skip
     """Write one vector of the filtered maps to out [map][pitch] and let the totals run on to the next.
 
@@ -122,22 +122,22 @@ def _finish(
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, _, _, _, maps_t, constants_t, _, grad_x_t, out_t = signature.args
-        sums_v, step_v, column_v, ahead_v, share_v, _, constants_v, _, _, out_v = args
+        sums_t, _, _, _, _, maps_t, constants_t, grad_x_t, out_t = signature.args
+        sums_v, step_v, column_v, ahead_v, share_v, _, constants_v, _, out_v = args
         narrow, wide = _codes(context, builder, out_t.dtype)
         data = wide.data(sums_t, sums_v)
         totals = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
         weight = wide.splat(share_v)
-        places = [
-            builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
-            for number in range(len(maps_t))
-        ]
+
+        def place(number: int) -> ir.Value:
+            return builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
+
         means = []
-        for number, place in enumerate(places):
+        for number in range(len(maps_t)):
             total = wide.at(totals, number * wide.lanes)
             now = wide.load(total)
             means.append(now * weight)
-            source = wide.at(data, place)
+            source = wide.at(data, place(number))
             wide.store(now + (wide.load(wide.at(source, ahead_v)) - wide.load(source)), total)
         if wanted(constants_t):
             n = means[4:]
@@ -150,11 +150,10 @@ def _finish(
             means = [m_s + bases[0], e_s - m_s * m_s, m_d + bases[1], e_d - m_d * m_d]
             means += [m_s, m_d] * wanted(grad_x_t) + n
         for number, mean in enumerate(means):
-            place = builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
-            narrow.store(narrow.narrowed(mean), narrow.at(narrow.data(out_t, out_v), place))
+            narrow.store(narrow.narrowed(mean), narrow.at(narrow.data(out_t, out_v), place(number)))
         return context.get_dummy_value()
 
-    return types.void(sums, step, column, ahead, share, maps, constants, mask, grad_x, out), codegen
+    return types.void(sums, step, column, ahead, share, maps, constants, grad_x, out), codegen
 
 
 @jit
@@ -176,7 +175,7 @@ def add_maps(sums: Any, step: int, rows: Any, place: int, strip: int, width: int
 @jit
 def across(
     sums: Any, step: int, strip: int, width: int, taps: Any, share: float, calm: Any,
-    maps: Any, constants: Any, mask: Any, grad_x: Any, out: Any,
+    maps: Any, constants: Any, grad_x: Any, out: Any,
 ) -> None:  # fmt: skip
     """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
     count = len(taps)
@@ -190,7 +189,7 @@ def across(
                 _add_total(sums, step, (vector + k) * width, four, maps, out)
             for k in range(count // 4 * 4, count):
                 _add_total(sums, step, (vector + k) * width, (taps[k],), maps, out)
-        _finish(sums, step, vector * width, count * width, share, maps, constants, mask, grad_x, out)
+        _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, out)
 
 
 @jit

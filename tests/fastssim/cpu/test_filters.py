@@ -123,13 +123,22 @@ def test_a_pixel_spoils_only_the_windows_that_touch_it(window, pixel):
     assert torch.allclose(gradient[~touched], by_x[~touched], rtol=0, atol=1e-5 * float(by_x.abs().max()))
 
 
-@pytest.mark.parametrize("noise", [0.002, 0.02])
-@pytest.mark.parametrize("window", EDGE_WINDOWS, ids=str)
-def test_a_flat_region_beside_an_edge_keeps_its_little_variance(window, noise):
+@pytest.mark.parametrize("window", [Gaussian(3, 0.5), Gaussian(5, 1.0), Uniform(7)], ids=str)
+def test_a_flat_region_beside_an_edge_keeps_its_little_variance(window):
     generator = torch.Generator().manual_seed(0)
     edge = torch.zeros(1, 1, 64, 64)
     edge[..., 20:45, 13:40] = 1
-    edge[..., 50, 50] = 1  # a point, and a line at an angle
+    noise = torch.randn(2, 1, 1, 64, 64, generator=generator)
+    assert_right(edge + 0.002 * noise[0], edge + 0.002 * noise[1], window=window)
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.02])
+@pytest.mark.parametrize("window", EDGE_WINDOWS, ids=str)
+def test_so_it_does_beside_points_and_lines_in_windows_of_every_kind(window, noise):
+    generator = torch.Generator().manual_seed(0)
+    edge = torch.zeros(1, 1, 64, 64)
+    edge[..., 20:45, 13:40] = 1
+    edge[..., 50, 50] = 1
     edge[..., range(64), range(63, -1, -1)] = 1
     first, second = noise * torch.randn(2, 1, 1, 64, 64, generator=generator)
     assert_right(edge + first, edge + second, bound=2e-6, window=window)
