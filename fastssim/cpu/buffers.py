@@ -5,7 +5,8 @@ from __future__ import annotations
 ROWS = 4  # window rows per step: 2 maps x 4 sums stay in registers
 BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
 SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
-TILE_COLUMNS = 320  # columns of a tile that rolling buffers in the second-level cache allow
+TILE_COLUMNS = 320  # columns of a tile that rolling buffers in a second-level cache of 512 KiB allow
+WIDE_TILE_COLUMNS = 512  # the same where vectors have 16 lanes: such processors have 1 MiB or more
 MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
 WINDOW_MAPS = MAPS + 2  # two means about the pivots and about zero, two variances, the mask
 SMALL = 7  # taps of a filter of which only two neighbouring outputs share a pivot
@@ -22,7 +23,7 @@ def strip_of(columns: int, lanes: int) -> int:
 
 def longest(taps: int, lanes: int) -> int:
     """Return the longest strip that buffers have room for; windows `taps` wide."""
-    return strip_of(TILE_COLUMNS + 2 * (taps - 1), lanes)
+    return strip_of((WIDE_TILE_COLUMNS if lanes == 16 else TILE_COLUMNS) + 2 * (taps - 1), lanes)
 
 
 def pitch(taps: int, lanes: int) -> int:

@@ -10,14 +10,14 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import carray, from_dtype, types
-from numba.extending import intrinsic
+from numba import from_dtype, types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastssim.cpu import scales, ssim
 from fastssim.cpu.buffers import CHUNK
 from fastssim.cpu.jit import jit
 from fastssim.cpu.kinds import CALL, PLAN, Kind, Step, layout
+from fastssim.cpu.pixels import view
 from fastssim.cpu.simd import given
 
 if TYPE_CHECKING:
@@ -62,32 +62,32 @@ def _march(kind: Any) -> Callable[..., None]:
     down_of, across_of = _taps(taps_y, mirrored=kind.mirrored_y), _taps(taps_x, mirrored=kind.mirrored_x)
 
     def entry(plan_at: int, call_at: int, begin: int, end: int, work: int, room: int, total: int) -> None:
-        plan, call = _at(plan_at, _PLAN, 1)[0], _at(call_at, _CALL, 1)[0]
-        rows, columns = _at(plan.rows, _INT, plan.row_count), _at(plan.columns, _INT, plan.column_count)
-        taps = _at(plan.taps, number, taps_y + taps_x)
+        plan, call = view(plan_at, _PLAN, 1)[0], view(call_at, _CALL, 1)[0]
+        rows, columns = view(plan.rows, _INT, plan.row_count), view(plan.columns, _INT, plan.column_count)
+        taps = view(plan.taps, number, taps_y + taps_x)
         down, across = taps[:taps_y], taps[taps_y:]
         high, wide = plan.pads[4] + 1, plan.pads[5] + 1
-        exact_taps = _at(plan.exact_taps, np.float64, 2 * (high + wide))
+        exact_taps = view(plan.exact_taps, np.float64, 2 * (high + wide))
         ssim.ssim_tiles(
             call.x, call.y, given(mask, call.mask), given(upstream, call.upstream),
             (number(call.divisors[0]), number(call.divisors[1])),
             (rows, columns, plan.pads[0], plan.pads[1], plan.pads[2], plan.pads[3], plan.pads[4], plan.pads[5]),
-            _at(plan.tiles, _INT, (plan.tile_count, 4)),
+            view(plan.tiles, _INT, (plan.tile_count, 4)),
             begin, end, plan.channels, plan.pitch,
             (down_of(down, 1), across_of(across, 1), down_of(down, -1), across_of(across, -1)),
             (number(plan.constants[0]), number(plan.constants[1]), number(plan.constants[2])),
             number(call.scale), given(l1, number(call.l1)),
-            _at(work, number, plan.work_size),
+            view(work, number, plan.work_size),
             given(exact, (
-                _at(room, np.float64, plan.room_size), exact_taps[:high], exact_taps[high : high + wide],
+                view(room, np.float64, plan.room_size), exact_taps[:high], exact_taps[high : high + wide],
                 exact_taps[high + wide : high + wide + high], exact_taps[high + wide + high :],
                 plan.constants[3], plan.uniform != 0,
             )),
-            _at(total, number, plan.total_size),
-            _at(call.sums, np.float64, (plan.planes, plan.tile_count, 3)),
-            given(ssim_map, _at(call.ssim_map, number, _ALL)),
-            given(grad_x, _at(call.grad_x, number, _ALL)), given(grad_y, _at(call.grad_y, number, _ALL)),
-            given(grad_x, _at(call.rim_x, number, _ALL)), given(grad_y, _at(call.rim_y, number, _ALL)),
+            view(total, number, plan.total_size),
+            view(call.sums, np.float64, (plan.planes, plan.tile_count, 3)),
+            given(ssim_map, view(call.ssim_map, number, _ALL)),
+            given(grad_x, view(call.grad_x, number, _ALL)), given(grad_y, view(call.grad_y, number, _ALL)),
+            given(grad_x, view(call.rim_x, number, _ALL)), given(grad_y, view(call.rim_y, number, _ALL)),
         )  # fmt: skip
 
     return entry
@@ -104,10 +104,10 @@ def _fold(number: Any) -> Callable[..., None]:
     """Write the entry of `ssim.fold`."""
 
     def entry(plan_at: int, begin: int, end: int, rim: int, gradient: int) -> None:
-        plan = _at(plan_at, _PLAN, 1)[0]
-        rows, columns = _at(plan.rows, _INT, plan.row_count), _at(plan.columns, _INT, plan.column_count)
+        plan = view(plan_at, _PLAN, 1)[0]
+        rows, columns = view(plan.rows, _INT, plan.row_count), view(plan.columns, _INT, plan.column_count)
         ssim.fold(
-            rows, columns, plan.pads[0], plan.pads[1], begin, end, _at(rim, number, _ALL), _at(gradient, number, _ALL)
+            rows, columns, plan.pads[0], plan.pads[1], begin, end, view(rim, number, _ALL), view(gradient, number, _ALL)
         )  # fmt: skip
 
     return entry
@@ -122,7 +122,7 @@ def _halve(number: Any) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         scales.halve(
             (start, kind, image, channel, row, column), number(divisor), channels, height, width, begin, end,
-            _at(work, number, 2 * CHUNK), _at(out, number, _ALL),
+            view(work, number, 2 * CHUNK), view(out, number, _ALL),
         )  # fmt: skip
 
     return entry
@@ -136,28 +136,11 @@ def _deliver(number: Any) -> Callable[..., None]:
         begin: int, end: int, work: int,
     ) -> None:  # fmt: skip
         scales.deliver(
-            _at(gradient, number, _ALL), _at(coarser, number, _ALL), _at(upstream, number, count * planes),
-            count, planes, height, width, begin, end, _at(work, number, 2 * width),
+            view(gradient, number, _ALL), view(coarser, number, _ALL), view(upstream, number, count * planes),
+            count, planes, height, width, begin, end, view(work, number, 2 * width),
         )  # fmt: skip
 
     return entry
 
 
 _STEPS = {"fold": _fold, "halve": _halve, "deliver": _deliver}
-
-
-@intrinsic
-def _pointer(typing: Any, address: Any, like: Any) -> Any:
-    """Take an address as a pointer to numbers of the type `like`."""
-    kind = types.CPointer(like.instance_type)
-
-    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(kind))
-
-    return kind(types.int64, like), codegen
-
-
-@jit
-def _at(address: int, like: Any, shape: Any) -> Any:
-    """View memory as an array of the type `like`; nothing here checks the shape."""
-    return carray(_pointer(address, like), shape)

@@ -21,6 +21,16 @@ def jit(function: Callable[..., Any]) -> Any:
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
+def unmanaged(function: Callable[..., Any]) -> Any:
+    """As `jit`, for what views many parts of buffers and makes or returns no array: nothing counts its references."""
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False, **_OPTIONS)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """As `jit`, for what is called once a row or more often: its code becomes a part of the caller's."""
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, **_OPTIONS)(function)
+
+
 def kept(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call and keep the machine code on disk where a folder can be written."""
     try:

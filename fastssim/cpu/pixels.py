@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastssim.cpu.jit import jit
+from fastssim.cpu.jit import inlined, jit
 from fastssim.cpu.simd import Code
 
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8, UINT16 = range(6)
@@ -88,6 +89,34 @@ def read(plane: Any, row: int, column: int, count: int, divisor: Any, out: Any) 
 
 
 @intrinsic
+def _pointer(typing: Any, address: Any, like: Any) -> Any:  # noqa: ARG001  # as above
+    """Take an address as a pointer to numbers of the type `like`."""
+    kind = types.CPointer(like.instance_type)
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64, like), codegen
+
+
+@intrinsic
+def address_of(typing: Any, array: Any) -> Any:  # noqa: ARG001  # as above
+    """Return the address of an array's first number."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.int64(array), codegen
+
+
+@jit
+def view(address: int, like: Any, shape: Any) -> Any:
+    """View memory as an array of the type `like`; nothing here checks the shape."""
+    return carray(_pointer(address, like), shape)
+
+
+@intrinsic
 def _ask_for(typing: Any, address: Any) -> Any:  # noqa: ARG001  # as above
     """Ask for the memory at an address."""
 
@@ -98,7 +127,7 @@ def _ask_for(typing: Any, address: Any) -> Any:  # noqa: ARG001  # as above
     return types.void(address), codegen
 
 
-@jit
+@inlined
 def ask_for(plane: Any, row: int, column: int, count: int) -> None:
     """Ask for `count` pixels of a row from a column on, so that they have come when they are read.
 
@@ -133,3 +162,23 @@ def read_padded(plane: Any, place: Any, divisor: Any, outside: Any, out: Any) ->
                 out[column - first] = outside
             else:
                 read(plane, row, columns[column], 1, divisor, out[column - first :])
+
+
+@inlined
+def row_of(plane: Any, rows: int, place: Any, before: int, count: int, divisor: Any, outside: Any, line: Any) -> int:
+    """Return the address of a part of a padded row, from `before` numbers before it on, read into `line` if need be.
+
+    It stays where it lies if nothing is padded or converted and the `count` numbers from there on are the plane's, of
+    `rows` rows: what surrounds the part is other pixels there, and in `line` what it held. place, outside: as for
+    `read_padded`.
+    """
+    row, columns, pad, first, last = place
+    start, kind, row_bytes, step = plane
+    size = line.itemsize
+    if kind == (FLOAT32 if size == 4 else FLOAT64) and step == 1 and row >= 0 and first >= pad:
+        width = len(columns) - 2 * pad
+        offset = row * row_bytes + (first - pad - before) * size
+        if last - pad <= width and offset >= 0 and offset + count * size <= (rows - 1) * row_bytes + width * size:
+            return start + offset  # type: ignore[no-any-return]
+    read_padded(plane, place, divisor, outside, line[before:])
+    return address_of(line)  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ from numba.core import cgutils, config
 from numba.extending import overload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _FLAGS = ("contract",)
 _I32 = ir.IntType(32)
@@ -91,6 +91,7 @@ class Code:
     def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float, count: int = 0) -> None:
         self.context = context
         self.builder = builder
+        self.kind = dtype
         self.scalar = context.get_value_type(dtype)
         self.lanes = count or lanes(dtype)  # more than a register's are worked in several
         self.type = ir.VectorType(self.scalar, self.lanes)
@@ -174,10 +175,22 @@ class Code:
         """Give every lane its right neighbour's number, and the last lane the first one's."""
         return self._pick(vector, vector, [*range(1, self.lanes), 0])
 
+    def joined(self, half_row: Callable[[int], ir.Value]) -> list[Vector]:
+        """Load as many rows as a vector has lanes, each half as long, for `transpose`: two in every vector.
+
+        half_row: pointer to the row of a number.
+        """
+        block = 16 // self._align  # lanes of 128 bits
+        half = Code(self.context, self.builder, self.kind, self.lanes // 2)
+        firsts = [place // block * 2 * block + place % block for place in range(half.lanes)]
+        both = list(range(self.lanes))
+        return [self._pick(half.load(half_row(first)), half.load(half_row(first + block)), both) for first in firsts]
+
     def transpose(self, vectors: Sequence[Vector]) -> list[Vector]:
-        """Transpose a square, as many vectors as one has lanes; every step is one instruction on x86.
+        """Transpose a square, as many vectors as one has lanes, or what `joined` gives: half as many columns.
 
         First inside blocks of 128 bits, numbers and then pairs of numbers of two vectors by turns; then whole blocks.
+        Every step is one instruction on x86.
         """
         block = 16 // self._align  # lanes of 128 bits
         blocks = self.lanes // block
@@ -198,6 +211,8 @@ class Code:
             square = self._exchange(square, distance, 1, halves)
             distance *= 2
         steps = {1: (), 2: (((0,), (1,)),), 4: (((0, 1), (2, 3)), ((0, 2), (1, 3)))}[blocks]
+        if len(square) < self.lanes:  # rows have been joined as the first of these steps would
+            steps = steps[1:]
         for number, chosen in enumerate(steps):
             halves = [
                 [source + place * block + i for source in (0, self.lanes) for place in places for i in range(block)]

@@ -57,13 +57,14 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from fastssim.cpu.buffers import BLOCK, MAPS, ROWS, amid, pitch, sharing
-from fastssim.cpu.jit import jit
-from fastssim.cpu.pixels import ask_for, read, read_padded
+from fastssim.cpu.jit import inlined, jit, unmanaged
+from fastssim.cpu.pixels import address_of, ask_for, read, read_padded, row_of
 from fastssim.cpu.simd import Code, Vector, given, wanted
 from fastssim.cpu.strips import (
     continue_strips,
     enter,
     into_strips,
+    numbers_read,
     out_of_strips,
     places,
     rows_kept,
@@ -90,17 +91,20 @@ def _filter(taps: list[Vector], outputs: int, terms: Callable[[int], list[Vector
 
     sums[i][r] = sum over k of taps[k] terms(r + k)[i].
     """
-    sums: list[list[Any]] = []
-    for place in range(len(taps) + outputs - 1):
-        for number, term in enumerate(terms(place)):
-            if place == 0:
-                sums.append([None] * outputs)
-            total = sums[number]
-            for r in range(outputs):
-                if 0 <= place - r < len(taps):
-                    product = taps[place - r] * term
-                    total[r] = product if total[r] is None else total[r] + product
-    return sums
+    places = [terms(place) for place in range(len(taps) + outputs - 1)]
+    return [
+        [_sum_of(taps, [vectors[i] for vectors in places[r : r + len(taps)]]) for r in range(outputs)]
+        for i in range(len(places[0]))
+    ]
+
+
+def _sum_of(taps: list[Vector], vectors: list[Vector]) -> Vector:
+    """Add up vectors times taps; what has the same tap is added first: many processors add beside multiplying."""
+    if taps[0] is not taps[-1]:
+        return _dot(taps, vectors)
+    half = len(taps) // 2
+    pairs = [near + far for near, far in zip(vectors[:half], vectors[:half:-1], strict=True)]
+    return _dot(taps[: half + 1], [*pairs, vectors[half]])
 
 
 class Averages(NamedTuple):
@@ -578,17 +582,18 @@ def _pivot(plane: Any, mask: Any, y0: int, y1: int, x0: int, x1: int, divisor: A
     return total / count if count else 0.0
 
 
-@jit
+@inlined
 def _copy(source: Any, count: int, target: Any) -> None:
     """Copy numbers, in a loop that is vectorised: its index cannot be negative."""
     for i in range(count):
         target[i] = source[i]
 
 
-@jit
-def _wind_back(buffer: Any, first: int, last: int) -> None:
-    """Move the numbers first .. last-1 of a buffer to its front."""
-    _copy(buffer[first:], last - first, buffer)
+@inlined
+def _wind_back(buffer: Any, first: int, last: int, step: int, used: int) -> None:
+    """Move the rows first .. last-1 of a buffer, `step` numbers apart, to its front; `used` numbers of each count."""
+    for row in range(first, last):
+        _copy(buffer[row * step :], used, buffer[(row - first) * step :])
 
 
 @intrinsic
@@ -675,13 +680,13 @@ def _deliver(
         _copy(line[right - x0 :], x1 - right, rim[border + right - inner :])
 
 
-@jit
+@inlined
 def _ours(row: int, own: Any, begin: int, end: int) -> Any:
     """Return the columns of a row of windows that are valid, from and to, and those that count, from and to."""
     return (begin, end, own[2], own[3]) if own[0] <= row < own[1] else (begin, end, 0, 0)
 
 
-@jit
+@unmanaged
 def _tile(
     plane_x: Any, plane_y: Any, plane_mask: Any, plane_upstream: Any, edges: Any, tile: Any, step: int,
     taps_y: Any, taps_x: Any, back_y: Any, back_x: Any, numbers: Any, scale: Any, l1: Any,
@@ -722,6 +727,7 @@ def _tile(
         own_top, own_bottom, own_left, own_right = y0 - first_y, y1 - first_y, x0 - first_x, x1 - first_x
     own = (own_top, own_bottom, own_left - origin, own_right - origin)
     strip = strip_of(x1 + halo_x - origin, lanes)
+    pixel_rows, taken = height - 2 * pad_y, numbers_read(strip, lanes)
     begin, end = left - origin, right + halo_x - origin  # of the columns that there are
     maps = 3 if grad_y is None else 4
     kinds = _entries((0, 0, 0, 0), plane_mask)  # one for each moment
@@ -771,6 +777,7 @@ def _tile(
     line_y[: strip * lanes] = py
     if plane_mask is not None:
         line_mask[: strip * lanes] = 0
+    mask_line = given(plane_mask, address_of(work[at_line_mask * step :]))
     base = loaded = first  # pixel rows base .. loaded-1 are in s and d
     base_windows = first - halo_y  # the window row at the front of `derivatives`
     if grad_x is not None:
@@ -779,20 +786,27 @@ def _tile(
     for row in range(first, y1, ROWS):
         count = min(ROWS, last - row)  # window rows of this step; none below the last, where only gradient rows are due
         if grad_x is not None and row + ROWS - base_windows > rows:
-            _wind_back(derivatives, (row - halo_y - base_windows) * maps * step, (row - base_windows) * maps * step)
+            wound = (row - halo_y - base_windows) * maps, (row - base_windows) * maps
+            _wind_back(derivatives, wound[0], wound[1], step, strip * lanes)
             base_windows = row - halo_y
         if count > 0:
             if row + ROWS + halo_y - base > rows:
-                _wind_back(s, (row - base) * step, (loaded - base) * step)
-                _wind_back(d, (row - base) * step, (loaded - base) * step)
+                used = (strip + halo_x) * lanes
+                _wind_back(s, row - base, loaded - base, step, used)
+                _wind_back(d, row - base, loaded - base, step, used)
                 if plane_mask is not None:
-                    _wind_back(mask, (row - base) * step, (loaded - base) * step)
+                    _wind_back(mask, row - base, loaded - base, step, used)
                 base = row
             for pixel_row in range(loaded, row + count + halo_y):
                 place = (pixel_row - base) * step
                 source = (rows_of[pixel_row], columns_of, pad_x, left, right + halo_x)
-                read_padded(plane_x, source, divisor_x, outside, line_x[begin:])
-                read_padded(plane_y, source, divisor_y, outside, line_y[begin:])
+                if exact is None:
+                    row_x = row_of(plane_x, pixel_rows, source, begin, taken, divisor_x, outside, line_x)
+                    row_y = row_of(plane_y, pixel_rows, source, begin, taken, divisor_y, outside, line_y)
+                else:  # other pixels would have a part in running sums
+                    read_padded(plane_x, source, divisor_x, outside, line_x[begin:])
+                    read_padded(plane_y, source, divisor_y, outside, line_y[begin:])
+                    row_x, row_y = address_of(line_x), address_of(line_y)
                 row_mask = given(plane_mask, mask_rows[place:])
                 if plane_mask is not None:
                     read_padded(plane_mask, source, one, one, line_mask[begin:])
@@ -800,7 +814,7 @@ def _tile(
                     calm = calm and within(line_x, begin, end, most) and within(line_y, begin, end, most)
                     if plane_mask is not None:
                         calm = calm and within(line_mask, begin, end, type(outside)(FINITE))
-                enter(line_x, line_y, line_mask, strip, lanes, halo_x, px, py, s[place:], d[place:], row_mask)
+                enter(row_x, row_y, mask_line, strip, lanes, halo_x, px, py, s[place:], d[place:], row_mask)
                 if l1 is not None and near_top <= pixel_row < near_bottom:
                     for vector in range(strip):
                         _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)

@@ -20,7 +20,7 @@ from numba import types
 from numba.extending import intrinsic, register_jitable
 
 from fastssim.cpu import buffers
-from fastssim.cpu.jit import jit
+from fastssim.cpu.jit import inlined
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 
 places, rows_kept, strip_of = map(register_jitable, (buffers.places, buffers.rows_kept, buffers.strip_of))
@@ -43,44 +43,44 @@ def tap_vectors(code: Code, kind: Any, value: Any) -> list[Vector]:
 
 
 @intrinsic
-def _square(
+def _half_square(
     typing: Any, x: Any, y: Any, mask: Any, strip: Any, vector: Any, px: Any, py: Any, s: Any, d: Any, m: Any
 ) -> Any:
-    """Turn a square of pixels into s = (x - px) + (y - py) and d = (x - y) - (px - py), both 0 without a weight.
+    """Turn half a square of pixels into s = (x - px) + (y - py) and d = (x - y) - (px - py), both 0 without a weight.
 
-    x, y, mask or None: a row from column 0; s, d, m: the same in strips, from `vector` on.
+    x, y, mask or None: address of a row from column 0; s, d, m: the same in strips, from `vector` on.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x_t, y_t, mask_t, _, _, _, _, s_t, d_t, m_t = signature.args
+        _, _, mask_t, _, _, _, _, s_t, d_t, m_t = signature.args
         x_v, y_v, mask_v, strip_v, vector_v, px_v, py_v, s_v, d_v, m_v = args
         code = Code(context, builder, s_t.dtype)
-        places = [
-            builder.add(builder.mul(strip_v, ir.Constant(strip_v.type, lane)), vector_v) for lane in range(code.lanes)
-        ]
         target = builder.mul(vector_v, ir.Constant(vector_v.type, code.lanes))
 
-        def write(kind: Any, value: Any, square: list[Vector]) -> None:
+        def rows(row: Any) -> list[Vector]:
+            first = code.at(builder.inttoptr(row, code.scalar.as_pointer()), vector_v)
+            return code.joined(lambda lane: code.at(first, builder.mul(strip_v, ir.Constant(strip_v.type, lane))))
+
+        def write(kind: Any, value: Any, half_square: list[Vector]) -> None:
             start = code.at(code.data(kind, value), target)
-            for number, column in enumerate(code.transpose(square)):
+            for number, column in enumerate(code.transpose(half_square)):
                 code.store(column, code.at(start, number * code.lanes))
 
-        first, second = code.data(x_t, x_v), code.data(y_t, y_v)
+        first, second = rows(x_v), rows(y_v)
         pivot_x, pivot_y = code.splat(px_v), code.splat(py_v)
         weights = []
         if wanted(mask_t):
-            weights = [code.load(code.at(code.data(mask_t, mask_v), place)) for place in places]
+            weights = rows(mask_v)
             write(m_t, m_v, weights)
 
         def combined(sign: int) -> list[Vector]:
-            square = []
-            for lane, place in enumerate(places):
-                x, y = code.load(code.at(first, place)), code.load(code.at(second, place))
-                value = (x - pivot_x) + (y - pivot_y) if sign > 0 else (x - y) - (pivot_x - pivot_y)
-                square.append(
-                    code.select(code.above(weights[lane], code.zero()), value, code.zero()) if weights else value
+            half_square = []
+            for number, (a, b) in enumerate(zip(first, second, strict=True)):
+                value = (a - pivot_x) + (b - pivot_y) if sign > 0 else (a - b) - (pivot_x - pivot_y)
+                half_square.append(
+                    code.select(code.above(weights[number], code.zero()), value, code.zero()) if weights else value
                 )
-            return square
+            return half_square
 
         write(s_t, s_v, combined(1))
         write(d_t, d_v, combined(-1))
@@ -122,23 +122,29 @@ def _rotate(typing: Any, buffer: Any, like: Any, source: Any, target: Any) -> An
     return types.void(buffer, like, source, target), codegen
 
 
-@jit
+@register_jitable
+def numbers_read(strip: int, width: int) -> int:
+    """Return how many numbers of a row `enter` reads, as many as strips hold or, of very short ones, a few more."""
+    return (width - 1) * strip + max(strip, width // 2)
+
+
+@inlined
 def enter(
     x: Any, y: Any, mask: Any, strip: int, width: int, halo: int, px: Any, py: Any, s: Any, d: Any, m: Any
 ) -> None:
     """Put a row of pixels, from column 0, in strips with their halo: s = x' + y', d = x' - y' and the mask.
 
-    width: lanes of a vector.
+    x, y, mask or None: addresses. width: lanes of a vector. Of a row `numbers_read` are read.
     """
-    for vector in range(0, strip, width):
-        _square(x, y, mask, strip, max(min(vector, strip - width), 0), px, py, s, d, m)
+    for vector in range(0, strip, width // 2):
+        _half_square(x, y, mask, strip, max(min(vector, strip - width // 2), 0), px, py, s, d, m)
     continue_strips(s, s, strip, width, halo)
     continue_strips(d, d, strip, width, halo)
     if mask is not None:
         continue_strips(m, m, strip, width, halo)
 
 
-@jit
+@inlined
 def into_strips(line: Any, strip: int, width: int, row: Any) -> None:
     """Put a line of numbers in strips, without a halo."""
     for vector in range(0, strip, width):
@@ -146,7 +152,7 @@ def into_strips(line: Any, strip: int, width: int, row: Any) -> None:
         _exchange(line[first:], strip, row[first * width :], width)
 
 
-@jit
+@inlined
 def out_of_strips(row: Any, strip: int, width: int, line: Any) -> None:
     """Put a row in strips back in the order of its columns."""
     for vector in range(0, strip, width):
@@ -154,7 +160,7 @@ def out_of_strips(row: Any, strip: int, width: int, line: Any) -> None:
         _exchange(row[first * width :], width, line[first:], strip)
 
 
-@jit
+@inlined
 def continue_strips(row: Any, like: Any, strip: int, width: int, halo: int) -> None:
     """Append to every strip of a row the first `halo` columns of the next; `like`: an array of the images' numbers."""
     for i in range(halo):

@@ -29,7 +29,7 @@ from numba.extending import intrinsic
 
 from fastssim.cpu.buffers import BLOCK, ROWS, TILE_COLUMNS, WINDOW_MAPS, pitch
 from fastssim.cpu.jit import jit, kept
-from fastssim.cpu.pixels import read, read_padded
+from fastssim.cpu.pixels import read, row_of
 from fastssim.cpu.simd import Code, Vector, given, wanted
 from fastssim.cpu.ssim import (
     _across,
@@ -49,7 +49,16 @@ from fastssim.cpu.ssim import (
     means_and_variances,
     put_rows,
 )
-from fastssim.cpu.strips import continue_strips, enter, into_strips, out_of_strips, strip_of, tap_count, tap_vectors
+from fastssim.cpu.strips import (
+    continue_strips,
+    enter,
+    into_strips,
+    numbers_read,
+    out_of_strips,
+    strip_of,
+    tap_count,
+    tap_vectors,
+)
 from fastssim.plan import OUTSIDE
 
 if TYPE_CHECKING:
@@ -275,6 +284,7 @@ def ssim_brick(
         own_top, own_bottom = y0 - first_y, y1 - first_y
         own_left, own_right = x0 - first_x, x1 - first_x
     strip = strip_of(x1 + halo_x - origin_x, lanes)
+    pixel_rows, taken = height - 2 * pad_y, numbers_read(strip, lanes)
     begin = left - origin_x  # first of the columns that there are
     maps = 3 if grad_y is None else 4
     back_kinds = _entries((0, 0, 0), grad_y)
@@ -322,9 +332,10 @@ def ssim_brick(
                 source = (
                     rows_of[row] if source_plane >= 0 else OUTSIDE, columns_of, pad_x, left, right + halo_x,
                 )  # fmt: skip
-                read_padded(_slice(x, n, c, source_plane), source, divisor_x, outside, line_x[begin:])
-                read_padded(_slice(y, n, c, source_plane), source, divisor_y, outside, line_y[begin:])
-                enter(line_x, line_y, None, strip, lanes, halo_x, px, py, s[place:], d[place:], None)
+                plane_x, plane_y = _slice(x, n, c, source_plane), _slice(y, n, c, source_plane)
+                row_x = row_of(plane_x, pixel_rows, source, begin, taken, divisor_x, outside, line_x)
+                row_y = row_of(plane_y, pixel_rows, source, begin, taken, divisor_y, outside, line_y)
+                enter(row_x, row_y, None, strip, lanes, halo_x, px, py, s[place:], d[place:], None)
             loaded = pixel_plane + 1
         for band in range(bands - 1 if count > 0 else -1, -1, -1):
             band_top, band_bottom = top + band * BAND, min(top + (band + 1) * BAND, bottom)
