@@ -18,7 +18,7 @@ from fastssim.cpu.buffers import CHUNK
 from fastssim.cpu.jit import jit
 from fastssim.cpu.kinds import CALL, PLAN, Kind, Step, layout
 from fastssim.cpu.pixels import view
-from fastssim.cpu.simd import given
+from fastssim.cpu.simd import count_up, given, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,40 +55,59 @@ def compiled(kind: Kind) -> Compiled:
 
 
 def _march(kind: Any) -> Callable[..., None]:
-    """Write the entry of `ssim.ssim_tiles`."""
+    """Write the entry of `ssim.ssim_tiles`: threads that run it on one call take turns at its slabs.
+
+    Of as many stretches of neighbouring slabs by turns, as `fastssim.cpu.pool.run_slabs` does with ``apart``. Behind
+    the sums are how many slabs are taken and how many are done; who has `patience` looks up to so often whether all
+    are.
+    """
     number = np.dtype(kind.dtype).type
     taps_y, taps_x = kind.taps_y, kind.taps_x
     exact, mask, upstream, l1, ssim_map, grad_x, grad_y = (True if there else None for there in kind[5:])
     down_of, across_of = _taps(taps_y, mirrored=kind.mirrored_y), _taps(taps_x, mirrored=kind.mirrored_x)
 
-    def entry(plan_at: int, call_at: int, begin: int, end: int, work: int, room: int, total: int) -> None:
+    def entry(
+        plan_at: int, call_at: int, slabs: int, stretches: int, patience: int, work: int, room: int, total: int,
+    ) -> None:  # fmt: skip
         plan, call = view(plan_at, _PLAN, 1)[0], view(call_at, _CALL, 1)[0]
         rows, columns = view(plan.rows, _INT, plan.row_count), view(plan.columns, _INT, plan.column_count)
         taps = view(plan.taps, number, taps_y + taps_x)
         down, across = taps[:taps_y], taps[taps_y:]
         high, wide = plan.pads[4] + 1, plan.pads[5] + 1
         exact_taps = view(plan.exact_taps, np.float64, 2 * (high + wide))
-        ssim.ssim_tiles(
-            call.x, call.y, given(mask, call.mask), given(upstream, call.upstream),
-            (number(call.divisors[0]), number(call.divisors[1])),
-            (rows, columns, plan.pads[0], plan.pads[1], plan.pads[2], plan.pads[3], plan.pads[4], plan.pads[5]),
-            view(plan.tiles, _INT, (plan.tile_count, 4)),
-            begin, end, plan.channels, plan.pitch,
-            (down_of(down, 1), across_of(across, 1), down_of(down, -1), across_of(across, -1)),
-            (number(plan.constants[0]), number(plan.constants[1]), number(plan.constants[2])),
-            number(call.scale), given(l1, number(call.l1)),
-            view(work, number, plan.work_size),
-            given(exact, (
-                view(room, np.float64, plan.room_size), exact_taps[:high], exact_taps[high : high + wide],
-                exact_taps[high + wide : high + wide + high], exact_taps[high + wide + high :],
-                plan.constants[3], plan.uniform != 0,
-            )),
-            view(total, number, plan.total_size),
-            view(call.sums, np.float64, (plan.planes, plan.tile_count, 3)),
-            given(ssim_map, view(call.ssim_map, number, _ALL)),
-            given(grad_x, view(call.grad_x, number, _ALL)), given(grad_y, view(call.grad_y, number, _ALL)),
-            given(grad_x, view(call.rim_x, number, _ALL)), given(grad_y, view(call.rim_y, number, _ALL)),
-        )  # fmt: skip
+        items = plan.planes * plan.tile_count
+        length, longer = divmod(slabs, stretches)
+        taken = call.sums + 3 * 8 * items
+        done = taken + 8
+        turn = count_up(taken)
+        while turn < slabs:
+            step, stretch = divmod(turn, stretches)
+            slab = stretch * length + min(stretch, longer) + step
+            ssim.ssim_tiles(
+                call.x, call.y, given(mask, call.mask), given(upstream, call.upstream),
+                (number(call.divisors[0]), number(call.divisors[1])),
+                (rows, columns, plan.pads[0], plan.pads[1], plan.pads[2], plan.pads[3], plan.pads[4], plan.pads[5]),
+                view(plan.tiles, _INT, (plan.tile_count, 4)),
+                items * slab // slabs, items * (slab + 1) // slabs, plan.channels, plan.pitch,
+                (down_of(down, 1), across_of(across, 1), down_of(down, -1), across_of(across, -1)),
+                (number(plan.constants[0]), number(plan.constants[1]), number(plan.constants[2])),
+                number(call.scale), given(l1, number(call.l1)),
+                view(work, number, plan.work_size),
+                given(exact, (
+                    view(room, np.float64, plan.room_size), exact_taps[:high], exact_taps[high : high + wide],
+                    exact_taps[high + wide : high + wide + high], exact_taps[high + wide + high :],
+                    plan.constants[3], plan.uniform != 0,
+                )),
+                view(total, number, plan.total_size),
+                view(call.sums, np.float64, (plan.planes, plan.tile_count, 3)),
+                given(ssim_map, view(call.ssim_map, number, _ALL)),
+                given(grad_x, view(call.grad_x, number, _ALL)), given(grad_y, view(call.grad_y, number, _ALL)),
+                given(grad_x, view(call.rim_x, number, _ALL)), given(grad_y, view(call.rim_y, number, _ALL)),
+            )  # fmt: skip
+            count_up(done)
+            turn = count_up(taken)
+        while patience > 0 and look(done) < slabs:
+            patience -= 1
 
     return entry
 

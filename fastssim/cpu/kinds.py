@@ -67,7 +67,7 @@ class March(NamedTuple):
     @property
     def arguments(self) -> int:
         """How many its entry takes."""
-        return 7
+        return 8
 
 
 class Step(NamedTuple):

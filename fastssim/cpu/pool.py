@@ -31,6 +31,7 @@ class _Call:
         self._lock = threading.Lock()
         self._active = 0
         self._closed = False
+        self._done = False
         self._idle = threading.Condition(self._lock)
         self._error: BaseException | None = None
 
@@ -51,7 +52,7 @@ class _Call:
         self._work()
         with self._lock:
             self._closed = True
-            while self._active:
+            while self._active and not self._done:
                 self._idle.wait()
         if self._error is not None:
             raise self._error
@@ -61,7 +62,9 @@ class _Call:
         while self._error is None and (turn := self._next()) < self._count:
             step, stretch = divmod(turn, self._stretches)
             try:
-                self._function(stretch * length + min(stretch, longer) + step)
+                if self._function(stretch * length + min(stretch, longer) + step) is True:
+                    self._done = True
+                    return
             except BaseException as error:  # noqa: BLE001  # it is raised again in the calling thread
                 self._error = error
 
@@ -108,7 +111,9 @@ def run_slabs(function: Callable[[int], object], count: int, *, apart: bool = Fa
     Parameters
     ----------
     function : callable
-        Called once for each number, in any order and from any thread; it should release the interpreter's lock.
+        Called once for each number, in any order and from any thread; it should release the interpreter's lock. When it
+        returns True everything is done, and nobody is waited for: calls that are under way may still return later, and
+        numbers that nobody has begun are left out.
     count : int
         How many numbers.
     apart : bool

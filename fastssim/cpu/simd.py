@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -293,3 +293,30 @@ class Code:
             )
             total = Vector(self.builder, lower) + Vector(self.builder, upper)
         return self.builder.extract_element(total.value, ir.Constant(_I32, 0))
+
+
+@intrinsic
+def count_up(typing: Any, address: Any) -> Any:
+    """Return the 64-bit number at an address and add one to it, as one step for all threads.
+
+    What a thread wrote before is seen by one that sees the sum.
+    """
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        number = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", number, ir.Constant(_I64, 1), "acq_rel")
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def look(typing: Any, address: Any) -> Any:
+    """Return the 64-bit number at an address as other threads last left it, after a moment's pause."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        if llvm.get_process_triple().startswith("x86_64"):
+            pause = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=pause), [])
+        return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), codegen

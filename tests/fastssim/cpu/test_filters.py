@@ -180,3 +180,47 @@ def test_mean_equals_the_maps_mean():
     x, y = pair((2, 3, 70, 120))
     for window in (Gaussian(), Uniform(7), Uniform(31)):
         assert abs(float(ssim(x, y, window=window)) - float(ssim_map(x, y, window=window).double().mean())) <= VALUE
+
+
+@pytest.mark.parametrize("width", [12, 31, 128, 200])
+def test_nothing_is_read_outside_an_image(width):
+    """Rows are read where they lie, a few numbers beside them too: never before or behind the image's memory."""
+    code = f"""
+import ctypes, mmap
+import numpy as np, torch
+from fastssim import ssim
+
+page, shape = mmap.PAGESIZE, (20, {width})
+size = -(-shape[0] * shape[1] * 4 // page) * page
+memory = mmap.mmap(-1, size + 2 * page)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+protect = ctypes.CDLL(None, use_errno=True).mprotect
+numbers = np.frombuffer(memory, np.float32)[page // 4 : (page + size) // 4]
+for first in (0, len(numbers) - shape[0] * shape[1]):
+    image = torch.from_numpy(numbers[first : first + shape[0] * shape[1]].reshape(shape))
+    image.copy_(torch.rand(shape, generator=torch.Generator().manual_seed(0)))
+    other = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    expected = torch.autograd.functional.vjp(lambda x: ssim(x, other), image.clone())
+    for edge in (address, address + page + size):
+        assert protect(ctypes.c_void_p(edge), page, 0) == 0
+    found = torch.autograd.functional.vjp(lambda x: ssim(x, other), image)
+    assert ssim(other, image) == ssim(other, image.clone()), "value"
+    assert found[0] == expected[0] and torch.equal(found[1], expected[1]), "gradient"
+    for edge in (address, address + page + size):
+        assert protect(ctypes.c_void_p(edge), page, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
+
+
+def test_what_surrounds_a_part_of_an_image_does_not_matter():
+    whole = torch.full((2, 3, 90, 160), torch.nan)
+    other = torch.rand(2, 3, 50, 70, generator=torch.Generator().manual_seed(1))
+    part = whole[:, :, 20:70, 40:110]
+    part.copy_(torch.rand(part.shape, generator=torch.Generator().manual_seed(0)))
+    for padding in ("valid", "reflect"):
+        expected, found = (
+            torch.autograd.functional.vjp(lambda x: ssim(x, other, padding=padding), x)  # noqa: B023  # at once
+            for x in (part.clone(), part.detach())
+        )
+        assert found[0] == expected[0]
+        assert torch.equal(found[1], expected[1])

@@ -95,3 +95,20 @@ def test_a_forked_child_computes_after_its_parent_has():
     assert queue.get(timeout=60) == expected
     child.join()
     assert child.exitcode == 0
+
+
+def test_who_knows_that_all_is_done_waits_for_nobody():
+    begun, go_on, late = threading.Barrier(2, timeout=30), threading.Event(), []
+    caller = threading.get_ident()
+
+    def take_part(_):
+        begun.wait()
+        if threading.get_ident() == caller:
+            return True
+        go_on.wait(timeout=30)
+        late.append(None)
+        return False
+
+    run_slabs(take_part, 2)
+    assert not late  # the other has not come back yet
+    go_on.set()
