@@ -13,7 +13,7 @@ SMALL = 7  # taps of a filter of which only two neighbouring outputs share a piv
 LEAST_SHARE = 0.1  # of the largest tap: what a pivot weighs in a window, or filters are in float64
 LEAST_SHARE_SMALL = 0.2  # the same for small windows, whose few pixels average less of the rounding away
 CHUNK = 2048  # pixels of a row that are halved at a time: two rows stay in the first cache
-EXACT_TILE_ROWS = 256  # filters in float64 do more beside a tile's own windows, the larger these: tiles are large
+EXACT_TILE_ROWS = (256, 1024)  # of tiles with filters in float64: the higher the windows, between these
 
 
 def strip_of(columns: int, lanes: int) -> int:
@@ -48,6 +48,12 @@ def amid(taps: int, outputs: int) -> int:
 def room(taps: int) -> int:
     """Return the size of windows that buffers for filters in float64 are made for: one kernel serves many sizes."""
     return -(-(taps - 1) // 32) * 32 + 1
+
+
+def exact_tile_rows(taps_y: int) -> int:
+    """Return the rows of a tile with filters in float64, of which those beside its own windows are a small part."""
+    least, most = EXACT_TILE_ROWS
+    return min(max(least, 16 * taps_y), most)
 
 
 def rows_kept(taps_y: int) -> int:

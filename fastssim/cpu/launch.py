@@ -238,7 +238,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     # A gradient tile computes the windows of its left neighbour that reach into it, too.
     beside = 2 * halo_x if gradient else halo_x
     most = buffers.tile_columns(covered[1], filters.room, beside, _lanes(plan.dtype))
-    most_rows = buffers.EXACT_TILE_ROWS if filters.exact else TILE_ROWS
+    most_rows = buffers.exact_tile_rows(len(plan.taps_y)) if filters.exact else TILE_ROWS
     cut = np.array(tiles(*covered, most, most_rows), np.int64)
     cut += np.array((first_y, first_y, first_x, first_x), np.int64)
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]

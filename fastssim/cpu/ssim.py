@@ -785,12 +785,12 @@ def _tile(
 
     for row in range(first, y1, ROWS):
         count = min(ROWS, last - row)  # window rows of this step; none below the last, where only gradient rows are due
-        if grad_x is not None and row + ROWS - base_windows > rows:
+        if exact is None and grad_x is not None and row + ROWS - base_windows > rows:
             wound = (row - halo_y - base_windows) * maps, (row - base_windows) * maps
             _wind_back(derivatives, wound[0], wound[1], step, strip * lanes)
             base_windows = row - halo_y
         if count > 0:
-            if row + ROWS + halo_y - base > rows:
+            if exact is None and row + ROWS + halo_y - base > rows:
                 used = (strip + halo_x) * lanes
                 _wind_back(s, row - base, loaded - base, step, used)
                 _wind_back(d, row - base, loaded - base, step, used)
@@ -798,7 +798,7 @@ def _tile(
                     _wind_back(mask, row - base, loaded - base, step, used)
                 base = row
             for pixel_row in range(loaded, row + count + halo_y):
-                place = (pixel_row - base) * step
+                place = (pixel_row - base) % rows * step
                 source = (rows_of[pixel_row], columns_of, pad_x, left, right + halo_x)
                 if exact is None:
                     row_x = row_of(plane_x, pixel_rows, source, begin, taken, divisor_x, outside, line_x)
@@ -821,7 +821,7 @@ def _tile(
             loaded = row + count + halo_y
             if plane_mask is not None:
                 for pixel_row in range(loaded, row + ROWS + halo_y):  # below the last, whose windows are not there
-                    place = (pixel_row - base) * step
+                    place = (pixel_row - base) % rows * step
                     s[place : place + step] = 0  # or an earlier row's would have a part in a pivot
                     d[place : place + step] = 0
                     mask_rows[place : place + step] = 0
@@ -844,17 +844,17 @@ def _tile(
                 for vector in range(0, strip, BLOCK):
                     _windows(moments, mask, len(kinds) * r * step, vector, taps_x, constants, grad_x, windows)
             else:
-                top = row + r - base
+                top = row + r - base  # rows go round the buffers here
                 first_tap = halo_y
                 if row + r == first or not calm:
                     sums[: len(kinds) * step] = 0
                     first_tap = 0
                 for k in range(first_tap, halo_y + 1):
-                    add_moments(sums, step, s, d, mask, (top + k) * step, strip, lanes, down[k])
+                    add_moments(sums, step, s, d, mask, (top + k) % rows * step, strip, lanes, down[k])
                 across(sums, step, strip, lanes, across_taps, share, calm, kinds, constants, grad_x, windows)
                 if calm:
-                    add_moments(sums, step, s, d, mask, top * step, strip, lanes, -down[0])
-            place = (row + r - base_windows) * maps * step
+                    add_moments(sums, step, s, d, mask, top % rows * step, strip, lanes, -down[0])
+            place = (row + r - base_windows) % rows * maps * step
             row_map = given(ssim_map, filtered[r * step :])
             ours = _ours(row + r, own, begin, right - origin)
             for vector in range(strip):
@@ -874,7 +874,7 @@ def _tile(
                 _copy(out_x[begin:], right - left, ssim_map[place:])
         if grad_x is not None:
             for r in range(max(count, 0), ROWS):
-                place = (row + r - base_windows) * maps * step
+                place = (row + r - base_windows) % rows * maps * step
                 derivatives[place : place + maps * step] = 0
             if exact is None and row + ROWS > y0:
                 place = (row - halo_y - base_windows) * maps * step
@@ -888,20 +888,22 @@ def _tile(
                         back[: maps * step] = 0
                         first_tap = 0
                     for k in range(first_tap, halo_y + 1):
-                        add_maps(back, step, derivatives, (top + k) * maps * step, strip, lanes, grad_y, back_down[k])
+                        add_maps(
+                            back, step, derivatives, (top + k) % rows * maps * step, strip, lanes, grad_y, back_down[k]
+                        )
                 if row + r < y0:
                     continue
                 if exact is not None:
                     across(back, step, strip, lanes, back_across, share, calm, back_kinds, None, None, windows)
                     if calm:
-                        add_maps(back, step, derivatives, top * maps * step, strip, lanes, grad_y, -back_down[0])
+                        add_maps(back, step, derivatives, top % rows * maps * step, strip, lanes, grad_y, -back_down[0])
                 else:
                     place = r * maps * step
                     for plane in range(maps):
                         continue_strips(filtered[place + plane * step :], s, strip, lanes, halo_x)
                     for vector in range(0, strip, BLOCK):
                         _across(filtered, place, vector, back_x, back_kinds, windows)
-                pixel = (row + r - base) * step + halo_x * lanes
+                pixel = (row + r - base) % rows * step + halo_x * lanes
                 signed = (near_left - x0, near_right - x0)
                 sign = _sign(l1, near_top <= row + r < near_bottom, missing)
                 for vector in range(strip):
