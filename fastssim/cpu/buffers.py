@@ -5,6 +5,7 @@ from __future__ import annotations
 ROWS = 4  # window rows per step: 2 maps x 4 sums stay in registers
 BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
 SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
+SPARE_ROWS_OF_VALUES = 60  # the same without a gradient
 TILE_COLUMNS = 320  # columns of a tile that rolling buffers in a second-level cache of 512 KiB allow
 WIDE_TILE_COLUMNS = 512  # the same where vectors have 16 lanes: such processors have 1 MiB or more
 MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
@@ -56,20 +57,22 @@ def exact_tile_rows(taps_y: int) -> int:
     return min(max(least, 16 * taps_y), most)
 
 
-def rows_kept(taps_y: int) -> int:
-    """Rows of pixels, or of derivatives, in a rolling buffer."""
-    return taps_y + SPARE_ROWS
+def rows_kept(taps_y: int, gradient: bool) -> int:  # noqa: FBT001  # kernels know no other way
+    """Rows of pixels, or of derivatives, in a rolling buffer: more, where there are no derivatives."""
+    return taps_y + (SPARE_ROWS if gradient else SPARE_ROWS_OF_VALUES)
 
 
-def places(rows: int) -> tuple[int, ...]:
+def places(rows: int, gradient: bool) -> tuple[int, ...]:  # noqa: FBT001  # as above
     """Return the first row of every buffer but s, which comes first, of `rows` rows; the last number is how many rows.
+
+    There are no derivatives without a `gradient`.
 
     d, mask, derivatives, moments, filtered, weights, windows, lines of x, of y, of the mask, of the gradients by x, by
     y.
     """
     mask = 2 * rows
     derivatives = mask + rows
-    moments = derivatives + 4 * rows
+    moments = derivatives + (4 * rows if gradient else 0)
     filtered = moments + MAPS * ROWS
     weights = filtered + 4 * ROWS
     windows = weights + ROWS
@@ -81,8 +84,9 @@ def places(rows: int) -> tuple[int, ...]:
 
 
 def rolling(taps_y: int, taps_x: int, lanes: int) -> int:
-    """Numbers in the rolling buffers."""
-    return places(rows_kept(taps_y))[-1] * pitch(taps_x, lanes)
+    """Numbers in the rolling buffers, enough for values and for gradients."""
+    rows = max(places(rows_kept(taps_y, gradient), gradient)[-1] for gradient in (False, True))
+    return rows * pitch(taps_x, lanes)
 
 
 def summed(taps_x: int, lanes: int) -> int:

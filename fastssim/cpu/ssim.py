@@ -61,6 +61,7 @@ from fastssim.cpu.jit import inlined, jit, unmanaged
 from fastssim.cpu.pixels import address_of, ask_for, read, read_padded, row_of
 from fastssim.cpu.simd import Code, Vector, given, wanted
 from fastssim.cpu.strips import (
+    ONE_ROW,
     continue_strips,
     enter,
     into_strips,
@@ -711,7 +712,7 @@ def _tile(
     zero, one = type(outside)(0), type(outside)(1)
     lanes = len(total) // 3
     y0, y1, x0, x1 = tile[0], tile[1], tile[2], tile[3]
-    rows = rows_kept(halo_y + 1)
+    rows = rows_kept(halo_y + 1, grad_x is not None)
     # Window rows first .. last-1 and columns left .. right-1 are computed; buffers begin at column `origin`.
     # Windows own_top .. own_bottom-1, own_left .. own_right-1 are counted; of pixels, near_top .. and so on, for l1.
     first, last, left, right, origin = y0, y1, x0, x1, x0
@@ -731,12 +732,13 @@ def _tile(
     begin, end = left - origin, right + halo_x - origin  # of the columns that there are
     maps = 3 if grad_y is None else 4
     kinds = _entries((0, 0, 0, 0), plane_mask)  # one for each moment
+    row_kinds = kinds + kinds + kinds + kinds  # of ROWS rows
     back_kinds = _entries((0, 0, 0), grad_y)
 
     (
         at_d, at_mask, at_derivatives, at_moments, at_filtered, at_weights, at_windows, at_line_x, at_line_y,
         at_line_mask, at_out_x, at_out_y, _,
-    ) = places(rows)  # fmt: skip
+    ) = places(rows, grad_x is not None)  # fmt: skip
     s = work[: rows * step]
     d = work[at_d * step : at_mask * step]
     mask_rows = work[at_mask * step :]
@@ -831,8 +833,7 @@ def _tile(
             if exact is None:
                 for vector in range(strip):
                     _down(s, d, mask, (row - base) * step, vector * lanes, taps_y, taps_x, constants, moments)
-                for number in range(count * len(kinds)):
-                    continue_strips(moments[number * step :], s, strip, lanes, halo_x)
+                continue_strips(moments, s, strip, lanes, halo_x, step, row_kinds)
             if plane_upstream is not None:
                 for r in range(count):
                     read(plane_upstream, row + r, left, right - left, one, line_x[begin:])
@@ -900,7 +901,7 @@ def _tile(
                 else:
                     place = r * maps * step
                     for plane in range(maps):
-                        continue_strips(filtered[place + plane * step :], s, strip, lanes, halo_x)
+                        continue_strips(filtered[place + plane * step :], s, strip, lanes, halo_x, step, ONE_ROW)
                     for vector in range(0, strip, BLOCK):
                         _across(filtered, place, vector, back_x, back_kinds, windows)
                 pixel = (row + r - base) % rows * step + halo_x * lanes

@@ -23,6 +23,7 @@ from fastssim.cpu import buffers
 from fastssim.cpu.jit import inlined
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 
+ONE_ROW = (0,)
 places, rows_kept, strip_of = map(register_jitable, (buffers.places, buffers.rows_kept, buffers.strip_of))
 
 
@@ -110,16 +111,22 @@ def _exchange(typing: Any, source: Any, source_step: Any, target: Any, target_st
 
 
 @intrinsic
-def _rotate(typing: Any, buffer: Any, like: Any, source: Any, target: Any) -> Any:
-    """Put the vector at the place `source`, its lanes rotated, at the place `target`; as many lanes as `like` has."""
+def _rotate(typing: Any, buffer: Any, like: Any, source: Any, target: Any, step: Any, rows: Any) -> Any:
+    """Put the vector at the place `source`, its lanes rotated, at the place `target`; as many lanes as `like` has.
+
+    So in as many rows, `step` numbers apart, as the tuple `rows` has entries.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        code = Code(context, builder, signature.args[0].dtype, lanes(signature.args[1].dtype))
-        data = code.data(signature.args[0], args[0])
-        code.store(code.rotate(code.load(code.at(data, args[2]))), code.at(data, args[3]))
+        buffer_t, like_t, _, _, _, rows_t = signature.args
+        buffer_v, _, source_v, target_v, step_v, _ = args
+        code = Code(context, builder, buffer_t.dtype, lanes(like_t.dtype))
+        for row in range(len(rows_t)):
+            start = code.at(code.data(buffer_t, buffer_v), builder.mul(step_v, ir.Constant(step_v.type, row)))
+            code.store(code.rotate(code.load(code.at(start, source_v))), code.at(start, target_v))
         return context.get_dummy_value()
 
-    return types.void(buffer, like, source, target), codegen
+    return types.void(buffer, like, source, target, step, rows), codegen
 
 
 @register_jitable
@@ -138,10 +145,10 @@ def enter(
     """
     for vector in range(0, strip, width // 2):
         _half_square(x, y, mask, strip, max(min(vector, strip - width // 2), 0), px, py, s, d, m)
-    continue_strips(s, s, strip, width, halo)
-    continue_strips(d, d, strip, width, halo)
+    continue_strips(s, s, strip, width, halo, 0, ONE_ROW)
+    continue_strips(d, d, strip, width, halo, 0, ONE_ROW)
     if mask is not None:
-        continue_strips(m, m, strip, width, halo)
+        continue_strips(m, m, strip, width, halo, 0, ONE_ROW)
 
 
 @inlined
@@ -161,7 +168,10 @@ def out_of_strips(row: Any, strip: int, width: int, line: Any) -> None:
 
 
 @inlined
-def continue_strips(row: Any, like: Any, strip: int, width: int, halo: int) -> None:
-    """Append to every strip of a row the first `halo` columns of the next; `like`: an array of the images' numbers."""
+def continue_strips(buffer: Any, like: Any, strip: int, width: int, halo: int, step: int, rows: Any) -> None:
+    """Append to every strip the first `halo` columns of the next; `like`: an array of the images' numbers.
+
+    So in as many rows, `step` numbers apart, as the tuple `rows` has entries.
+    """
     for i in range(halo):
-        _rotate(row, like, i * width, (strip + i) * width)
+        _rotate(buffer, like, i * width, (strip + i) * width, step, rows)

@@ -179,8 +179,7 @@ def across(
 ) -> None:  # fmt: skip
     """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
     count = len(taps)
-    for number in range(len(maps)):
-        continue_strips(sums[number * step :], out, strip, width, count)
+    continue_strips(sums, out, strip, width, count, step, maps)
     for vector in range(strip):
         if vector == 0 or not calm:
             sums[MAPS * step : MAPS * step + MAPS * width] = 0

@@ -50,6 +50,7 @@ from fastssim.cpu.ssim import (
     put_rows,
 )
 from fastssim.cpu.strips import (
+    ONE_ROW,
     continue_strips,
     enter,
     into_strips,
@@ -70,6 +71,7 @@ PLANES = ROWS  # window planes per step: 2 maps x 4 sums stay in registers
 BAND = 16  # window rows filtered into the depth together
 BRICK_PLANES = 128  # pixel or window planes of a brick, at most
 BRICK_ROWS = 32  # its rows
+MOMENTS = (0,) * (4 * ROWS)  # an entry for each row of each map
 BRICK_COLUMNS = TILE_COLUMNS
 
 
@@ -357,8 +359,7 @@ def ssim_brick(
                     place = p * deep_plane + (row - band_top) * 4 * step
                     for vector in range(strip):
                         _down(deep, place, vector * lanes, taps_y, taps_x, moments)
-                    for number in range(rows * 4):
-                        continue_strips(moments[number * step :], s, strip, lanes, halo_x)
+                    continue_strips(moments, s, strip, lanes, halo_x, step, MOMENTS)
                     if upstream is not None:
                         for r in range(rows):
                             read(_slice(upstream, n, c, z + p), row + r, left, right - left, one, line_x[begin:])
@@ -406,7 +407,7 @@ def ssim_brick(
                     for r in range(min(ROWS, y1 - row)):
                         place = r * maps * step
                         for number in range(maps):
-                            continue_strips(filtered[place + number * step :], s, strip, lanes, halo_x)
+                            continue_strips(filtered[place + number * step :], s, strip, lanes, halo_x, step, ONE_ROW)
                         for vector in range(0, strip, BLOCK):
                             _across(filtered, place, vector, back_x, back_kinds, windows)
                         pixel = (z + p - front) % ring * plane + (row + r - top) * step + halo_x * lanes
