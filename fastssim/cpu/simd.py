@@ -153,11 +153,11 @@ class Code:
         """Return the vector of ones."""
         return self.number(1)
 
-    def strip_mask(self, strip: ir.Value, first: ir.Value, last: ir.Value) -> ir.Value:
-        """Choose the lanes l with first <= l * strip < last (signed)."""
+    def strip_mask(self, strip: ir.Value, vector: ir.Value, first: ir.Value, last: ir.Value) -> ir.Value:
+        """Choose the lanes l with first <= l * strip + vector < last (signed)."""
         builder = self.builder
         lane = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
-        column = builder.mul(lane, self._integers(strip))
+        column = builder.add(builder.mul(lane, self._integers(strip)), self._integers(vector))
         return builder.and_(
             builder.icmp_signed(">=", column, self._integers(first)),
             builder.icmp_signed("<", column, self._integers(last)),

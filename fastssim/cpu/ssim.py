@@ -367,9 +367,9 @@ def _ssim(
         source = code.at(code.data(kind.windows, value.windows), column)
         m, v_s, q, v_d = (code.load(code.at(source, plane * step)) for plane in range(4))
         _, _, c1, c2, half_u, u = code.splats(value.constants, len(kind.constants))
-        limits = [builder.sub(builder.extract_value(value.ranges, i), value.vector) for i in range(4)]
-        valid = code.strip_mask(value.strip, limits[0], limits[1])
-        counted = builder.and_(valid, code.strip_mask(value.strip, limits[2], limits[3]))
+        limits = [builder.extract_value(value.ranges, i) for i in range(4)]
+        valid = code.strip_mask(value.strip, value.vector, limits[0], limits[1])
+        counted = builder.and_(valid, code.strip_mask(value.strip, value.vector, limits[2], limits[3]))
         if masked:
             n = code.load(code.at(source, (6 if wanted(kind.grad_x) else 4) * step))
             something = code.above(n, code.number(LEAST_WEIGHT))
@@ -522,8 +522,8 @@ def _gradient(
             equal = code.zero() - missing  # d where x = y
             positive, negative = code.above(d, equal), code.above(equal, d)
             sign = code.select(positive, by_sign, code.select(negative, code.zero() - by_sign, code.zero()))
-            limits = [builder.sub(builder.extract_value(ranges_v, i), vector_v) for i in range(2)]
-            sign = code.select(code.strip_mask(strip_v, *limits), sign, code.zero())
+            limits = [builder.extract_value(ranges_v, i) for i in range(2)]
+            sign = code.select(code.strip_mask(strip_v, vector_v, *limits), sign, code.zero())
         by_x = factor * (to_x + ((by_s + by_d) + (by_s + by_d)))
         write(line_x_t, line_x_v, by_x if sign is None else by_x + sign)
         if wanted(grad_y_t):
@@ -551,9 +551,8 @@ def _add_distances(
         start = code.at(code.data(d_type, d_value), place_value)
         start = code.at(start, builder.mul(vector_value, ir.Constant(vector_value.type, code.lanes)))
         distance = code.absolute(code.load(start) + code.splat(missing_value))
-        limits = [builder.sub(limit, vector_value) for limit in (first_value, last_value)]
         sums = code.at(code.data(total_type, total_value), 2 * code.lanes)
-        chosen = code.strip_mask(strip_value, *limits)
+        chosen = code.strip_mask(strip_value, vector_value, first_value, last_value)
         code.store(code.load(sums) + code.select(chosen, distance, code.zero()), sums)
         return context.get_dummy_value()
 
