@@ -18,7 +18,7 @@ from fastssim.cpu.buffers import CHUNK
 from fastssim.cpu.jit import jit
 from fastssim.cpu.kinds import CALL, PLAN, Kind, Step, layout
 from fastssim.cpu.pixels import view
-from fastssim.cpu.simd import count_up, given, look
+from fastssim.cpu.simd import await_slabs, given, next_slab, slab_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,19 +55,15 @@ def compiled(kind: Kind) -> Compiled:
 
 
 def _march(kind: Any) -> Callable[..., None]:
-    """Write the entry of `ssim.ssim_tiles`: threads that run it on one call take turns at its slabs.
-
-    Of as many stretches of neighbouring slabs by turns, as `fastssim.cpu.pool.run_slabs` does with ``apart``. Behind
-    the sums are how many slabs are taken and how many are done; who has `patience` looks up to so often whether all
-    are.
-    """
+    """Write the entry of `ssim.ssim_tiles`: threads take turns at a call's slabs, see `fastssim.cpu.pool`."""
     number = np.dtype(kind.dtype).type
     taps_y, taps_x = kind.taps_y, kind.taps_x
     exact, mask, upstream, l1, ssim_map, grad_x, grad_y = (True if there else None for there in kind[5:])
     down_of, across_of = _taps(taps_y, mirrored=kind.mirrored_y), _taps(taps_x, mirrored=kind.mirrored_x)
 
     def entry(
-        plan_at: int, call_at: int, slabs: int, stretches: int, patience: int, work: int, room: int, total: int,
+        plan_at: int, call_at: int, counts: int, slabs: int, stretches: int, patience: int,
+        work: int, room: int, total: int,
     ) -> None:  # fmt: skip
         plan, call = view(plan_at, _PLAN, 1)[0], view(call_at, _CALL, 1)[0]
         rows, columns = view(plan.rows, _INT, plan.row_count), view(plan.columns, _INT, plan.column_count)
@@ -76,13 +72,8 @@ def _march(kind: Any) -> Callable[..., None]:
         high, wide = plan.pads[4] + 1, plan.pads[5] + 1
         exact_taps = view(plan.exact_taps, np.float64, 2 * (high + wide))
         items = plan.planes * plan.tile_count
-        length, longer = divmod(slabs, stretches)
-        taken = call.sums + 3 * 8 * items
-        done = taken + 8
-        turn = count_up(taken)
-        while turn < slabs:
-            step, stretch = divmod(turn, stretches)
-            slab = stretch * length + min(stretch, longer) + step
+        slab = next_slab(counts, slabs, stretches)
+        while slab >= 0:
             ssim.ssim_tiles(
                 call.x, call.y, given(mask, call.mask), given(upstream, call.upstream),
                 (number(call.divisors[0]), number(call.divisors[1])),
@@ -104,10 +95,9 @@ def _march(kind: Any) -> Callable[..., None]:
                 given(grad_x, view(call.grad_x, number, _ALL)), given(grad_y, view(call.grad_y, number, _ALL)),
                 given(grad_x, view(call.rim_x, number, _ALL)), given(grad_y, view(call.rim_y, number, _ALL)),
             )  # fmt: skip
-            count_up(done)
-            turn = count_up(taken)
-        while patience > 0 and look(done) < slabs:
-            patience -= 1
+            slab_done(counts)
+            slab = next_slab(counts, slabs, stretches)
+        await_slabs(counts, slabs, patience)
 
     return entry
 

@@ -67,7 +67,7 @@ class March(NamedTuple):
     @property
     def arguments(self) -> int:
         """How many its entry takes."""
-        return 8
+        return 9
 
 
 class Step(NamedTuple):

@@ -14,7 +14,7 @@ from fastssim.cpu import buffers, pixels
 from fastssim.cpu.kinds import CALL, PLAN, March, Step, packer
 from fastssim.cpu.machine_code import entry
 from fastssim.cpu.pages import in_large_pages
-from fastssim.cpu.pool import run_slabs
+from fastssim.cpu.pool import run_in_turns, run_slabs
 from fastssim.cpu.simd import vector_bytes
 from fastssim.interop import LARGEST
 from fastssim.plan import TILE_ROWS, Sums, source, tiles
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 SLAB_PIXELS = 1 << 15  # below this a second thread costs more than it brings
 LARGE_SLAB = 1 << 18  # where threads have slabs enough: who comes for one waits 16 us for the interpreter's lock
-_PATIENCE = 1500  # looks, some 20 to 60 us, at what others still have to do: to be woken takes as long
 _SLABS = 8  # for each thread are enough
 KINDS = {
     torch.float32: pixels.FLOAT32,
@@ -103,11 +102,9 @@ def _march(
     )
     run, at = ready.run, ready.at
     planes, tile_count, _ = ready.sums
-    #  and how many slabs are taken and done; the address of such an array is had sooner than that of NumPy's
-    sums = array("d", bytes(8 * (3 * planes * tile_count + 2)))
+    sums = array("d", bytes(8 * 3 * planes * tile_count))  # whose address is had sooner than that of NumPy's
     items, pixels = ready.layout.work
     slabs = max(1, min(items, pixels // SLAB_PIXELS))
-    threads = min(torch.get_num_threads(), slabs)
     rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
     for fresh in (ssim_map, grad_x, grad_y):
         if fresh is not None:
@@ -123,21 +120,16 @@ def _march(
         scale, 0 if l1 is None else l1,
     )  # fmt: skip
 
-    caller = threading.get_ident()
-    done = memoryview(sums).cast("B")[-8:].cast("q")  # a thread that comes late needs what it keeps alive
-
-    def take_part(_: int) -> bool:
-        patience = _PATIENCE if threads > 1 and threading.get_ident() == caller else 0
-        if run(at, call, slabs, threads, patience, *_workspace(plan, ready.layout.filters)):
+    def kernel(counts: int, threads: int, patience: int) -> None:
+        if run(at, call, counts, slabs, threads, patience, *_workspace(plan, ready.layout.filters)):
             raise MemoryError("no memory for a kernel of SSIM")
-        return done[0] == slabs
 
-    run_slabs(take_part, threads)
+    run_in_turns(kernel, slabs)
     if rim_x is not None:
         _fold(plan, ready, rim_x, grad_x)
     if rim_y is not None:
         _fold(plan, ready, rim_y, grad_y)
-    by_plane = np.frombuffer(sums)[:-2]
+    by_plane = np.frombuffer(sums)
     if tile_count > 1:
         by_plane = np.add.reduce(by_plane.reshape(ready.sums), 1)
     by_plane = by_plane.reshape(*plan.shape[:2], 3)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from array import array
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_PATIENCE = 1500  # looks, some 20 to 60 us, at what others still have to do: to be woken takes as long
 
 
 class _Call:
@@ -141,3 +144,41 @@ def run_slabs(function: Callable[[int], object], count: int, *, apart: bool = Fa
     call = _Call(function, count, helpers + 1 if apart else 1)
     _pool.offer(call, helpers)
     call.run()
+
+
+def run_in_turns(kernel: Callable[[int, int, int], object], slabs: int, threads: int | None = None) -> int:
+    """Let threads take turns at `slabs` inside a kernel, which costs them one hand-over of the interpreter's lock.
+
+    Parameters
+    ----------
+    kernel : callable
+        Called once in every thread with the address of three numbers, how many threads there are, and how often to look
+        whether the others are done before it returns. It takes slabs as `fastssim.cpu.simd.next_slab` hands them out,
+        and may add to the third number. Every thread that it is called in may outlive this call, if it finds no slab:
+        it must keep alive what it then still looks at.
+    slabs : int
+        How many.
+    threads : int, optional
+        At most so many; ``torch.get_num_threads()`` by default.
+
+    Returns
+    -------
+    int
+        The third number.
+
+    Raises
+    ------
+    BaseException
+        The first error that `kernel` raised.
+    """
+    threads = min(threads or torch.get_num_threads(), slabs)
+    counts = array("q", (0, 0, 0))
+    address, caller = counts.buffer_info()[0], threading.get_ident()
+
+    def take_part(_: int) -> bool:
+        patience = _PATIENCE if threads > 1 and threading.get_ident() == caller else 0
+        kernel(address, threads, patience)
+        return counts[1] == slabs
+
+    run_slabs(take_part, threads)
+    return counts[2]

@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, register_jitable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -320,3 +320,31 @@ def look(typing: Any, address: Any) -> Any:
         return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "acquire", 8)
 
     return types.int64(types.int64), codegen
+
+
+@register_jitable
+def next_slab(counts: int, slabs: int, stretches: int) -> int:
+    """Take the next slab and return its number, or -1 where none is left.
+
+    By turns of as many stretches of neighbouring slabs, so that threads work far apart as long as all are as fast.
+    counts: address of how many slabs are taken, and how many done, see `count_up`.
+    """
+    turn = count_up(counts)
+    if turn >= slabs:
+        return -1
+    step, stretch = divmod(turn, stretches)
+    length, longer = divmod(slabs, stretches)
+    return stretch * length + min(stretch, longer) + step  # type: ignore[no-any-return]
+
+
+@register_jitable
+def slab_done(counts: int) -> None:
+    """Say that a slab is done."""
+    count_up(counts + 8)
+
+
+@register_jitable
+def await_slabs(counts: int, slabs: int, patience: int) -> None:
+    """Look up to `patience` times whether all slabs are done."""
+    while patience > 0 and look(counts + 8) < slabs:
+        patience -= 1

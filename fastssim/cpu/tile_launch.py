@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastssim.cpu import tiles as kernels
-from fastssim.cpu.pool import run_slabs
+from fastssim.cpu.pool import run_in_turns, run_slabs
 from fastssim.tiles.plan import NO_SUMS
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fastssim.tiles.plan import Plan, Sums
 
 HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
-_ROWS = 64  # of a slab
+_ROWS = 16  # of a slab
 _SPANS = 16  # taken down the rows together: the rows that are asked for ahead stay in the first caches
-_COPIED = 1 << 21  # bytes of a slab: threads that come for one pass the interpreter's lock on, which takes them 16 us
-_WAKING = 1 << 19  # pixels of tiles that are blended in the 100 us that pass with another thread waking up
+_COPIED = 1 << 18  # bytes of a slab
+_WAKING = 1 << 17  # pixels of tiles that are blended in the 30 us that pass with another thread waking up
 _WORDS = 1 << 17  # of a slab
 
 
@@ -71,42 +71,39 @@ def gather(
     )
     planes = [values.shape[2] * values.shape[3] for values in (band_in, band_out, carry_in, carry_out)]
     steps = kernels.Steps(*(channels * plane for plane in planes))
-    edges = [*range(y0, y1, _ROWS), y1]
-    blocks = len(edges) - 1
     flat = tiles.reshape(-1)
-    found = [0] * (blocks * channels)
+    layout = kernels.Layout(
+        band_in=0,
+        band_out=0,
+        carry_in=0,
+        carry_out=0,
+        tiles=-at_hand.i0 * row_step - at_hand.j0 * tile_step,
+        tile_pitch=g.tile_width,
+        band_in_row=band[0].start,
+        band_out_row=band[1].start,
+        band_pitch=g.canvas_width,
+        carry_row=int(plan.down.origins[at_hand.i0]),
+        carry_in_column=carry[0].start,
+        carry_out_column=carry[1].start,
+        carry_in_pitch=carry_in.shape[3],
+        carry_out_pitch=carry_out.shape[3],
+        out=0,
+        out_row=y0,
+        out_column=g.left,
+        out_pitch=out.shape[2],
+        ahead=g.tile_width,
+        together=_SPANS,
+    )
+    channel_steps = (*planes, tile_plane, out.shape[1] * out.shape[2])
+    slabs = -(-(y1 - y0) // _ROWS) * channels
 
-    def slab(number: int) -> None:
-        channel, block = divmod(number, blocks)
-        layout = kernels.Layout(
-            band_in=channel * planes[0],
-            band_out=channel * planes[1],
-            carry_in=channel * planes[2],
-            carry_out=channel * planes[3],
-            tiles=channel * tile_plane - at_hand.i0 * row_step - at_hand.j0 * tile_step,
-            tile_pitch=g.tile_width,
-            band_in_row=band[0].start,
-            band_out_row=band[1].start,
-            band_pitch=g.canvas_width,
-            carry_row=int(plan.down.origins[at_hand.i0]),
-            carry_in_column=carry[0].start,
-            carry_out_column=carry[1].start,
-            carry_in_pitch=carry_in.shape[3],
-            carry_out_pitch=carry_out.shape[3],
-            out=channel * out.shape[1] * out.shape[2],
-            out_row=y0,
-            out_column=g.left,
-            out_pitch=out.shape[2],
-            ahead=g.tile_width,
-            together=_SPANS,
-        )
-        found[number] = kernels.gather_rows(
-            HOW[reduction], flat, tables, covered, plan.spans, at_hand, edges[block], edges[block + 1], layout,
-            sinks, steps,
+    def kernel(counts: int, threads: int, patience: int) -> None:
+        kernels.gather_slabs(
+            counts, slabs, threads, patience, _ROWS, (y0, y1), HOW[reduction], flat, tables, covered, plan.spans,
+            at_hand, layout, channel_steps, sinks, steps,
         )  # fmt: skip
 
-    _share(slab, blocks * channels, tiles.size)
-    return not any(found)
+    return not run_in_turns(kernel, slabs, _threads(tiles.size))
 
 
 @lru_cache(maxsize=64)
@@ -145,12 +142,14 @@ def copy(
     pixels = image.view(np.uint8)
     places = origins * np.array([1, size])
     flat = out.reshape(-1).view(np.uint8)
-    edges = _edges(out)
+    slabs = len(_edges(out)) - 1
 
-    def slab(number: int) -> None:
-        kernels.copy_tiles(pixels, places, out.shape[2], edges[number], edges[number + 1], flat, out.shape[3] * size)
+    def kernel(counts: int, threads: int, patience: int) -> None:
+        kernels.copy_tiles(
+            counts, slabs, threads, patience, pixels, places, out.shape[2], flat, out.shape[3] * size
+        )  # fmt: skip
 
-    _share(slab, len(edges) - 1, out.size, apart=True)
+    run_in_turns(kernel, slabs, _threads(out.size))
 
 
 def scatter(
@@ -205,9 +204,14 @@ def _edges(tiles: NDArray[Any]) -> list[int]:
 
 def _share(slab: Callable[[int], object], count: int, pixels: int, *, apart: bool = False) -> None:
     """Run slabs of so many pixels in all, by several threads where that saves more than it takes to wake them."""
-    threads = torch.get_num_threads()
-    if pixels * (threads - 1) > _WAKING * threads:
+    if _threads(pixels) > 1:
         run_slabs(slab, count, apart=apart)
     else:
         for number in range(count):
             slab(number)
+
+
+def _threads(pixels: int) -> int:
+    """Return how many threads so many pixels of tiles are worth."""
+    threads = torch.get_num_threads()
+    return threads if pixels * (threads - 1) > _WAKING * threads else 1

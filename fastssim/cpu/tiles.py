@@ -31,7 +31,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastssim.cpu.jit import kept as jit
-from fastssim.cpu.simd import Code, Vector, lanes, wanted
+from fastssim.cpu.simd import Code, Vector, await_slabs, count_up, lanes, next_slab, slab_done, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -521,6 +521,39 @@ def gather_rows(
     return not_finite
 
 
+@jit
+def gather_slabs(
+    counts: int, slabs: int, threads: int, patience: int, height: int, bounds: Any, how: Any, tiles: Any, tables: Any,
+    covered: Any, spans: Any, part: Any, layout: Any, planes: Any, sinks: Any, steps: Any,
+) -> None:  # fmt: skip
+    """Blend slabs of `height` canvas rows of one channel, by turns, see `fastssim.cpu.pool.run_in_turns`.
+
+    The third of the counts is how many slabs hold a sum that is NaN or infinite. bounds: canvas rows y0 .. y1-1; layout
+    of the first channel; planes: numbers from one channel to the next of band_in, band_out, carry_in, carry_out, tiles
+    and out.
+    """
+    y0, y1 = bounds
+    at = layout
+    blocks = -(-(y1 - y0) // height)
+    slab = next_slab(counts, slabs, threads)
+    while slab >= 0:
+        channel, block = divmod(slab, blocks)
+        first = y0 + block * height
+        here = Layout(
+            at.band_in + channel * planes[0], at.band_out + channel * planes[1], at.carry_in + channel * planes[2],
+            at.carry_out + channel * planes[3], at.tiles + channel * planes[4], at.out + channel * planes[5],
+            at.tile_pitch, at.band_pitch, at.carry_in_pitch, at.carry_out_pitch, at.out_pitch, at.band_in_row,
+            at.band_out_row, at.carry_row, at.carry_in_column, at.carry_out_column, at.out_row, at.out_column,
+            at.ahead, at.together,
+        )  # fmt: skip
+        end = min(first + height, y1)
+        if gather_rows(how, tiles, tables, covered, spans, part, first, end, here, sinks, steps):
+            count_up(counts + 16)
+        slab_done(counts)
+        slab = next_slab(counts, slabs, threads)
+    await_slabs(counts, slabs, patience)
+
+
 @intrinsic
 def lanes_of_double(typing: Any) -> Any:
     """Float64 numbers in one SIMD register."""
@@ -545,18 +578,25 @@ def _copy_bytes(typing: Any, target: Any, place: Any, source: Any, count: Any) -
 
 
 @jit
-def copy_tiles(image: Any, origins: Any, height: int, begin: int, end: int, out: Any, width: int) -> None:
-    """Copy tiles begin .. end-1 of image [C, H, W bytes], each `height` rows of `width` bytes, into out, flat.
+def copy_tiles(
+    counts: int, slabs: int, threads: int, patience: int, image: Any, origins: Any, height: int, out: Any, width: int
+) -> None:
+    """Copy tiles of image [C, H, W bytes], each `height` rows of `width` bytes, into out, flat.
 
-    origins [T, 2]: first row and first byte of every tile.
+    origins [T, 2]: first row and first byte of every tile. By turns, see `fastssim.cpu.pool.run_in_turns`.
     """
-    channels = image.shape[0]
-    for tile in range(begin, end):
-        y, x = origins[tile, 0], origins[tile, 1]
-        for channel in range(channels):
-            for row in range(height):
-                place = ((tile * channels + channel) * height + row) * width
-                _copy_bytes(out, place, image[channel, y + row, x:], width)
+    channels, tiles = image.shape[0], len(origins)
+    slab = next_slab(counts, slabs, threads)
+    while slab >= 0:
+        for tile in range(tiles * slab // slabs, tiles * (slab + 1) // slabs):
+            y, x = origins[tile, 0], origins[tile, 1]
+            for channel in range(channels):
+                for row in range(height):
+                    place = ((tile * channels + channel) * height + row) * width
+                    _copy_bytes(out, place, image[channel, y + row, x:], width)
+        slab_done(counts)
+        slab = next_slab(counts, slabs, threads)
+    await_slabs(counts, slabs, patience)
 
 
 @jit
