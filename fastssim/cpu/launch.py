@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fastssim.plan import Plan
 
 SLAB_PIXELS = 1 << 15  # below this a second thread costs more than it brings
-LARGE_SLAB = 1 << 18  # where threads have slabs enough: who comes for one waits 16 us for the interpreter's lock
+LARGE_SLAB = 1 << 18  # where threads have slabs enough: two that come to one large page of a gradient both clear it
 _SLABS = 8  # for each thread are enough
 KINDS = {
     torch.float32: pixels.FLOAT32,
@@ -104,7 +104,7 @@ def _march(
     planes, tile_count, _ = ready.sums
     sums = array("d", bytes(8 * 3 * planes * tile_count))  # whose address is had sooner than that of NumPy's
     items, pixels = ready.layout.work
-    slabs = max(1, min(items, pixels // SLAB_PIXELS))
+    slabs = slab_count(items, pixels, torch.get_num_threads())
     rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
     for fresh in (ssim_map, grad_x, grad_y):
         if fresh is not None:
@@ -164,8 +164,13 @@ def shared_out(items: int, pixels: int) -> list[int]:
 
 @lru_cache(maxsize=1024)
 def _edges(items: int, pixels: int, threads: int) -> list[int]:
-    slabs = max(1, min(items, pixels // SLAB_PIXELS, max(_SLABS * threads, pixels // LARGE_SLAB)))
+    slabs = slab_count(items, pixels, threads)
     return [items * i // slabs for i in range(slabs + 1)]
+
+
+def slab_count(items: int, pixels: int, threads: int) -> int:
+    """Return in how many slabs threads share so many items, together of so many pixels."""
+    return max(1, min(items, pixels // SLAB_PIXELS, max(_SLABS * threads, pixels // LARGE_SLAB)))
 
 
 class _Ready(NamedTuple):

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from fastssim.tiles.plan import Plan, Sums
 
 HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
-_ROWS = 16  # of a slab
+_ROWS = (16, 64)  # of a slab: many where a batch of tiles has few, and few where tiles come from memory
 _SPANS = 16  # taken down the rows together: the rows that are asked for ahead stay in the first caches
-_COPIED = 1 << 18  # bytes of a slab
+_COPIED = (1 << 18, 1 << 21)  # bytes of a slab: small for a batch; else a large page, which two threads would clear
 _WAKING = 1 << 17  # pixels of tiles that are blended in the 30 us that pass with another thread waking up
 _WORDS = 1 << 17  # of a slab
+_SLABS = 8  # of a batch
 
 
 def gather(
@@ -95,11 +96,12 @@ def gather(
         together=_SPANS,
     )
     channel_steps = (*planes, tile_plane, out.shape[1] * out.shape[2])
-    slabs = -(-(y1 - y0) // _ROWS) * channels
+    height = _between(_ROWS, (y1 - y0) * channels // _SLABS)
+    slabs = -(-(y1 - y0) // height) * channels
 
-    def kernel(counts: int, threads: int, patience: int) -> None:
+    def kernel(counts: int, _: int, patience: int) -> None:
         kernels.gather_slabs(
-            counts, slabs, threads, patience, _ROWS, (y0, y1), HOW[reduction], flat, tables, covered, plan.spans,
+            counts, slabs, patience, height, (y0, y1), HOW[reduction], flat, tables, covered, plan.spans,
             at_hand, layout, channel_steps, sinks, steps,
         )  # fmt: skip
 
@@ -198,8 +200,13 @@ def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
 
 def _edges(tiles: NDArray[Any]) -> list[int]:
     """Return the edges of the slabs that tiles are written in, and their end."""
-    slabs = max(1, min(len(tiles), -(-tiles.nbytes // _COPIED)))
+    slabs = max(1, min(len(tiles), -(-tiles.nbytes // _between(_COPIED, tiles.nbytes // _SLABS))))
     return [len(tiles) * slab // slabs for slab in range(slabs + 1)]
+
+
+def _between(limits: tuple[int, int], size: int) -> int:
+    """Return the size between the limits that is next to one."""
+    return min(max(size, limits[0]), limits[1])
 
 
 def _share(slab: Callable[[int], object], count: int, pixels: int, *, apart: bool = False) -> None:

@@ -523,8 +523,8 @@ def gather_rows(
 
 @jit
 def gather_slabs(
-    counts: int, slabs: int, threads: int, patience: int, height: int, bounds: Any, how: Any, tiles: Any, tables: Any,
-    covered: Any, spans: Any, part: Any, layout: Any, planes: Any, sinks: Any, steps: Any,
+    counts: int, slabs: int, patience: int, height: int, bounds: Any, how: Any, tiles: Any, tables: Any, covered: Any,
+    spans: Any, part: Any, layout: Any, planes: Any, sinks: Any, steps: Any,
 ) -> None:  # fmt: skip
     """Blend slabs of `height` canvas rows of one channel, by turns, see `fastssim.cpu.pool.run_in_turns`.
 
@@ -535,7 +535,7 @@ def gather_slabs(
     y0, y1 = bounds
     at = layout
     blocks = -(-(y1 - y0) // height)
-    slab = next_slab(counts, slabs, threads)
+    slab = next_slab(counts, slabs, 1)
     while slab >= 0:
         channel, block = divmod(slab, blocks)
         first = y0 + block * height
@@ -550,7 +550,7 @@ def gather_slabs(
         if gather_rows(how, tiles, tables, covered, spans, part, first, end, here, sinks, steps):
             count_up(counts + 16)
         slab_done(counts)
-        slab = next_slab(counts, slabs, threads)
+        slab = next_slab(counts, slabs, 1)
     await_slabs(counts, slabs, patience)
 
 
