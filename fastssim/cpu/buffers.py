@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ROWS = 4  # window rows per step: 2 maps x 4 sums stay in registers
+ROWS = 4  # window rows per step: the pixels of 14 rows stay in registers while one map of 4 is filtered
 BLOCK = 4  # vectors of a strip that are filtered across together; strips are multiples of it
 SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
 SPARE_ROWS_OF_VALUES = 60  # the same without a gradient

@@ -36,10 +36,10 @@ back and the gradient is multiplied by m; a window with n at most LEAST_WEIGHT h
 counted. Down the columns n_c = w_y*m, and v_c is n_c times a variance.
 
 The march goes down the tile, ROWS window rows at a time. Pixel rows are turned into s and d, laid out in strips
-(`fastssim.cpu.strips`), as they are reached; the filters keep ROWS rows, or BLOCK vectors, of two maps in registers;
-the horizontal one ends in the formula above; its derivatives go into a rolling buffer of rows, and the gradient's rows
-leave as soon as the last window that covers them is done. Only the rolling buffers exist besides input and output,
-whatever the image's height.
+(`fastssim.cpu.strips`), as they are reached; a filter makes ROWS rows, or BLOCK vectors, of a map at a time, and adds
+what shares a tap of a mirrored window before it multiplies; the horizontal one ends in the formula above; its
+derivatives go into a rolling buffer of rows, and the gradient's rows leave as soon as the last window that covers them
+is done. Only the rolling buffers exist besides input and output, whatever the image's height.
 
 Symbols: (y0, y1, x0, x1) is the tile, in the padded image; in gradient mode its pixels: every window that covers one
 of them is computed, but a window counts in the sum of one tile only; in value mode the tile's windows themselves.
