@@ -103,8 +103,7 @@ def _march(
     run, at = ready.run, ready.at
     planes, tile_count, _ = ready.sums
     sums = array("d", bytes(8 * 3 * planes * tile_count))  # whose address is had sooner than that of NumPy's
-    items, pixels = ready.layout.work
-    slabs = slab_count(items, pixels, torch.get_num_threads())
+    slabs = slab_count(*ready.layout.work, torch.get_num_threads())
     rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
     for fresh in (ssim_map, grad_x, grad_y):
         if fresh is not None:
@@ -144,7 +143,7 @@ def _rim(ready: _Ready, gradient: Tensor | None) -> Tensor | None:
 def _fold(plan: Plan, ready: _Ready, rim: Tensor, gradient: Any) -> None:
     """Add the gradients of padded pixels to those of their sources."""
     run, planes = entry(Step("fold", plan.dtype)), plan.shape[0] * plan.shape[1]
-    slabs = min(len(shared_out(*ready.layout.work)) - 1, planes)
+    slabs = min(slab_count(*ready.layout.work, torch.get_num_threads()), planes)
     edges = [planes * i // slabs for i in range(slabs + 1)]
     addresses = rim.data_ptr(), gradient.data_ptr()
     run_slabs(lambda i: run(ready.at, edges[i], edges[i + 1], *addresses), slabs)
@@ -169,7 +168,7 @@ def _edges(items: int, pixels: int, threads: int) -> list[int]:
 
 
 def slab_count(items: int, pixels: int, threads: int) -> int:
-    """Return in how many slabs threads share so many items, together of so many pixels."""
+    """Return how many such parts there are."""
     return max(1, min(items, pixels // SLAB_PIXELS, max(_SLABS * threads, pixels // LARGE_SLAB)))
 
 

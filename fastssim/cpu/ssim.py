@@ -642,6 +642,21 @@ def _(least: Any, another: Any) -> Any:
     return entries
 
 
+def _of_rows(entries: Any) -> Any:
+    """Return a tuple of zeros, as many for each of ROWS rows as there are entries."""
+    raise NotImplementedError  # kernels call what follows
+
+
+@overload(_of_rows)
+def _(entries: Any) -> Any:
+    zeros = (0,) * (ROWS * len(entries))
+
+    def of_rows(entries: Any) -> Any:
+        return zeros
+
+    return of_rows
+
+
 def _sign(l1: Any, counts: bool, missing: Any) -> Any:
     """Return what `_gradient` takes as l1."""
     raise NotImplementedError  # kernels call what follows; its type says whether there is anything
@@ -731,7 +746,7 @@ def _tile(
     begin, end = left - origin, right + halo_x - origin  # of the columns that there are
     maps = 3 if grad_y is None else 4
     kinds = _entries((0, 0, 0, 0), plane_mask)  # one for each moment
-    row_kinds = kinds + kinds + kinds + kinds  # of ROWS rows
+    row_kinds = _of_rows(kinds)
     back_kinds = _entries((0, 0, 0), grad_y)
 
     (

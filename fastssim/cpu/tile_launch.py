@@ -144,7 +144,7 @@ def copy(
     pixels = image.view(np.uint8)
     places = origins * np.array([1, size])
     flat = out.reshape(-1).view(np.uint8)
-    slabs = len(_edges(out)) - 1
+    slabs = _slab_count(out)
 
     def kernel(counts: int, threads: int, patience: int) -> None:
         kernels.copy_tiles(
@@ -161,15 +161,16 @@ def scatter(
 ) -> None:
     """Write the adjoint of `gather` with "mean": every tile's weights times the image."""
     down, across = plan.down, plan.across
-    edges = _edges(out)
+    slabs = _slab_count(out)
 
     def slab(number: int) -> None:
+        first, end = (len(out) * edge // slabs for edge in (number, number + 1))
         kernels.scatter_tiles(
-            image, down.origins, across.origins, edges[number], edges[number + 1], down.weights, across.weights,
+            image, down.origins, across.origins, first, end, down.weights, across.weights,
             down.kinds, across.kinds, plan.full, out,
         )  # fmt: skip
 
-    _share(slab, len(edges) - 1, out.size, apart=True)
+    _share(slab, slabs, out.size, apart=True)
 
 
 def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
@@ -198,10 +199,9 @@ def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
     return not any(bits & overflown for bits in found)
 
 
-def _edges(tiles: NDArray[Any]) -> list[int]:
-    """Return the edges of the slabs that tiles are written in, and their end."""
-    slabs = max(1, min(len(tiles), -(-tiles.nbytes // _between(_COPIED, tiles.nbytes // _SLABS))))
-    return [len(tiles) * slab // slabs for slab in range(slabs + 1)]
+def _slab_count(tiles: NDArray[Any]) -> int:
+    """Return how many slabs tiles are written in."""
+    return max(1, min(len(tiles), -(-tiles.nbytes // _between(_COPIED, tiles.nbytes // _SLABS))))
 
 
 def _between(limits: tuple[int, int], size: int) -> int:

@@ -38,6 +38,7 @@ from fastssim.cpu.ssim import (
     _entries,
     _filter,
     _gradient,
+    _of_rows,
     _ours,
     _pivot,
     _ssim,
@@ -67,11 +68,10 @@ if TYPE_CHECKING:
 
     from fastssim.cpu.ssim import Averaged
 
-PLANES = ROWS  # window planes per step: 2 maps x 4 sums stay in registers
+PLANES = ROWS  # window planes per step
 BAND = 16  # window rows filtered into the depth together
 BRICK_PLANES = 128  # pixel or window planes of a brick, at most
 BRICK_ROWS = 32  # its rows
-MOMENTS = (0,) * (4 * ROWS)  # an entry for each row of each map
 BRICK_COLUMNS = TILE_COLUMNS
 
 
@@ -359,7 +359,7 @@ def ssim_brick(
                     place = p * deep_plane + (row - band_top) * 4 * step
                     for vector in range(strip):
                         _down(deep, place, vector * lanes, taps_y, taps_x, moments)
-                    continue_strips(moments, s, strip, lanes, halo_x, step, MOMENTS)
+                    continue_strips(moments, s, strip, lanes, halo_x, step, _of_rows((0, 0, 0, 0)))
                     if upstream is not None:
                         for r in range(rows):
                             read(_slice(upstream, n, c, z + p), row + r, left, right - left, one, line_x[begin:])
