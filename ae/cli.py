@@ -61,6 +61,7 @@ OPTIONS = {
     "augment": "none, flips (and quarter turns) or rotations (by any angle).",
     "held_out": "Share of the good images kept for early stopping and the threshold; 0 fits all.",
     "patience": "Epochs without a better held-out loss before training stops; 0 never stops.",
+    "precision": "Of the network's layers in training: float32 or bfloat16 (faster where the hardware has it).",
     "seed": "Of weights, patches and the choice of held-out images.",
     "vae_samples": "Codes that vae averages over; 0 decodes their mean.",
     "feature_weights": "File with AlexNet's weights, for fm.",
@@ -276,6 +277,7 @@ def experiment(
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     time_budget: Annotated[str | None, typer.Option(help="End each training after this long (90s, 15m, 2h).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each training.")] = None,
+    precision: Annotated[str | None, typer.Option(help=OPTIONS["precision"])] = None,
     feature_weights: Annotated[str | None, typer.Option(help="File with AlexNet's weights, for fm.")] = None,
 ) -> None:
     """Train and measure variants on data sets, a file for each; finished ones are kept, interrupted ones go on."""
@@ -285,6 +287,7 @@ def experiment(
     changes = {
         "time_budget": None if time_budget is None else duration(time_budget),
         "epochs": epochs,
+        "precision": precision,
         "feature_weights": feature_weights,
     }
     rows = rows_of(_words(sets), _words(variants, ";"), [int(seed) for seed in _words(seeds)])

@@ -16,6 +16,7 @@ ESTIMATORS = ("reconstruction", "residual")
 SCHEDULES = ("constant", "one-cycle")
 INITIALISATIONS = ("kaiming", "torch")
 OUTPUTS = ("linear", "sigmoid")
+PRECISIONS = ("float32", "bfloat16")
 SSIM_WINDOWS = ("gaussian", "box")
 CONSTANTS = ("squared", "literal")
 BLENDINGS = ("gaussian", "uniform", "hann", "tent")
@@ -86,6 +87,9 @@ class TrainConfig:
         does, and takes the threshold from the images that were fitted: rather low.
     patience : int
         Epochs without a better loss on held-out patches after which training stops; 0 never stops.
+    precision : {"float32", "bfloat16"}
+        Of the network's layers in training, by autocast: weights, losses and whatever follows the training are float32
+        with both. bfloat16 is faster on GPUs and on CPUs with AVX-512 BF16 or AMX, and slower on others.
     seed : int
         Of weights, patches and the choice of held-out images.
     vae_samples : int
@@ -152,6 +156,7 @@ class TrainConfig:
     augment: str = "none"
     held_out: float = 0.1
     patience: int = 20
+    precision: str = "float32"
     seed: int = 0
     vae_samples: int = 0
     feature_weights: str | None = None
@@ -175,6 +180,7 @@ class TrainConfig:
             "schedule": SCHEDULES,
             "initialisation": INITIALISATIONS,
             "output": OUTPUTS,
+            "precision": PRECISIONS,
             "ssim_window": SSIM_WINDOWS,
             "constants": CONSTANTS,
             "augment": AUGMENTATIONS,

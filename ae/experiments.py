@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ae.calibration import recalibrate, trained_with
-from ae.config import TrainConfig, preset
+from ae.config import TrainConfig, config_from, preset
 from ae.data import open_folder
 from ae.evaluation import MEASURES, evaluate_run
 from ae.files import read_json, write_json
@@ -138,7 +138,7 @@ def experiment(
     progress : bool
         Show progress bars.
     **changes
-        Fields of `TrainConfig`, for all rows: `time_budget` in seconds, `epochs`, `feature_weights` and so on.
+        Fields of `TrainConfig`, for all rows: `time_budget` in seconds, `epochs`, `precision` and so on.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def experiment(
         path = out / "rows" / f"{row.name}.json"
         paths.append(path)
         if path.exists():
-            if read_json(path)["config"] != asdict(config):
+            if config_from(read_json(path)["config"]) != config:
                 raise ValueError(f"{path} was made with other options; name another folder, or remove it")
             continue
         announce(f"{row.data}: {row.variant}, seed {row.seed}")

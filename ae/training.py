@@ -334,6 +334,7 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
         accelerator="auto",
         devices=1,
         max_epochs=config.epochs,
+        precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
         gradient_clip_val=config.gradient_clip or None,
         callbacks=callbacks,
         logger=[CSVLogger(out / "logs", name="csv"), TensorBoardLogger(out / "logs", name="tensorboard")],

@@ -40,7 +40,7 @@ class Method(nn.Module):
     def reconstruct(self, tiles: Tensor) -> Tensor:
         """Reconstruct tiles, (N, C, 128, 128)."""
         reconstruction: Tensor = self.model(tiles.contiguous(memory_format=torch.channels_last))
-        return reconstruction.contiguous()
+        return reconstruction.float().contiguous()  # an autocast ends with the network
 
     def loss(self, batch: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the scalar to minimise for patches (N, C, 128, 128).

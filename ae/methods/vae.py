@@ -38,7 +38,7 @@ class VAE(L2):
         """Squared error plus divergence, over the number of pixels."""
         mean, log_variance = self._encode(batch if seen is None else seen)
         code = draw(mean, log_variance) if self.training else mean
-        reconstruction = self.model.decoder(code).contiguous()
+        reconstruction = self.model.decoder(code).float().contiguous()
         return self.distance(batch, reconstruction) + divergence(mean, log_variance) / batch[0].numel()
 
     def reconstruct(self, tiles: Tensor) -> Tensor:
@@ -51,7 +51,9 @@ class VAE(L2):
         return torch.stack([self.model.decoder(code).contiguous() for code in codes]).mean(0)
 
     def _encode(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        return cast(VariationalAutoencoder, self.model).encode(patches.contiguous(memory_format=torch.channels_last))
+        patches = patches.contiguous(memory_format=torch.channels_last)
+        mean, log_variance = cast(VariationalAutoencoder, self.model).encode(patches)
+        return mean.float(), log_variance.float()  # an autocast ends with the network
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -125,6 +125,26 @@ def test_a_training_killed_after_its_early_stop_trains_no_further(tiny_data, tmp
     assert again.training["epochs"] == first.training["epochs"] < 50
 
 
+@pytest.mark.parametrize("method", ["ssim", "l2", "vae"])
+def test_a_training_in_bfloat16_follows_one_in_float32(tiny_data, tmp_path, tiny_config, method):
+    """Layers are rounded to 8 bits, losses and weights are not."""
+    config = replace(tiny_config, method=method, learning_rate=2e-4, schedule="constant")
+    exact = load_run(train(tiny_data, tmp_path / "exact", config, progress=False))
+    run = load_run(train(tiny_data, tmp_path / "run", replace(config, precision="bfloat16"), progress=False))
+    assert all(parameter.dtype == torch.float32 for parameter in run.method.parameters())
+    assert run.training["loss"] != exact.training["loss"]
+    assert run.training["loss"] == pytest.approx(exact.training["loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["ssim", "l2", "vae"])
+def test_a_loss_is_float32_whatever_the_network_computes_in(tiny_config, method):
+    module = _Training(replace(tiny_config, method=method))
+    batch = torch.rand(2, 1, 128, 128)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module.method.reconstruct(batch).dtype == torch.float32
+        assert module.method.loss(batch).dtype == torch.float32
+
+
 def test_a_training_killed_at_any_point_ends_with_the_same_weights(tiny_data, tmp_path):
     """All that is random or depends on the step takes part: noise, erased squares, codes, flips, rate, warm-up."""
     options = {
