@@ -18,7 +18,7 @@ from fastssim.cpu.buffers import CHUNK
 from fastssim.cpu.jit import jit
 from fastssim.cpu.kinds import CALL, PLAN, Kind, Step, layout
 from fastssim.cpu.pixels import view
-from fastssim.cpu.simd import await_slabs, given, next_slab, slab_done
+from fastssim.cpu.simd import begin_turns, end_turns, given, next_slab, slab_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ def _march(kind: Any) -> Callable[..., None]:
     down_of, across_of = _taps(taps_y, mirrored=kind.mirrored_y), _taps(taps_x, mirrored=kind.mirrored_x)
 
     def entry(
-        plan_at: int, call_at: int, counts: int, slabs: int, stretches: int, patience: int,
+        plan_at: int, call_at: int, counts: int, slabs: int, stretches: int, leads: int,
         work: int, room: int, total: int,
     ) -> None:  # fmt: skip
         plan, call = view(plan_at, _PLAN, 1)[0], view(call_at, _CALL, 1)[0]
@@ -72,6 +72,7 @@ def _march(kind: Any) -> Callable[..., None]:
         high, wide = plan.pads[4] + 1, plan.pads[5] + 1
         exact_taps = view(plan.exact_taps, np.float64, 2 * (high + wide))
         items = plan.planes * plan.tile_count
+        begin_turns(counts, leads)
         slab = next_slab(counts, slabs, stretches)
         while slab >= 0:
             ssim.ssim_tiles(
@@ -97,7 +98,7 @@ def _march(kind: Any) -> Callable[..., None]:
             )  # fmt: skip
             slab_done(counts)
             slab = next_slab(counts, slabs, stretches)
-        await_slabs(counts, slabs, patience)
+        end_turns(counts, slabs, leads)
 
     return entry
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fastssim.plan import Plan
 
-SLAB_PIXELS = 1 << 15  # below this a second thread costs more than it brings
+SLAB_PIXELS = 1 << 14  # below this a second thread costs more than it brings
 LARGE_SLAB = 1 << 18  # where threads have slabs enough: two that come to one large page of a gradient both clear it
 _SLABS = 8  # for each thread are enough
 KINDS = {
@@ -119,8 +119,8 @@ def _march(
         scale, 0 if l1 is None else l1,
     )  # fmt: skip
 
-    def kernel(counts: int, threads: int, patience: int) -> None:
-        if run(at, call, counts, slabs, threads, patience, *_workspace(plan, ready.layout.filters)):
+    def kernel(counts: int, threads: int, leads: int) -> None:
+        if run(at, call, counts, slabs, threads, leads, *_workspace(plan, ready.layout.filters)):
             raise MemoryError("no memory for a kernel of SSIM")
 
     run_in_turns(kernel, slabs)

@@ -20,8 +20,6 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PATIENCE = 1500  # looks, some 20 to 60 us, at what others still have to do: to be woken takes as long
-
 
 class _Call:
     """One function, called once for each number below `count`, from as many stretches of them by turns."""
@@ -76,6 +74,7 @@ class _Pool:
     """Daemon threads that wait for calls."""
 
     def __init__(self) -> None:
+        self.bell = array("q", (0,))  # counts the kernels by turns: who is about to sleep looks at it first
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._threads = 0
         self._lock = threading.Lock()
@@ -152,10 +151,10 @@ def run_in_turns(kernel: Callable[[int, int, int], object], slabs: int, threads:
     Parameters
     ----------
     kernel : callable
-        Called once in every thread with the address of three numbers, how many threads there are, and how often to look
-        whether the others are done before it returns. It takes slabs as `fastssim.cpu.simd.next_slab` hands them out,
-        and may add to the third number. Every thread that it is called in may outlive this call, if it finds no slab:
-        it must keep alive what it then still looks at.
+        Called once in every thread with the address of four numbers, how many threads there are, and whether it leads.
+        It begins and ends with `fastssim.cpu.simd.begin_turns` and `end_turns`, takes slabs as `next_slab` hands them
+        out, and may add to the third number. Every thread but the one that leads may outlive this call, when it finds
+        no slab: it must keep alive what it then still looks at.
     slabs : int
         How many.
     threads : int, optional
@@ -172,13 +171,26 @@ def run_in_turns(kernel: Callable[[int, int, int], object], slabs: int, threads:
         The first error that `kernel` raised.
     """
     threads = min(threads or torch.get_num_threads(), slabs)
-    counts = array("q", (0, 0, 0))
-    address, caller = counts.buffer_info()[0], threading.get_ident()
+    pool = _pool
+    counts = array("q", (0, 0, 0, pool.bell.buffer_info()[0]))
+    address = counts.buffer_info()[0]
+    if threads <= 1:
+        kernel(address, 1, -1)
+        return counts[2]
+    caller = threading.get_ident()
+    failed: list[None] = []
 
     def take_part(_: int) -> bool:
-        patience = _PATIENCE if threads > 1 and threading.get_ident() == caller else 0
-        kernel(address, threads, patience)
-        return counts[1] == slabs
+        leads = threading.get_ident() == caller
+        try:
+            kernel(address, threads, int(leads))
+        except BaseException:
+            failed.append(None)
+            counts[1] = slabs  # nobody is to wait for what this thread took
+            raise
+        return leads and not failed  # all is done then
 
-    run_slabs(take_part, threads)
+    call = _Call(take_part, threads, 1)
+    pool.offer(call, threads - 1)
+    call.run()
     return counts[2]

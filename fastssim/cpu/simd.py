@@ -8,6 +8,7 @@ infinity and results are what the source says.
 
 from __future__ import annotations
 
+import os
 from functools import cache, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _FLAGS = ("contract",)
 _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
+_HURRY = 1500  # looks, some 20 to 60 us, before a thread that waits lets others have its core
+_ATTENTION = 4000  # looks before a thread that listens for the next call gives up
 
 
 @cache
@@ -322,6 +325,29 @@ def look(typing: Any, address: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
+@intrinsic
+def step_aside(typing: Any) -> Any:
+    """Let another thread have this core, if one waits for it and the system can be asked to."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        if os.name == "posix":
+            kind = ir.FunctionType(_I32, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@register_jitable
+def begin_turns(counts: int, leads: int) -> None:
+    """Begin a kernel by turns: call the threads that listen.
+
+    leads: 1 in the thread that called, 0 in another, -1 where there is no other; see `fastssim.cpu.pool.run_in_turns`.
+    """
+    if leads > 0:
+        count_up(look(counts + 24))
+
+
 @register_jitable
 def next_slab(counts: int, slabs: int, stretches: int) -> int:
     """Take the next slab and return its number, or -1 where none is left.
@@ -344,7 +370,22 @@ def slab_done(counts: int) -> None:
 
 
 @register_jitable
-def await_slabs(counts: int, slabs: int, patience: int) -> None:
-    """Look up to `patience` times whether all slabs are done."""
-    while patience > 0 and look(counts + 8) < slabs:
-        patience -= 1
+def end_turns(counts: int, slabs: int, leads: int) -> None:
+    """End a kernel by turns: wait for all slabs in the thread that `leads`, in another, for a while, for the next call.
+
+    A forward is followed by its backward, a frame by the next, sooner than a thread that sleeps is woken. So that it
+    hears of it here, the interpreter's lock is free when the next call begins.
+    """
+    looks = 0
+    if leads:
+        while look(counts + 8) < slabs:
+            looks += 1
+            if looks > _HURRY:
+                step_aside()
+        return
+    bell = look(counts + 24)
+    heard = look(bell)
+    while looks < _ATTENTION and look(bell) == heard:
+        looks += 1
+        if looks % 16 == 0:
+            step_aside()

@@ -99,9 +99,9 @@ def gather(
     height = _between(_ROWS, (y1 - y0) * channels // _SLABS)
     slabs = -(-(y1 - y0) // height) * channels
 
-    def kernel(counts: int, _: int, patience: int) -> None:
+    def kernel(counts: int, _: int, leads: int) -> None:
         kernels.gather_slabs(
-            counts, slabs, patience, height, (y0, y1), HOW[reduction], flat, tables, covered, plan.spans,
+            counts, slabs, leads, height, (y0, y1), HOW[reduction], flat, tables, covered, plan.spans,
             at_hand, layout, channel_steps, sinks, steps,
         )  # fmt: skip
 
@@ -146,9 +146,9 @@ def copy(
     flat = out.reshape(-1).view(np.uint8)
     slabs = _slab_count(out)
 
-    def kernel(counts: int, threads: int, patience: int) -> None:
+    def kernel(counts: int, threads: int, leads: int) -> None:
         kernels.copy_tiles(
-            counts, slabs, threads, patience, pixels, places, out.shape[2], flat, out.shape[3] * size
+            counts, slabs, threads, leads, pixels, places, out.shape[2], flat, out.shape[3] * size
         )  # fmt: skip
 
     run_in_turns(kernel, slabs, _threads(out.size))

@@ -31,7 +31,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastssim.cpu.jit import kept as jit
-from fastssim.cpu.simd import Code, Vector, await_slabs, count_up, lanes, next_slab, slab_done, wanted
+from fastssim.cpu.simd import Code, Vector, begin_turns, count_up, end_turns, lanes, next_slab, slab_done, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -523,7 +523,7 @@ def gather_rows(
 
 @jit
 def gather_slabs(
-    counts: int, slabs: int, patience: int, height: int, bounds: Any, how: Any, tiles: Any, tables: Any, covered: Any,
+    counts: int, slabs: int, leads: int, height: int, bounds: Any, how: Any, tiles: Any, tables: Any, covered: Any,
     spans: Any, part: Any, layout: Any, planes: Any, sinks: Any, steps: Any,
 ) -> None:  # fmt: skip
     """Blend slabs of `height` canvas rows of one channel, by turns, see `fastssim.cpu.pool.run_in_turns`.
@@ -535,6 +535,7 @@ def gather_slabs(
     y0, y1 = bounds
     at = layout
     blocks = -(-(y1 - y0) // height)
+    begin_turns(counts, leads)
     slab = next_slab(counts, slabs, 1)
     while slab >= 0:
         channel, block = divmod(slab, blocks)
@@ -551,7 +552,7 @@ def gather_slabs(
             count_up(counts + 16)
         slab_done(counts)
         slab = next_slab(counts, slabs, 1)
-    await_slabs(counts, slabs, patience)
+    end_turns(counts, slabs, leads)
 
 
 @intrinsic
@@ -579,13 +580,14 @@ def _copy_bytes(typing: Any, target: Any, place: Any, source: Any, count: Any) -
 
 @jit
 def copy_tiles(
-    counts: int, slabs: int, threads: int, patience: int, image: Any, origins: Any, height: int, out: Any, width: int
+    counts: int, slabs: int, threads: int, leads: int, image: Any, origins: Any, height: int, out: Any, width: int
 ) -> None:
     """Copy tiles of image [C, H, W bytes], each `height` rows of `width` bytes, into out, flat.
 
     origins [T, 2]: first row and first byte of every tile. By turns, see `fastssim.cpu.pool.run_in_turns`.
     """
     channels, tiles = image.shape[0], len(origins)
+    begin_turns(counts, leads)
     slab = next_slab(counts, slabs, threads)
     while slab >= 0:
         for tile in range(tiles * slab // slabs, tiles * (slab + 1) // slabs):
@@ -596,7 +598,7 @@ def copy_tiles(
                     _copy_bytes(out, place, image[channel, y + row, x:], width)
         slab_done(counts)
         slab = next_slab(counts, slabs, threads)
-    await_slabs(counts, slabs, patience)
+    end_turns(counts, slabs, leads)
 
 
 @jit

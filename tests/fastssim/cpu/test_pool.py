@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import threading
+import time
 
 import pytest
 import torch
 
 from fastssim import ssim
-from fastssim.cpu.pool import run_slabs
+from fastssim.cpu import pool
+from fastssim.cpu.pool import run_in_turns, run_slabs
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +115,56 @@ def test_who_knows_that_all_is_done_waits_for_nobody():
     run_slabs(take_part, 2)
     assert not late  # the other has not come back yet
     go_on.set()
+
+
+class TestTurns:
+    """Kernels in Python that do by hand what `fastssim.cpu.simd.end_turns` does."""
+
+    @staticmethod
+    def numbers(address):
+        return (ctypes.c_int64 * 4).from_address(address)
+
+    def test_an_error_of_a_helper_ends_the_wait_of_the_thread_that_leads_and_comes_out(self):
+        begun = threading.Barrier(2, timeout=30)
+
+        def kernel(address, threads, leads):
+            assert threads == 2
+            begun.wait()
+            if not leads:
+                raise MemoryError("no room")
+            deadline = time.monotonic() + 30
+            while self.numbers(address)[1] < 2:
+                assert time.monotonic() < deadline
+
+        with pytest.raises(MemoryError, match="no room"):
+            run_in_turns(kernel, 2)
+
+    def test_an_error_of_the_thread_that_leads_comes_out_when_the_others_have_ended(self):
+        begun, late = threading.Barrier(2, timeout=30), []
+
+        def kernel(address, _, leads):
+            begun.wait()
+            if leads:
+                raise MemoryError("no room")
+            deadline = time.monotonic() + 30
+            while self.numbers(address)[1] < 2:
+                assert time.monotonic() < deadline
+            late.append(None)
+
+        with pytest.raises(MemoryError, match="no room"):
+            run_in_turns(kernel, 2)
+        assert late
+
+    def test_one_thread_leads_nobody(self):
+        seen = []
+        run_in_turns(lambda _, threads, leads: seen.append((threads, leads)), 1)
+        assert seen == [(1, -1)]
+
+    def test_a_helper_that_listens_hears_the_next_call(self):
+        """The bell is rung once for each call by several threads."""
+        x, y = torch.rand(2, 4, 1, 300, 200)
+        ssim(x, y)
+        before = pool._pool.bell[0]
+        for _ in range(5):
+            ssim(x, y)
+        assert pool._pool.bell[0] == before + 5
