@@ -54,7 +54,7 @@ def room(taps: int) -> int:
 def exact_tile_rows(taps_y: int) -> int:
     """Return the rows of a tile with filters in float64, of which those beside its own windows are a small part."""
     least, most = EXACT_TILE_ROWS
-    return min(max(least, 16 * taps_y), most)
+    return min(max(least, 18 * taps_y), most)
 
 
 def rows_kept(taps_y: int, gradient: bool) -> int:  # noqa: FBT001  # kernels know no other way

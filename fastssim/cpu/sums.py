@@ -23,9 +23,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastssim.cpu.buffers import MAPS
-from fastssim.cpu.jit import jit
+from fastssim.cpu.jit import inlined, jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
-from fastssim.cpu.strips import continue_strips
 from fastssim.plan import LEAST_WEIGHT
 
 FINITE = 1e30  # weights beyond are no better than infinite
@@ -87,12 +86,15 @@ def _add_maps(typing: Any, sums: Any, step: Any, rows: Any, place: Any, column: 
 
 
 @intrinsic
-def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: Any, out: Any) -> Any:
-    """Add neighbouring vectors of every map's sums, each times its tap, to the totals; `maps` has an entry for each."""
+def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: Any, ahead: Any, out: Any) -> Any:
+    """Add neighbouring vectors of every map's sums, each times its tap, to the totals; `maps` has an entry for each.
+
+    Unless `ahead` is None they are also put so many numbers further on, their lanes rotated, where strips go on.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, _, taps_t, maps_t, out_t = signature.args
-        sums_v, step_v, column_v, taps_v, _, _ = args
+        sums_t, _, _, taps_t, maps_t, ahead_t, out_t = signature.args
+        sums_v, step_v, column_v, taps_v, _, ahead_v, _ = args
         _, wide = _codes(context, builder, out_t.dtype)
         data = wide.data(sums_t, sums_v)
         totals = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
@@ -100,14 +102,16 @@ def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: 
             total = wide.at(totals, number * wide.lanes)
             offset = builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
             source = wide.at(data, offset)
-            terms = [
-                tap * wide.load(wide.at(source, vector * wide.lanes))
-                for vector, tap in enumerate(wide.splats(taps_v, len(taps_t)))
-            ]
+            vectors = [wide.load(wide.at(source, vector * wide.lanes)) for vector in range(len(taps_t))]
+            terms = [tap * vector for tap, vector in zip(wide.splats(taps_v, len(taps_t)), vectors, strict=True)]
             wide.store(wide.load(total) + wide.sum(terms), total)
+            if wanted(ahead_t):
+                target = wide.at(source, ahead_v)
+                for place, vector in enumerate(vectors):
+                    wide.store(wide.rotate(vector), wide.at(target, place * wide.lanes))
         return context.get_dummy_value()
 
-    return types.void(sums, step, column, taps, maps, out), codegen
+    return types.void(sums, step, column, taps, maps, ahead, out), codegen
 
 
 @intrinsic
@@ -172,6 +176,18 @@ def add_maps(sums: Any, step: int, rows: Any, place: int, strip: int, width: int
         _add_maps(sums, step, rows, place, column, fourth, tap)
 
 
+@inlined
+def _total(sums: Any, step: int, column: int, width: int, taps: Any, maps: Any, ahead: Any, out: Any) -> None:
+    """Start the totals with the windows of one vector; ahead: see `_add_total`."""
+    count = len(taps)
+    sums[MAPS * step : MAPS * step + MAPS * width] = 0
+    for k in range(0, count - 3, 4):
+        four = (taps[k], taps[k + 1], taps[k + 2], taps[k + 3])
+        _add_total(sums, step, column + k * width, four, maps, ahead, out)
+    for k in range(count // 4 * 4, count):
+        _add_total(sums, step, column + k * width, (taps[k],), maps, ahead, out)
+
+
 @jit
 def across(
     sums: Any, step: int, strip: int, width: int, taps: Any, share: float, calm: Any,
@@ -179,15 +195,11 @@ def across(
 ) -> None:  # fmt: skip
     """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
     count = len(taps)
-    continue_strips(sums, out, strip, width, count, step, maps)
     for vector in range(strip):
-        if vector == 0 or not calm:
-            sums[MAPS * step : MAPS * step + MAPS * width] = 0
-            for k in range(0, count - 3, 4):
-                four = (taps[k], taps[k + 1], taps[k + 2], taps[k + 3])
-                _add_total(sums, step, (vector + k) * width, four, maps, out)
-            for k in range(count // 4 * 4, count):
-                _add_total(sums, step, (vector + k) * width, (taps[k],), maps, out)
+        if vector == 0:  # the halo goes on in the next strips
+            _total(sums, step, 0, width, taps, maps, strip * width, out)
+        elif not calm:
+            _total(sums, step, vector * width, width, taps, maps, None, out)
         _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, out)
 
 
