@@ -33,7 +33,7 @@ class _Call:
         self._active = 0
         self._closed = False
         self._done = False
-        self._idle = threading.Condition(self._lock)
+        self._gate: threading.Lock | None = None  # shut while the caller waits for those who take part
         self._error: BaseException | None = None
 
     def help(self) -> None:
@@ -45,16 +45,19 @@ class _Call:
         self._work()
         with self._lock:
             self._active -= 1
-            if not self._active:
-                self._idle.notify()
+            if not self._active and self._gate is not None:
+                self._gate.release()
 
     def run(self) -> None:
         """Take part and return when every number is done; raise the first error."""
         self._work()
         with self._lock:
             self._closed = True
-            while self._active and not self._done:
-                self._idle.wait()
+            if self._active and not self._done:
+                self._gate = threading.Lock()
+                self._gate.acquire()
+        if self._gate is not None:
+            self._gate.acquire()
         if self._error is not None:
             raise self._error
 

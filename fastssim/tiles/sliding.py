@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -113,27 +113,27 @@ def sliding_window(
     together = max(1, batch_size // across)
     rows = range(results.first_tile // across, grid.shape[0], together)
     with ExitStack() as stack:
-        reader = stack.enter_context(_Here() if bands.at_hand and lift is None else ThreadPoolExecutor(1))
-        writer: Executor | None = None
-        written: Future[None] | None = None
-        coming = reader.submit(_read, bands, rows[0], together, lift)
+        read = _done if bands.at_hand and lift is None else stack.enter_context(ThreadPoolExecutor(1)).submit
+        write: Callable[..., Future[None] | _Here] | None = None
+        written: Future[None] | _Here | None = None
+        coming: Future[Any] | _Here = read(_read, bands, rows[0], together, lift)
         for row in rows:
             band = _arrived(coming.result(), lift)
             if row + together < grid.shape[0]:
-                coming = reader.submit(_read, bands, row + together, together, lift)
+                coming = read(_read, bands, row + together, together, lift)
             count = min(together, grid.shape[0] - row) * across
             for start in range(0, count, batch_size):
                 first, end = row * across + start, row * across + min(start + batch_size, count)
-                # No name is kept for the tiles: unless fn keeps them, the next take their memory, warm in the cache.
+                # No name is kept for the tiles: unless fn keeps them, the next take their place, warm in the cache.
                 returned = _call(fn, _given(bands.cut(band, row, first, end), image, place), first, end, grid)
                 finished = results.take(returned, first, end)
                 del returned
                 if any(finished):
                     if written is not None:
                         written.result()
-                    if writer is None:
-                        writer = stack.enter_context(_Here() if results.at_hand else ThreadPoolExecutor(1))
-                    written = writer.submit(_write, results, finished, record, mover.ready() if mover else None)
+                    if write is None:
+                        write = _done if results.at_hand else stack.enter_context(ThreadPoolExecutor(1)).submit
+                    written = write(_write, results, finished, record, mover.ready() if mover else None)
                 if progress is not None:
                     progress(end, len(grid))
         if written is not None:
@@ -142,13 +142,19 @@ def sliding_window(
     return results.value
 
 
-class _Here(Executor):
-    """Does at once what is not worth a thread."""
+class _Here(NamedTuple):
+    """What was done at once, as it was not worth a thread; it answers like a future."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
+    value: Any
+
+    def result(self) -> Any:
+        """Return it."""
+        return self.value
+
+
+def _done(fn: Callable[..., Any], *args: Any) -> _Here:
+    """Do it at once."""
+    return _Here(fn(*args))
 
 
 def _device(device: Any, image: Any) -> torch.device | None:
