@@ -97,10 +97,12 @@ class Calls:
         if peer.environment is None:
             on_device = {name: array.to(self._device) for name, array in self._arrays.items()}
             call: Callable[[], Any] = find(task)(peer, **on_device, **options)
-            return OnDevice(call) if self._device == "cuda" else call
+            if self._device == "cuda":
+                return OnDevice(call)
+            return heap.HandedBack(call) if self._large else call
         if self._device != "cpu":
             raise ImportError(f"{peer.name} has an environment of its own, whose torch is for the CPU")
-        return self.remote(self.kept(peer), peer, table, task, **options)
+        return self.remote(self.kept(peer), peer, table, task, hand_back=self._large, **options)
 
     def kept(self, peer: Peer) -> Worker:
         """Return the peer's process, started at its first use."""
@@ -125,7 +127,15 @@ class Calls:
         return RemoteCall(worker, number, self._folder)
 
     def prepare(
-        self, worker: Worker, peer: Peer, table: str, task: str, threads: int | None = None, **options: Any
+        self,
+        worker: Worker,
+        peer: Peer,
+        table: str,
+        task: str,
+        threads: int | None = None,
+        *,
+        hand_back: bool = False,
+        **options: Any,
     ) -> dict[str, Any]:
         """Have a task prepared in a worker; return what it says, see `bench.worker.Bench.prepare`."""
         return worker.ask(
@@ -135,7 +145,13 @@ class Calls:
             arrays=self._saved(),
             options=options,
             threads=threads or torch.get_num_threads(),
+            hand_back=hand_back,
         )
+
+    @property
+    def _large(self) -> bool:
+        """Whether libraries cannot all keep what they take for such inputs."""
+        return any(array.numel() >= heap.LARGE for array in self._arrays.values())
 
     def _saved(self) -> dict[str, str]:
         """Write the inputs once, also for several threads."""

@@ -151,16 +151,27 @@ class Bench:
         self._calls: list[Callable[[], Any]] = []
 
     def prepare(
-        self, peer: str, task: str, arrays: dict[str, str], options: dict[str, Any], threads: int
+        self,
+        peer: str,
+        task: str,
+        arrays: dict[str, str],
+        options: dict[str, Any],
+        threads: int,
+        *,
+        hand_back: bool = False,
     ) -> dict[str, Any]:
-        """Load the peer (``module:TABLE:name``) and the arrays (paths by name) and make the task's function."""
+        """Load the peer (``module:TABLE:name``) and the arrays (paths by name) and make the task's function.
+
+        hand_back: it gives its memory back after every call, see `bench.heap.HandedBack`.
+        """
         torch.set_num_threads(threads)
         start = time.perf_counter()
         found = find_peer(peer)
         found.score()
         loaded = time.perf_counter() - start
         tensors = {name: torch.from_numpy(np.load(path, allow_pickle=False)) for name, path in arrays.items()}
-        self._calls.append(find(task)(found, **tensors, **options))
+        call = find(task)(found, **tensors, **options)
+        self._calls.append(heap.HandedBack(call) if hand_back else call)
         return {"load_seconds": loaded, "number": len(self._calls) - 1}
 
     def forget(self) -> dict[str, Any]:

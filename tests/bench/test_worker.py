@@ -1,7 +1,9 @@
 """A task in another process gives the same as here; what fails there is said here."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +36,28 @@ def test_a_task_elsewhere_is_the_task_here(worker):
         gradient = calls.remote(worker, OWN, TABLE, "bench.tasks:gradient")
         assert np.array_equal(gradient(), calls.make(OWN, TABLE, "bench.tasks:gradient")().numpy())
         assert there() == pytest.approx(float(here()), rel=1e-7)  # still there
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size is read from /proc")
+@pytest.mark.parametrize("hand_back", [False, True])
+def test_memory_stays_or_is_handed_back(hand_back):
+    x = torch.zeros(1, 1, 4096, 4096)
+    with Calls() as calls, Worker() as worker:
+        worker.ask("hold")
+        small = x[..., :64, :64].contiguous()
+        calls.inputs(x=small, y=small)
+        calls.remote(worker, OWN, TABLE, "bench.tasks:gradient").seconds(1)  # machine code is there from now on
+        calls.inputs(x=x, y=x)
+        number = calls.prepare(worker, OWN, TABLE, "bench.tasks:gradient", hand_back=hand_back)["number"]
+        before = resident(worker)
+        assert worker.ask("seconds", number=number, repeats=1)["seconds"] > 0
+        assert (resident(worker) - before > x.nbytes / 2) != hand_back
+
+
+def resident(worker):
+    """Bytes of a worker's memory that are there."""
+    pages = Path(f"/proc/{worker._process.pid}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
