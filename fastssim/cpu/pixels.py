@@ -128,18 +128,24 @@ def _ask_for(typing: Any, address: Any) -> Any:  # noqa: ARG001  # as above
 
 
 @inlined
-def ask_for(plane: Any, row: int, column: int, count: int) -> None:
-    """Ask for `count` pixels of a row from a column on, so that they have come when they are read.
-
-    A processor does so by itself along a row, but not from a page to the next, where the row below often lies.
-    """
+def to_come(plane: Any, rows: Any, row: int, column: int, count: int) -> tuple[int, int]:
+    """Return where `count` pixels of a padded row lie from a column on, and in how many cache lines; none outside."""
     start, kind, row_bytes, step = plane
-    if row < 0 or step != 1:
-        return
+    if row >= len(rows) or rows[row] < 0 or step != 1:
+        return 0, 0
     size = 4 if kind == FLOAT32 else 8 if kind == FLOAT64 else 1 if kind == UINT8 else 2
-    first = start + row * row_bytes + column * size
-    for address in range(first, first + count * size, CACHE_LINE):
-        _ask_for(address)
+    return start + rows[row] * row_bytes + column * size, -(-count * size // CACHE_LINE)
+
+
+@inlined
+def ask_for(place: tuple[int, int], line: int) -> None:
+    """Ask for one of the cache lines `to_come`, so that it has come when it is read.
+
+    A processor does so by itself along a row, but not from a page to the next, where the row below often lies. It has
+    many loads under way at a time, but not a row's: they are asked for one by one between other work.
+    """
+    if line < place[1]:
+        _ask_for(place[0] + line * CACHE_LINE)
 
 
 @jit

@@ -25,7 +25,7 @@ class _Call:
     """One function, called once for each number below `count`, from as many stretches of them by turns."""
 
     def __init__(self, function: Callable[[int], object], count: int, stretches: int) -> None:
-        self._function = function
+        self._function: Callable[[int], object] | None = function
         self._count = count
         self._stretches = stretches
         self._next = itertools.count().__next__  # one step is atomic
@@ -58,6 +58,7 @@ class _Call:
                 self._gate.acquire()
         if self._gate is not None:
             self._gate.acquire()
+        self._function = None  # a helper may be the last who holds this call: not what it works on, too
         if self._error is not None:
             raise self._error
 
@@ -65,8 +66,11 @@ class _Call:
         length, longer = divmod(self._count, self._stretches)
         while self._error is None and (turn := self._next()) < self._count:
             step, stretch = divmod(turn, self._stretches)
+            function = self._function
+            if function is None:  # the caller has gone
+                return
             try:
-                if self._function(stretch * length + min(stretch, longer) + step) is True:
+                if function(stretch * length + min(stretch, longer) + step) is True:
                     self._done = True
                     return
             except BaseException as error:  # noqa: BLE001  # it is raised again in the calling thread
@@ -157,7 +161,7 @@ def run_in_turns(kernel: Callable[[int, int, int], object], slabs: int, threads:
         Called once in every thread with the address of four numbers, how many threads there are, and whether it leads.
         It begins and ends with `fastssim.cpu.simd.begin_turns` and `end_turns`, takes slabs as `next_slab` hands them
         out, and may add to the third number. Every thread but the one that leads may outlive this call, when it finds
-        no slab: it must keep alive what it then still looks at.
+        no slab: it must keep alive what it then still looks at, and hold nothing of the user.
     slabs : int
         How many.
     threads : int, optional

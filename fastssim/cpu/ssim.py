@@ -58,7 +58,7 @@ from numba.extending import intrinsic, overload
 
 from fastssim.cpu.buffers import BLOCK, MAPS, ROWS, amid, pitch, sharing
 from fastssim.cpu.jit import inlined, jit, unmanaged
-from fastssim.cpu.pixels import address_of, ask_for, read, read_padded, row_of
+from fastssim.cpu.pixels import address_of, ask_for, read, read_padded, row_of, to_come
 from fastssim.cpu.simd import Code, Vector, given, wanted
 from fastssim.cpu.strips import (
     ONE_ROW,
@@ -842,9 +842,6 @@ def _tile(
                     s[place : place + step] = 0  # or an earlier row's would have a part in a pivot
                     d[place : place + step] = 0
                     mask_rows[place : place + step] = 0
-            for pixel_row in range(loaded, min(loaded + ROWS, last + halo_y)):
-                ask_for(plane_x, rows_of[pixel_row], first_column, image_columns)
-                ask_for(plane_y, rows_of[pixel_row], first_column, image_columns)
             if exact is None:
                 for vector in range(strip):
                     _down(s, d, mask, (row - base) * step, vector * lanes, taps_y, taps_x, constants, moments)
@@ -873,7 +870,11 @@ def _tile(
             place = (row + r - base_windows) % rows * maps * step
             row_map = given(ssim_map, filtered[r * step :])
             ours = _ours(row + r, own, begin, right - origin)
+            next_x = to_come(plane_x, rows_of, loaded + r, first_column, image_columns)
+            next_y = to_come(plane_y, rows_of, loaded + r, first_column, image_columns)
             for vector in range(strip):
+                ask_for(next_x, vector)
+                ask_for(next_y, vector)
                 _ssim(
                     windows, mask, taps_x, strip, vector, constants, ours, total,
                     plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std":
 _ROWS = (16, 64)  # of a slab: many where a batch of tiles has few, and few where tiles come from memory
 _SPANS = 16  # taken down the rows together: the rows that are asked for ahead stay in the first caches
 _COPIED = (1 << 18, 1 << 21)  # bytes of a slab: small for a batch; else a large page, which two threads would clear
+_STREAMED = 1 << 26  # bytes of tiles that no cache keeps: their lines are written without being read first
 _WAKING = 1 << 17  # pixels of tiles that are blended in the 30 us that pass with another thread waking up
 _WORDS = 1 << 17  # of a slab
 _SLABS = 8  # of a batch
@@ -67,12 +69,12 @@ def gather(
         band_out.reshape(-1),
         carry_in.reshape(-1),
         carry_out.reshape(-1),
-        out.reshape(-1),
-        None if deviation is None else deviation.reshape(-1),
+        _lent(out),
+        None if deviation is None else _lent(deviation),
     )
     planes = [values.shape[2] * values.shape[3] for values in (band_in, band_out, carry_in, carry_out)]
     steps = kernels.Steps(*(channels * plane for plane in planes))
-    flat = tiles.reshape(-1)
+    flat = _lent(tiles)
     layout = kernels.Layout(
         band_in=0,
         band_out=0,
@@ -141,15 +143,13 @@ def copy(
     size = image.itemsize
     if image.strides[-1] != size:
         image = np.array(image, order="C")
-    pixels = image.view(np.uint8)
+    pixels = (image.ctypes.data, *image.strides[:2], len(image))
     places = origins * np.array([1, size])
-    flat = out.reshape(-1).view(np.uint8)
-    slabs = _slab_count(out)
+    start, slabs, height, width = out.ctypes.data, _slab_count(out), out.shape[2], out.shape[3] * size
+    stream = kernels.STREAMS and out.nbytes >= _STREAMED
 
     def kernel(counts: int, threads: int, leads: int) -> None:
-        kernels.copy_tiles(
-            counts, slabs, threads, leads, pixels, places, out.shape[2], flat, out.shape[3] * size
-        )  # fmt: skip
+        kernels.copy_tiles(counts, slabs, threads, leads, pixels, places, height, start, width, stream)
 
     run_in_turns(kernel, slabs, _threads(out.size))
 
@@ -197,6 +197,16 @@ def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
     _share(slab, len(edges), pixels.size)
     overflown = ones << width
     return not any(bits & overflown for bits in found)
+
+
+def _lent(array: NDArray[Any]) -> NDArray[Any]:
+    """View a contiguous array's numbers without holding it: a thread that outlives a call must not be its last holder.
+
+    The tensor that it may belong to would end in that thread, whom torch lets others interrupt meanwhile; where the
+    interpreter ends then, so does the process, by an abort.
+    """
+    memory: Any = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
+    return np.frombuffer(memory, array.dtype)
 
 
 def _slab_count(tiles: NDArray[Any]) -> int:

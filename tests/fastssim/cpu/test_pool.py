@@ -6,12 +6,14 @@ import os
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from fastssim import ssim
-from fastssim.cpu import pool
+from fastssim.cpu import launch, pool, tile_launch
 from fastssim.cpu.pool import run_in_turns, run_slabs
+from fastssim.tiles import TileGrid, blend, extract, sliding_window
 
 
 @pytest.fixture(autouse=True)
@@ -168,3 +170,45 @@ class TestTurns:
         for _ in range(5):
             ssim(x, y)
         assert pool._pool.bell[0] == before + 5
+
+
+def owners(thing):
+    """All that something holds: in closures, tuples and views."""
+    yield thing
+    if isinstance(thing, tuple):
+        parts = thing
+    elif isinstance(thing, np.ndarray):
+        parts = (thing.base,)
+    else:
+        parts = [cell.cell_contents for cell in getattr(thing, "__closure__", None) or ()]
+    for part in parts:
+        yield from owners(part)
+
+
+@pytest.mark.parametrize("module", [launch, tile_launch])
+def test_a_kernel_by_turns_holds_no_tensor(monkeypatch, module):
+    """A helper may be the last to hold it; a tensor that ends there aborts a process that ends meanwhile."""
+    kernels = []
+
+    def spy(kernel, *rest):
+        kernels.append(kernel)
+        return run_in_turns(kernel, *rest)
+
+    monkeypatch.setattr(module, "run_in_turns", spy)
+    image = torch.rand(1, 256, 256)
+    grid = TileGrid((256, 256), 64, 32)
+    x = image[None].clone().requires_grad_()
+    ssim(x, torch.rand(1, 1, 256, 256)).backward()
+    blend(extract(image, grid), grid)
+    sliding_window(lambda tiles: tiles, image, grid)
+    assert kernels
+    held = [thing for kernel in kernels for thing in owners(kernel)]
+    assert not [thing for thing in held if isinstance(thing, torch.Tensor)]
+    assert len(held) > len(kernels)
+
+
+def test_a_call_lets_go_of_its_function():
+    call = pool._Call(lambda _: None, 3, 1)
+    call.run()
+    assert call._function is None
+    call.help()  # too late, and nothing to do
