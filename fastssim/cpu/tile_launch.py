@@ -34,8 +34,8 @@ def gather(
     plan: Plan,
     tiles: NDArray[Any],  # (T, C, h, w) contiguous, those of `part`
     reduction: str,
-    out: NDArray[Any],  # (C, rows, W) contiguous
-    deviation: NDArray[Any] | None,  # the same, for "mean_std"
+    out: NDArray[Any],  # (C, rows, W), each row contiguous
+    deviation: NDArray[Any] | None,  # the same, in such an array, for "mean_std"
     *,
     part: tuple[int, int, int, int] | None = None,
     rows: tuple[int, int] | None = None,
@@ -72,6 +72,7 @@ def gather(
         _lent(out),
         None if deviation is None else _lent(deviation),
     )
+    out_step, out_pitch = (step // out.itemsize for step in out.strides[:2])
     planes = [values.shape[2] * values.shape[3] for values in (band_in, band_out, carry_in, carry_out)]
     steps = kernels.Steps(*(channels * plane for plane in planes))
     flat = _lent(tiles)
@@ -93,11 +94,11 @@ def gather(
         out=0,
         out_row=y0,
         out_column=g.left,
-        out_pitch=out.shape[2],
+        out_pitch=out_pitch,
         ahead=g.tile_width,
         together=_SPANS,
     )
-    channel_steps = (*planes, tile_plane, out.shape[1] * out.shape[2])
+    channel_steps = (*planes, tile_plane, out_step)
     height = _between(_ROWS, (y1 - y0) * channels // _SLABS)
     slabs = -(-(y1 - y0) // height) * channels
 
@@ -200,12 +201,15 @@ def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
 
 
 def _lent(array: NDArray[Any]) -> NDArray[Any]:
-    """View a contiguous array's numbers without holding it: a thread that outlives a call must not be its last holder.
+    """View memory from an array's first number to its last without holding it: a thread may outlive a call with it.
 
     The tensor that it may belong to would end in that thread, whom torch lets others interrupt meanwhile; where the
     interpreter ends then, so does the process, by an abort.
     """
-    memory: Any = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
+    if not array.size:
+        return np.empty(0, array.dtype)
+    size = array.itemsize + sum((count - 1) * step for count, step in zip(array.shape, array.strides, strict=True))
+    memory: Any = (ctypes.c_uint8 * size).from_address(array.ctypes.data)
     return np.frombuffer(memory, array.dtype)
 
 

@@ -101,6 +101,7 @@ class Blender:
         self._gpu = tensors and self._device.type in GPUS
         self._band_in = self._band_out = self._carry = NO_SUMS
         self._block: tuple[Any, ...] = ()
+        self._whole: tuple[Any, ...] = ()
         self._due = self.first_tile = int(self._plan.down.first[grid.geometry.top + first_row]) * grid.shape[1]
         self.finished = first_row
         self.finite = True
@@ -109,6 +110,13 @@ class Blender:
     def dtypes(self) -> tuple[Any, ...]:
         """Dtype of the result; for "mean_std" also that of the standard deviation."""
         return (self._dtype, deviation_dtype(self._dtype)) if self._reduction == "mean_std" else (self._dtype,)
+
+    def blend_into(self, arrays: tuple[Any, ...]) -> None:
+        """Let the rows that `add` returns be parts of these arrays, (C, H, W) in memory, one for each of `dtypes`.
+
+        Rows below the finished ones change, too.
+        """
+        self._whole = arrays
 
     def push(self, tiles: Any, out: Any) -> int:
         """Take the next tiles, write the rows they finish to ``out[:, y0:y1]``; return the rows finished so far.
@@ -174,7 +182,9 @@ class Blender:
         end = g.height if last else max(min(int(plan.down.origins[ib]) - g.top, g.height), self.finished)
         if ja == 0:
             shape = (self._channels, end - self.finished, g.width)
-            self._block = tuple(self._empty(shape, dtype) for dtype in self.dtypes)
+            self._block = tuple(array[:, self.finished : end] for array in self._whole) or tuple(
+                self._empty(shape, dtype) for dtype in self.dtypes
+            )
             overlap = _overlap(plan.down.origins, ib, g.tile_height)
             self._band_out = self._sums(plan.down.origins, ib, (overlap, g.canvas_width))
         overlap = _overlap(plan.across.origins, jb, g.tile_width)

@@ -111,6 +111,19 @@ class TestResult:
         assert sliding_window(fn, image, GRID, reduction="mean_std", out=out) is out
         np.testing.assert_array_equal(out[1], expected[1])
 
+    @pytest.mark.parametrize("batch_size", [1, 3, 5, 64])
+    @pytest.mark.parametrize("reduction", ["mean", "max", "mean_std"])
+    def test_rows_go_straight_into_its_own_result_and_by_way_of_blocks_into_yours(self, batch_size, reduction):
+        image = image_of(GRID)
+        options = {"reduction": reduction, "batch_size": batch_size, "window": "gaussian"}
+        own = sliding_window(lambda tiles: (tiles, tiles[:, :1, ::2, ::2]), image, GRID, **options)
+        yours = [[np.full_like(array, 7) for array in (pair if reduction == "mean_std" else (pair,))] for pair in own]
+        out = yours if reduction == "mean_std" else [arrays[0] for arrays in yours]
+        sliding_window(lambda tiles: (tiles, tiles[:, :1, ::2, ::2]), image, GRID, out=out, **options)
+        for mine, arrays in zip(own, yours, strict=True):
+            for one, other in zip(mine if reduction == "mean_std" else (mine,), arrays, strict=True):
+                assert np.array_equal(one, other)
+
     def test_a_batch_reaches_over_rows_of_tiles(self):
         sizes = []
 
