@@ -76,7 +76,11 @@ def ssim(
     factor = max(1, round(min(x.shape[-2:]) / 256))
     if factor > 1 and downsample:
         a, b = (F.avg_pool2d(as_they_stand(image, 1), factor) for image in (a, b))
-    settings = {"reduction": "image", **_settings(kernel_size, kernel_sigma, data_range, k1, k2)}
+    #  The gradient of the mean comes with its value in one pass.
+    settings = {
+        "reduction": "mean" if reduction == "mean" and not full else "image",
+        **_settings(kernel_size, kernel_sigma, data_range, k1, k2),
+    }
     compared = [whole(a, b, **settings)] + ([contrast(a, b, **settings)] if full else [])
     values = [_reduced(each, reduction, x.dtype) for each in compared]
     return values if full else values[0]

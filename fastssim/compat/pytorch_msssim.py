@@ -78,7 +78,10 @@ def ssim(
     tensor([1., 1.])
     """
     X, Y = _images(X, Y)
-    each = _compared(whole, X, Y, _taps(win, win_size, win_sigma, X.shape[1]), data_range, K)
+    taps = _taps(win, win_size, win_sigma, X.shape[1])
+    #  The gradient of the mean comes with its value in one pass.
+    reduction = "mean" if size_average and not nonnegative_ssim and len(taps) == 1 else "channel"
+    each = _compared(whole, X, Y, taps, data_range, K, reduction)
     if nonnegative_ssim:
         each = F.relu(each)
     return _averaged(each, X.dtype, size_average)
@@ -251,8 +254,9 @@ def _compared(
     taps: tuple[tuple[float, ...], ...],
     data_range: float,
     K: Sequence[float],
+    reduction: str = "channel",
 ) -> Tensor:
-    """Mean over the windows of every channel, (N, C)."""
+    """Mean over the windows of every channel, (N, C), or of all."""
     x, y = as_they_stand(x, data_range), as_they_stand(y, data_range)
     for axis, length in enumerate(x.shape[2:], start=2):
         if length < len(taps[0]):
@@ -261,7 +265,7 @@ def _compared(
                 stacklevel=3,
             )
     settings: dict[str, Any] = {
-        "data_range": data_range, "k1": K[0], "k2": K[1], "reduction": "channel", "dims": x.ndim - 2
+        "data_range": data_range, "k1": K[0], "k2": K[1], "reduction": reduction, "dims": x.ndim - 2
     }  # fmt: skip
     windows = [_fitting(row, tuple(x.shape[2:])) for row in taps]
     if len(windows) == 1:
