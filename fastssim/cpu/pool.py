@@ -50,7 +50,15 @@ class _Call:
 
     def run(self) -> None:
         """Take part and return when every number is done; raise the first error."""
-        self._work()
+        try:
+            self._work()
+        finally:  # Ctrl-C, too, leaves nobody at work on what the caller is about to let go
+            self._close()
+        if self._error is not None:
+            raise self._error
+
+    def _close(self) -> None:
+        """Let nobody begin, and wait for those who have, unless everything is done."""
         with self._lock:
             self._closed = True
             if self._active and not self._done:
@@ -59,8 +67,6 @@ class _Call:
         if self._gate is not None:
             self._gate.acquire()
         self._function = None  # a helper may be the last who holds this call: not what it works on, too
-        if self._error is not None:
-            raise self._error
 
     def _work(self) -> None:
         length, longer = divmod(self._count, self._stretches)

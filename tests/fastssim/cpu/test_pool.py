@@ -172,6 +172,30 @@ class TestTurns:
         assert pool._pool.bell[0] == before + 5
 
 
+def test_who_is_interrupted_waits_for_those_who_have_begun():
+    begun, late, caller = threading.Barrier(2, timeout=30), [], threading.get_ident()
+
+    class Interrupted(pool._Call):
+        def _work(self):
+            if threading.get_ident() == caller:
+                begun.wait()
+                raise KeyboardInterrupt
+            super()._work()
+
+    def slow(_):
+        begun.wait()
+        deadline = time.monotonic() + 30
+        while not call._closed:  # until the caller has been interrupted
+            assert time.monotonic() < deadline
+        late.append(None)
+
+    call = Interrupted(slow, 1, 1)
+    pool._pool.offer(call, 1)
+    with pytest.raises(KeyboardInterrupt):
+        call.run()
+    assert late
+
+
 def owners(thing):
     """All that something holds: in closures, tuples and views."""
     yield thing
