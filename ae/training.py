@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedCo
 from torch.utils.data import DataLoader
 
 from ae.calibration import calibrate
-from ae.config import PATCH, TrainConfig
+from ae.config import PATCH, TrainConfig, config_from
 from ae.corruption import corrupted
 from ae.data import DataFolder, Patches, load_images, open_folder, split_good
 from ae.files import atomic, read_json, write_json
@@ -349,16 +349,15 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
 def _prepare(out: Path, config: TrainConfig, *, resume: bool) -> Path | None:
     """Check and mark the run folder; return the checkpoint to go on from."""
     started, checkpoint = out / "started.json", out / "checkpoints" / "last.ckpt"
-    content = asdict(config)
     if started.exists() or (out / "config.json").exists():
         if not resume:
             raise ValueError(f"{out} holds a training; resume it (--resume) or name another folder")
         if (out / "config.json").exists():
             raise ValueError(f"{out} holds a finished training; name another folder for a new one")
-        if read_json(started) != content:
+        if config_from(read_json(started)) != config:  # options that are newer than the file have their defaults
             raise ValueError(f"{out} was started with other options; give the same ones, or name another folder")
     else:
-        write_json(started, content)
+        write_json(started, asdict(config))
     return checkpoint if checkpoint.exists() else None
 
 

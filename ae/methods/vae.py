@@ -38,7 +38,7 @@ class VAE(L2):
         """Squared error plus divergence, over the number of pixels."""
         mean, log_variance = self._encode(batch if seen is None else seen)
         code = draw(mean, log_variance) if self.training else mean
-        reconstruction = self.model.decoder(code).float().contiguous()
+        reconstruction = self._decode(code)
         return self.distance(batch, reconstruction) + divergence(mean, log_variance) / batch[0].numel()
 
     def reconstruct(self, tiles: Tensor) -> Tensor:
@@ -48,12 +48,16 @@ class VAE(L2):
         mean, log_variance = self._encode(tiles)
         generator = torch.Generator(mean.device).manual_seed(self.config.seed)
         codes = [draw(mean, log_variance, generator) for _ in range(self.config.vae_samples)]
-        return torch.stack([self.model.decoder(code).contiguous() for code in codes]).mean(0)
+        return torch.stack([self._decode(code) for code in codes]).mean(0)
 
     def _encode(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         patches = patches.contiguous(memory_format=torch.channels_last)
         mean, log_variance = cast(VariationalAutoencoder, self.model).encode(patches)
         return mean.float(), log_variance.float()  # an autocast ends with the network
+
+    def _decode(self, code: Tensor) -> Tensor:
+        reconstruction: Tensor = self.model.decoder(code)
+        return reconstruction.float().contiguous()
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

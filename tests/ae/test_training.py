@@ -65,6 +65,16 @@ def test_an_occupied_folder_is_refused(tiny_data, tiny_runs, tmp_path, tiny_conf
         train(tiny_data, tmp_path, tiny_config, resume=True, progress=False)
 
 
+def test_a_training_begun_before_an_option_was_there_is_resumed(tiny_data, tiny_runs, tmp_path, tiny_config):
+    train(tiny_data, tmp_path, tiny_config, progress=False)
+    (tmp_path / "config.json").unlink()
+    started = json.loads((tmp_path / "started.json").read_text())
+    assert started.pop("precision") == "float32"
+    (tmp_path / "started.json").write_text(json.dumps(started))
+    run = load_run(train(tiny_data, tmp_path, tiny_config, resume=True, progress=False))
+    assert run.threshold == load_run(tiny_runs / "ssim").threshold
+
+
 def test_a_time_budget_ends_training_early(tiny_data, tmp_path, tiny_config):
     config = replace(tiny_config, epochs=100_000, time_budget=1.0)
     run = load_run(train(tiny_data, tmp_path / "run", config, progress=False))
@@ -143,6 +153,12 @@ def test_a_loss_is_float32_whatever_the_network_computes_in(tiny_config, method)
     with torch.autocast("cpu", torch.bfloat16):
         assert module.method.reconstruct(batch).dtype == torch.float32
         assert module.method.loss(batch).dtype == torch.float32
+
+
+def test_codes_that_are_averaged_over_are_decoded_to_float32(tiny_config):
+    method = _Training(replace(tiny_config, method="vae", vae_samples=2)).method.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert method.reconstruct(torch.rand(2, 1, 128, 128)).dtype == torch.float32
 
 
 def test_a_training_killed_at_any_point_ends_with_the_same_weights(tiny_data, tmp_path):
