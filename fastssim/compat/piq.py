@@ -76,7 +76,7 @@ def ssim(
     factor = max(1, round(min(x.shape[-2:]) / 256))
     if factor > 1 and downsample:
         a, b = (F.avg_pool2d(as_they_stand(image, 1), factor) for image in (a, b))
-    #  The gradient of the mean comes with its value in one pass.
+    #  The gradient of a mean needs no pass of its own to be scaled.
     settings = {
         "reduction": "mean" if reduction == "mean" and not full else "image",
         **_settings(kernel_size, kernel_sigma, data_range, k1, k2),

@@ -79,7 +79,7 @@ def ssim(
     """
     X, Y = _images(X, Y)
     taps = _taps(win, win_size, win_sigma, X.shape[1])
-    #  The gradient of the mean comes with its value in one pass.
+    #  The gradient of a mean needs no pass of its own to be scaled.
     reduction = "mean" if size_average and not nonnegative_ssim and len(taps) == 1 else "channel"
     each = _compared(whole, X, Y, taps, data_range, K, reduction)
     if nonnegative_ssim:

@@ -143,10 +143,9 @@ def _rim(ready: _Ready, gradient: Tensor | None) -> Tensor | None:
 def _fold(plan: Plan, ready: _Ready, rim: Tensor, gradient: Any) -> None:
     """Add the gradients of padded pixels to those of their sources."""
     run, planes = entry(Step("fold", plan.dtype)), plan.shape[0] * plan.shape[1]
-    slabs = min(slab_count(*ready.layout.work, torch.get_num_threads()), planes)
-    edges = [planes * i // slabs for i in range(slabs + 1)]
+    edges = shared_out(planes, ready.layout.work[1])
     addresses = rim.data_ptr(), gradient.data_ptr()
-    run_slabs(lambda i: run(ready.at, edges[i], edges[i + 1], *addresses), slabs)
+    run_slabs(lambda i: run(ready.at, edges[i], edges[i + 1], *addresses), len(edges) - 1)
 
 
 def _image(tensor: Tensor) -> tuple[int, ...]:

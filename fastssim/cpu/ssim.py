@@ -744,7 +744,7 @@ def _tile(
     strip = strip_of(x1 + halo_x - origin, lanes)
     pixel_rows, taken = height - 2 * pad_y, numbers_read(strip, lanes)
     begin, end = left - origin, right + halo_x - origin  # of the columns that there are
-    halo = halo_x if exact is None or grad_x is not None else 0  # of pixels: sums have one of their own
+    pixel_halo = halo_x if exact is None or grad_x is not None else 0  # sums have one of their own
     maps = 3 if grad_y is None else 4
     kinds = _entries((0, 0, 0, 0), plane_mask)  # one for each moment
     row_kinds = _of_rows(kinds)
@@ -831,7 +831,7 @@ def _tile(
                     calm = calm and within(line_x, begin, end, most) and within(line_y, begin, end, most)
                     if plane_mask is not None:
                         calm = calm and within(line_mask, begin, end, type(outside)(FINITE))
-                enter(row_x, row_y, mask_line, strip, lanes, halo, px, py, s[place:], d[place:], row_mask)
+                enter(row_x, row_y, mask_line, strip, lanes, pixel_halo, px, py, s[place:], d[place:], row_mask)
                 if l1 is not None and near_top <= pixel_row < near_bottom:
                     for vector in range(strip):
                         _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)

@@ -25,7 +25,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -34,7 +33,7 @@ from numba.extending import intrinsic
 from fastssim.cpu.jit import inlined
 from fastssim.cpu.jit import kept as jit
 from fastssim.cpu.pixels import CACHE_LINE
-from fastssim.cpu.simd import Code, Vector, begin_turns, count_up, end_turns, lanes, next_slab, slab_done, wanted
+from fastssim.cpu.simd import X86, Code, Vector, begin_turns, count_up, end_turns, lanes, next_slab, slab_done, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +44,7 @@ MAX, MIN, STD = (0,), (0, 0), (0, 0, 0)
 _SINGLE: tuple[int, ...] = ()  # one pixel, where few share the same tiles
 _VECTOR, _WIDE = (0,), (0, 0)  # one register of pixels, VECTORS registers
 VECTORS = 4
-STREAMS = llvm.get_process_triple().startswith("x86_64")  # there are stores past the caches, and a fence behind them
+STREAMS = X86  # there are stores past the caches, and a fence behind them
 
 _BYTE, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 

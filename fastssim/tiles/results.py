@@ -60,7 +60,6 @@ class Results:
         self._kind: type = object
         self._blenders: list[Blender] = []
         self._maps: list[tuple[Any, ...]] = []  # of every map: its array, for "mean_std" two
-        self._straight: list[bool] = []  # whether a map is blended into these
         # Checks the options, and knows where an earlier run ended.
         self.first_tile = Blender(grid, channels=1, first_row=first_row, **self._options).first_tile
 
@@ -110,9 +109,9 @@ class Results:
     def write(self, finished: list[list[Rows]], ready: Any = None) -> int:
         """Write finished rows, those on a GPU once it is `ready`; return the image's row that they reach."""
         reached = 0
-        for targets, blocks, straight in zip(self._maps, finished, self._straight, strict=True):
+        for targets, blocks in zip(self._maps, finished, strict=True):
             for rows in blocks:
-                for target, pixels in zip(targets, () if straight else rows.pixels, strict=not straight):
+                for target, pixels in zip(targets, rows.pixels, strict=False):  # none that are in place already
                     if self._mover is not None and on_gpu(pixels) and not on_gpu(target):
                         _assign(target, rows, self._mover.down(pixels, ready))
                     else:
@@ -178,10 +177,8 @@ class Results:
                 for array, dtype in zip(arrays, dtypes, strict=True):
                     _check_target(name, array, shape, dtype)
             #  What we allocated nobody sees before all is done: not what is NaN or unfinished, either.
-            straight = target is None and not on_gpu(value) and not any(map(on_gpu, arrays))
-            if straight:
+            if target is None and not on_gpu(value) and not any(map(on_gpu, arrays)):
                 blender.blend_into(arrays)
-            self._straight.append(straight)
             blenders.append(blender)
             targets.append(arrays)
         self._keys, self._kind, self._blenders, self._maps = keys, kind, blenders, targets

@@ -23,7 +23,7 @@ class Rows(NamedTuple):
 
     first: int
     end: int
-    pixels: tuple[Any, ...]  # (C, end - first, W); for "mean_std" the means and the standard deviations
+    pixels: tuple[Any, ...]  # (C, end - first, W); for "mean_std" the means and the deviations; none after `blend_into`
 
 
 class Blender:
@@ -112,9 +112,9 @@ class Blender:
         return (self._dtype, deviation_dtype(self._dtype)) if self._reduction == "mean_std" else (self._dtype,)
 
     def blend_into(self, arrays: tuple[Any, ...]) -> None:
-        """Let the rows that `add` returns be parts of these arrays, (C, H, W) in memory, one for each of `dtypes`.
+        """Blend straight into these arrays, (C, H, W) in memory, one for each of `dtypes`.
 
-        Rows below the finished ones change, too.
+        For `add`, not for `push`: the rows that it returns have no pixels then. Rows below those change, too.
         """
         self._whole = arrays
 
@@ -200,7 +200,7 @@ class Blender:
         if jb < len(plan.across.origins):
             return []
         self._band_in = self._band_out
-        rows = Rows(self.finished, end, self._block)
+        rows = Rows(self.finished, end, () if self._whole else self._block)
         self.finished = end
         return [rows] if rows.end > rows.first else []
 

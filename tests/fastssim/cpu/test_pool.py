@@ -162,8 +162,7 @@ class TestTurns:
         run_in_turns(lambda _, threads, leads: seen.append((threads, leads)), 1)
         assert seen == [(1, -1)]
 
-    def test_a_helper_that_listens_hears_the_next_call(self):
-        """The bell is rung once for each call by several threads."""
+    def test_every_call_by_several_threads_rings_the_bell_once(self):
         x, y = torch.rand(2, 4, 1, 300, 200)
         ssim(x, y)
         before = pool._pool.bell[0]
