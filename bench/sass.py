@@ -2,9 +2,8 @@
 
 For the loop that goes down the rows: instructions, floating-point instructions and words of shared memory for every
 pixel of every channel (px·ch), with the columns at a strip's edges that are computed twice, but not the rows at a
-segment's ends; bytes of DRAM; and three bounds in ps/px·ch on two GPUs: of issuing, of shared memory, of DRAM. Ranges:
-the code that moves the local pivot runs every PIVOT_ROWS rows at most, where brightness is steep, and never where it is
-flat.
+segment's ends; bytes of DRAM; and three bounds in ps/px·ch on two GPUs: of issuing, of shared memory, of DRAM. What
+depends on a row's number is the mean over all numbers; under a mask, no window is computed again by the definition.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from fastssim.cuda.instances import Instance
 
 ARITHMETIC = ("FFMA", "FADD", "FMUL", "DFMA", "DADD", "DMUL")
-LEAST_PIVOT_CODE = 20  # instructions that move the pivots, at least
 _BYTES = {"float": 4, "double": 8, "Half": 2, "BFloat": 2, "unsigned char": 1, "unsigned short": 2}
 
 
@@ -61,11 +59,9 @@ class Compiled:
 class Cost:
     """Per px·ch."""
 
-    instructions: float  # without moving pivots
+    instructions: float
     arithmetic: float
     words: float  # of shared memory
-    moving: float  # instructions that moving pivots adds, at most
-    moving_arithmetic: float
 
 
 def compile_instance(instance: Instance, architecture: str) -> Compiled:
@@ -146,36 +142,55 @@ def longest_loop(code: list[str], labels: dict[str, int]) -> tuple[int, int]:
     return max(backward, key=lambda loop: loop[1] - loop[0])
 
 
-def march_loop(code: list[str], labels: dict[str, int]) -> list[tuple[list[str], str]]:
-    """Return the basic blocks of the longest loop, each with its kind.
+def march_loop(code: list[str], labels: dict[str, int], group: int) -> list[tuple[list[str], float]]:
+    """Return the basic blocks of the longest loop, each with the share of all rows that run it.
 
-    The block of kind "move" moves the pivots: it is long, does nothing but arithmetic, and is entered only by not
-    jumping over it; no block that every row runs is like it. The one before it, entered in the same way, is of kind
-    "look": it tells whether to, every PIVOT_ROWS rows. All others are of kind "row".
+    The way down has a case for each row number modulo `group`, and all cases lead to one place: each path there has an
+    equal share. What adds up in float64, or gives a pivot to the next group, runs in one row of `group`. What lies in a
+    loop within the loop hardly ever runs.
+
+    Raises
+    ------
+    RuntimeError
+        Where the machine code has not as many cases.
     """
-    jumps = _jumps(code, labels)
     start, end = longest_loop(code, labels)
-    edges = {start, end + 1}
-    edges.update(at + 1 for at in jumps if start <= at <= end)
-    edges.update(at for at in labels.values() if start <= at <= end)
-    places = sorted(edges)
-    blocks: list[tuple[list[str], str]] = []
-    for begin, behind in itertools.pairwise(places):
-        block = code[begin:behind]
-        skipped = begin not in jumps.values() and not any(_touches_memory(line) for line in block)
-        kind = "row" if not skipped else "look" if len(block) < LEAST_PIVOT_CODE else "move"
-        blocks.append((block, kind))
-    moves = [kind for _, kind in blocks].index("move")
-    return [(block, kind if i in (moves - 1, moves) else "row") for i, (block, kind) in enumerate(blocks)]
+    jumps = {at: to for at, to in _jumps(code, labels).items() if start <= at <= end}
+    inner = [(to, at) for at, to in jumps.items() if start < to <= at < end]
+    edges = {start, end + 1, *(at + 1 for at in jumps), *(at for at in labels.values() if start <= at <= end)}
+    blocks = list(itertools.pairwise(sorted(edges)))
+
+    def leads_to(begin: int, behind: int) -> list[int]:
+        last = behind - 1
+        there = [jumps[last]] if last in jumps and jumps[last] > begin else []
+        return there if last in jumps and not code[last].startswith("@") else [*there, behind]
+
+    share = {begin: 0.0 if any(to <= begin <= at for to, at in inner) else 1.0 for begin, _ in blocks}
+    for begin, behind in blocks:
+        if any(line.startswith("F2F.F64") for line in code[begin:behind]):
+            share[begin] /= group
+    joins = Counter(to for at, to in jumps.items() if to > at and not code[at].startswith("@"))
+    if group > 1:
+        join = min(joins, key=lambda at: (-joins[at], at), default=end)
+        paths = {join: 1}
+        for begin, behind in reversed(blocks):
+            if begin < join:
+                paths[begin] = sum(paths.get(next_, 0) for next_ in leads_to(begin, behind))
+        root = max((begin for begin, count in paths.items() if count == group), default=end)
+        if root == end:
+            raise RuntimeError(f"the loop has no place from where {group} ways lead to one")
+        share.update({begin: 0.0 for begin, _ in blocks if root < begin < join})
+        for begin, behind in blocks:
+            if root <= begin < join:
+                for next_ in leads_to(begin, behind):
+                    if next_ < join:
+                        share[next_] += share[begin] * paths[next_] / paths[begin]
+    return [(code[begin:behind], share[begin]) for begin, behind in blocks]
 
 
 def operation(line: str) -> str:
     """Name of an instruction, without its predicate."""
     return re.sub(r"^@!?U?P\w+ ", "", line).split()[0]
-
-
-def _touches_memory(line: str) -> bool:
-    return operation(line).split(".")[0] in ("LDS", "STS", "LDG", "STG", "MUFU", "BAR")
 
 
 def words(name: str) -> int:
@@ -190,23 +205,17 @@ def words(name: str) -> int:
 
 def cost(instance: Instance, compiled: Compiled) -> Cost:
     """Count the loop of a march."""
-    counts: Counter[str] = Counter()
-    for block, kind in march_loop(*disassemble(compiled.cubin)):
+    counts = dict.fromkeys(("instructions", "arithmetic", "words"), 0.0)
+    group = 1 if instance["T"] == "double" else instance["TAPS_Y"] // 2 + 1
+    for block, share in march_loop(*disassemble(compiled.cubin), group):
         operations = [operation(line) for line in block]
-        counts[kind] += len(operations)
-        counts[f"{kind} arithmetic"] += sum(name.split(".")[0] in ARITHMETIC for name in operations)
-        counts["words"] += sum(map(words, operations))
+        counts["instructions"] += share * len(operations)
+        counts["arithmetic"] += share * sum(name.split(".")[0] in ARITHMETIC for name in operations)
+        counts["words"] += share * sum(map(words, operations))
     computed = instance["THREADS"] * instance["COLUMNS"]
     owned = computed - (instance["TAPS_X"] - 1 if instance["GRADIENTS"] else 0)
     scale = computed / owned / instance["COLUMNS"]
-    rarely = scale / instance["PIVOT_ROWS"]
-    return Cost(
-        counts["row"] * scale + counts["look"] * rarely,
-        counts["row arithmetic"] * scale + counts["look arithmetic"] * rarely,
-        counts["words"] * scale,
-        counts["move"] * rarely,
-        counts["move arithmetic"] * rarely,
-    )
+    return Cost(**{name: scale * count for name, count in counts.items()})
 
 
 def warps(threads: int, compiled: Compiled, gpu: Gpu) -> int:
@@ -238,23 +247,16 @@ def ms_ssim_moved(scales: int = 5, gradients: int = 1) -> float:
     return marches + delivered
 
 
-def bounds(instance: Instance, counted: Cost, gpu: Gpu) -> dict[str, tuple[float, float]]:
-    """Least ps/px·ch that issuing, shared memory and DRAM allow: without and with moving pivots."""
+def bounds(instance: Instance, counted: Cost, gpu: Gpu) -> dict[str, float]:
+    """Least ps/px·ch that issuing, shared memory and DRAM allow."""
     return least(counted, moved(instance), gpu.doubles if instance["T"] == "double" else 128, gpu)
 
 
-def least(counted: Cost, moved_bytes: float, rate: int, gpu: Gpu) -> dict[str, tuple[float, float]]:
+def least(counted: Cost, moved_bytes: float, rate: int, gpu: Gpu) -> dict[str, float]:
     """Return the same where a multiprocessor takes arithmetic for `rate` threads a cycle; it issues for 128."""
     to_ps = 1e12 / (gpu.multiprocessors * gpu.clock)
-    issue = [
-        max(
-            (counted.instructions + most * counted.moving) / 128,
-            (counted.arithmetic + most * counted.moving_arithmetic) / rate,
-        )
-        for most in (0, 1)
-    ]
-    shared, dram = counted.words / 32 * to_ps, 1e12 * moved_bytes / gpu.dram
-    return {"issue": (issue[0] * to_ps, issue[1] * to_ps), "shared": (shared, shared), "DRAM": (dram, dram)}
+    issue = max(counted.instructions / 128, counted.arithmetic / rate)
+    return {"issue": issue * to_ps, "shared": counted.words / 32 * to_ps, "DRAM": 1e12 * moved_bytes / gpu.dram}
 
 
 def report(architecture: str = "sm_90") -> str:
@@ -279,19 +281,16 @@ def _row(
     compiled: Compiled,
     counted: Cost,
     moved_bytes: float,
-    limits: list[tuple[int, dict[str, tuple[float, float]]]],
+    limits: list[tuple[int, dict[str, float]]],
 ) -> str:
     """One line of the table; `limits` of each GPU."""
     cells = [
         name,
         str(compiled.registers),
-        _range(counted.instructions, counted.instructions + counted.moving),
-        _range(counted.arithmetic, counted.arithmetic + counted.moving_arithmetic),
-        f"{counted.words:.1f}",
-        f"{moved_bytes:.1f}",
+        *(f"{number:.1f}" for number in (counted.instructions, counted.arithmetic, counted.words, moved_bytes)),
     ]
     for held, bound in limits:
-        cells += [str(held), *(_range(*one) for one in bound.values())]
+        cells += [str(held), *(f"{one:.1f}" for one in bound.values())]
     return f"| {' | '.join(cells)} |"
 
 
@@ -309,10 +308,6 @@ def _peer_rows(architecture: str) -> list[str]:
         limits = [(warps(sass_peers.THREADS, compiled, gpu), least(counted, kernel.moved, 128, gpu)) for gpu in GPUS]
         rows.append(_row(name, compiled, counted, kernel.moved, limits))
     return rows
-
-
-def _range(least: float, most: float) -> str:
-    return f"{least:.1f}" if least == most else f"{least:.1f} to {most:.1f}"
 
 
 def main(architecture: str = "sm_90") -> None:

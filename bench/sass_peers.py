@@ -89,4 +89,4 @@ def cost(kernel: Kernel, compiled: Compiled) -> Cost:
         counts["words"] += times * sum(map(words, part))
     if len(parts) != 3 or len(kinds) != 3:
         raise RuntimeError(f"the loop of {kernel.expression} has {len(parts)} parts, not pixels, across, down")
-    return Cost(**counts, moving=0, moving_arithmetic=0)
+    return Cost(**counts)

@@ -29,20 +29,27 @@ __device__ __forceinline__ bool finite(T a) {
     return a - a == T(0);  // NaN and infinity minus themselves are NaN
 }
 
-// 1 / a for a > 0, to the last bit but rarely. The hardware's estimate and one step of Newton: the compiler's own
-// division branches out for numbers that never come here.
-__device__ __forceinline__ float reciprocal(float a) {
+// 1 / a for a > 0: the hardware's estimate, one unit in the last place off; the compiler's own division branches out for
+// numbers that never come here.
+__device__ __forceinline__ float estimated_reciprocal(float a) {
 #ifdef __CUDA_ARCH__
     float r;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(a));
+    return r;
 #else
-    const float r = 1.0f / a;
+    return 1.0f / a;
 #endif
+}
+__device__ __forceinline__ double estimated_reciprocal(double a) { return 1.0 / a; }
+
+// The same to the last bit but rarely, by one step of Newton.
+__device__ __forceinline__ float reciprocal(float a) {
+    const float r = estimated_reciprocal(a);
     return fmaf(fmaf(-a, r, 1.0f), r, r);
 }
 __device__ __forceinline__ double reciprocal(double a) { return 1.0 / a; }
 
-// a / b, given r = 1 / b; exactly 1 where a == b.
+// a / b, given r = 1 / b or an estimate of it; exactly 1 where a == b.
 template <typename T>
 __device__ __forceinline__ T divide(T a, T b, T r) {
     const T q = a * r;
@@ -215,10 +222,46 @@ struct Place {
 // The index of 0 .. n - 1 that is nearest to i.
 __device__ __forceinline__ int nearest(int i, int n) { return max(0, min(i, n - 1)); }
 
+// What lies some bytes behind a pointer.
+template <typename M>
+__device__ __forceinline__ const M* behind(const M* start, long long bytes) {
+    return reinterpret_cast<const M*>(reinterpret_cast<const char*>(start) + bytes);
+}
+
 // `bytes` times i behind a pointer: one multiplication for the whole address.
 template <typename M>
 __device__ __forceinline__ const M* along(const M* start, int i, int bytes) {
-    return reinterpret_cast<const M*>(reinterpret_cast<const char*>(start) + static_cast<long long>(i) * bytes);
+    return behind(start, static_cast<long long>(i) * bytes);
+}
+
+// A pointer that the compiler takes as it is: it would add up what lies behind several first, and each start last.
+template <typename M>
+__device__ __forceinline__ const M* settled(const M* pointer) {
+#ifdef __CUDA_ARCH__
+    asm("" : "+l"(pointer));
+    __builtin_assume(__isGlobal(pointer));
+#endif
+    return pointer;
+}
+
+// ------------------------------------------------------------------------------------------------------------- cases
+
+template <int N>
+struct Number {
+    static constexpr int value = N;
+};
+
+// Call `function` with Number<i>, i one of FIRST .. FIRST + COUNT - 1.
+template <int COUNT, int FIRST = 0, typename F>
+__device__ __forceinline__ void for_number(int i, const F& function) {
+    constexpr int HALF = COUNT / 2;
+    if constexpr (COUNT == 1) {
+        function(Number<FIRST>());
+    } else if (i < FIRST + HALF) {
+        for_number<HALF, FIRST>(i, function);
+    } else {
+        for_number<COUNT - HALF, FIRST + HALF>(i, function);
+    }
 }
 
 // -------------------------------------------------------------------------------------------------------------- sums

@@ -31,17 +31,24 @@
 
 constexpr double LEAST_WEIGHT = 1e-8;
 
+// s and d about px, py. x - y comes first: it is exact where both are close, which x - px and y - py need not be.
+template <typename T>
+__device__ __forceinline__ Vector<T, 2> pair_of(T x, T y, T px, T py) {
+    const T d = x - y - (px - py);
+    return {multiply_add(T(2), y - py, d), d};
+}
+
 template <typename T>
 struct Constants {
     T c1, c2, spread, twice_spread;
 };
 
-template <typename T, bool UNBIASED>
+template <typename T, bool UNBIASED, bool DERIVED = true>
 struct Window {
     T m, q;        // M, Q
     T a, b, c, d;  // A, B, C, D
     T v_d;         // D - C
-    T inverse;     // 1 / (B D)
+    T inverse;     // 1 / (B D), exact where there will be derivatives
 
     // v_s, v_d: variances of s and d; m, q: sum and difference of the means.
     __device__ __forceinline__ Window(T v_s, T v_d, T m, T q, const Constants<T>& constants) : m(m), q(q), v_d(v_d) {
@@ -51,7 +58,7 @@ struct Window {
         c = multiply_add(constants.spread, v_s - v_d, constants.c2);
         if (UNBIASED) this->v_d *= constants.twice_spread;
         d = c + this->v_d;
-        inverse = reciprocal(b * d);
+        inverse = DERIVED ? reciprocal(b * d) : estimated_reciprocal(b * d);
     }
 
     __device__ __forceinline__ T ssim() const { return divide(a * c, b * d, inverse); }
@@ -62,8 +69,8 @@ template <typename T>
 struct Derivatives {
     T f_ms, f_md, q2_s, r2_d;
 
-    template <bool UNBIASED>
-    __device__ __forceinline__ Derivatives(const Window<T, UNBIASED>& w, const Constants<T>& constants) {
+    template <bool UNBIASED, bool DERIVED>
+    __device__ __forceinline__ Derivatives(const Window<T, UNBIASED, DERIVED>& w, const Constants<T>& constants) {
         const T inverse_b = w.d * w.inverse, inverse_d = w.b * w.inverse;
         const T by_means = w.c * inverse_d * w.q * inverse_b * inverse_b;
         f_ms = by_means * w.m * w.q;

@@ -81,9 +81,8 @@ def march(plan: Plan, task: Task) -> Launch | None:
     padding, (pad_y, pad_x) = plan.padding, plan.pad
     wide = _columns(task, taps_y, plan.dtype) if min(taps_y, taps_x) >= 3 else 0
     halo = taps_x - 1 if task.gradients else 0
-    pivot_rows = 4 if taps_y > 7 else max(1, taps_y // 3)
     possible = {
-        count: instance("march", **_options(plan, task, count), HALVED=task.halves, COLUMNS=wide, PIVOT_ROWS=pivot_rows)
+        count: instance("march", **_options(plan, task, count), HALVED=task.halves, COLUMNS=wide)
         for count in THREADS
         if wide and count * wide - halo >= 2 * taps_x
     }
@@ -108,7 +107,6 @@ def march(plan: Plan, task: Task) -> Launch | None:
         "columns": columns,
         "segments": segments,
         "strips": strips,
-        "gone_in": np.cumsum(np.array(rounded(plan.taps_y, plan.dtype), np.float64)),
     }
     return _launch(possible[threads], n * c * segments * strips, threads, fields)
 
@@ -247,7 +245,8 @@ def _shared_bytes(made: Instance) -> int:
     pixel = 3 if made["MASKED"] else 2
     ring = (made["TAPS_Y"] + 2 if made["GRADIENTS"] else 2) * (row + made["TAPS_X"] - 1) * pixel
     back = (2 * row * (2 + images) + row * images) if made["GRADIENTS"] else 0
-    return int(number * (ring + back + 32) + 8 * 32)
+    pivots = 2 * made["THREADS"] * 3 if made["GRADIENTS"] and number == 4 else 0
+    return int(number * (ring + back + pivots + 32) + 8 * 32)
 
 
 @lru_cache(maxsize=1024)

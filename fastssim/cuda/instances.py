@@ -121,7 +121,6 @@ def _march(of: Instance) -> list[tuple[Any, ...]]:
         ("scale", number),
         ("l1", number),
         *_taps(of),
-        ("gone_in", number, (of["TAPS_Y"],)),
     ]
 
 

@@ -14,10 +14,16 @@
 // One barrier a row: the way across, back, of row r - 1 is done beside the way across of row r, and the next row's pixels
 // are under way meanwhile.
 //
-// Two kinds of pivot keep e - m^2 from cancelling. px, py: the mean of 8 x 8 pixels of the block. The local one, for each
-// thread: looked at every PIVOT_ROWS rows, and taken to the mean of the row just filtered where that lies further from it
-// than the row's own spread and C2 can hide (mean^2 > 3 (variance + C2), about). Partial sums pass from one to the next by
-// m' = m + t W, e' = e + t (m + m'), W the sum of the taps that have gone in.
+// Pivots keep e - m^2 from cancelling. px, py: the mean of 8 x 8 pixels of the block. Across, each thread and row has its
+// own, a pixel amid the windows. Down, where numbers are short, each thread has one for every GROUP windows below each
+// other, the mean of pixels amid the rows that all of them share; the windows under way belong to two or three groups:
+//
+//     across:   m = w_x*(s - a),  v = w_x*(s - a)^2 - m^2              a: the row's pivot
+//     down:     w_y*(m + a - p),  w_y*((m + a - p)^2 + v)              p: that of the window's group
+//
+// A window gives its pivots' pixels a good part of its weight: the square of its mean about them is at most some times
+// its variance, whatever lies around. Which partial sums belong to which group, the row's number tells, modulo GROUP:
+// the code is there for each case.
 //
 // Under a mask a, see formula.cuh, a ring of weights runs beside that of s and d, and the FIR carries w*a as a fifth map.
 // |x - y|, where L1: added up by the thread that fetches a pixel; its gradient joins SSIM's.
@@ -46,6 +52,11 @@ constexpr int LOADS = (PITCH + THREADS - 1) / THREADS;  // pixels that a thread 
 constexpr int IMAGES = GRADIENTS == 2 ? 2 : 1;         // whose gradients are wanted
 constexpr int MAPS = 2 + IMAGES;                       // maps on the way back
 constexpr int MOMENTS = MASKED ? 5 : 4;                // maps on the way down
+constexpr bool LOCAL = sizeof(T) < 8;                  // pivots beside the block's
+constexpr int FAR = 4;                                 // times v + C2: what the square of a mean about its pivot may be
+constexpr int GROUP = TAPS_Y / 2 + 1;                  // windows, one below the other, about one pivot
+constexpr int GROUPS = 1 + (HALO_Y + GROUP - 1) / GROUP;  // under way at a time
+constexpr int AMID[2] = {(GROUP - 1 + HALO_Y) / 2, (GROUP + HALO_Y) / 2};  // rows of the pivot, from a group's first on
 
 struct Problem {
     const X* x;            // [N, C, H, W]
@@ -71,7 +82,6 @@ struct Problem {
     Constants<T> constants;
     T scale, l1;                           // of the gradient, and of the sign of x - y
     T taps_y[TAPS_Y], taps_x[TAPS_X];      // each summing to 1
-    T gone_in[TAPS_Y];                     // taps_y[0] + .. + taps_y[u]
 };
 
 using Pair = Vector<T, 2>;             // s, d of a pixel
@@ -99,6 +109,45 @@ __device__ __forceinline__ T mean_of_samples(
     total = block_sum<THREADS>(total, scratch);
     count = block_sum<THREADS>(count, scratch);
     return count > 0 ? total / count : T(0);
+}
+
+// m_s, m_d about px, py, and v_s, v_d of window (i, j) of a plane, each about its mean: where a mask leaves a window
+// nothing near its pivot.
+__device__ __forceinline__ Vector<T, 4> by_the_definition(
+    const Problem& problem, const X* x, const Y* y, const W* mask, int i, int j, T px, T py) {
+    Vector<T, 4> own = {};
+#pragma unroll 1
+    for (int pass = 0; pass < 2; ++pass) {  // means; about these, their rests and the variances
+        Vector<T, 4> sums = {};
+        T n = 0;
+#pragma unroll 1
+        for (int u = 0; u < TAPS_Y; ++u) {
+            const int row = pixel_at<PADDING>(i + u - PAD_Y, problem.height);
+#pragma unroll 1
+            for (int v = 0; v < TAPS_X; ++v) {
+                const int column = pixel_at<PADDING>(j + v - PAD_X, problem.width);
+                T weight = problem.taps_y[u] * problem.taps_x[v], x_value = 0, y_value = 0;
+                if (row >= 0 && column >= 0) {  // or a zero of the padding
+                    const W part = *along(along(mask, row, problem.row_mask), column, problem.column_mask);
+                    if (!(from_memory<T>(part) > T(0))) continue;
+                    weight *= from_memory<T>(part);
+                    const X* const x_pixel = along(along(x, row, problem.row_x), column, problem.column_x);
+                    const Y* const y_pixel = along(along(y, row, problem.row_y), column, problem.column_y);
+                    x_value = pixel_from_memory<T, FRACTIONS>(*x_pixel);
+                    y_value = pixel_from_memory<T, FRACTIONS>(*y_pixel);
+                }
+                const Pair pixel = pair_of(x_value, y_value, px, py);
+                const T s = pixel.v[0] - own.v[0], d = pixel.v[1] - own.v[1];
+                add(sums, weight, Vector<T, 4>{s, d, s * s, d * d});
+                n += weight;
+            }
+        }
+        own.v[0] += sums.v[0] / n;
+        own.v[1] += sums.v[1] / n;
+        own.v[2] = sums.v[2] / n;
+        own.v[3] = sums.v[3] / n;
+    }
+    return own;
 }
 
 // Whether an earlier position's gradient has been written to pixel row `row`, which position `p` shows.
@@ -136,6 +185,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
     SHARED(Weights, weights_memory, MASKED ? RING * STEP : 1);
     SHARED(Pairs, variances_memory, GRADIENT ? 2 * THREADS : 1);
     SHARED(Backs, means_memory, GRADIENT ? 2 * THREADS : 1);
+    SHARED(Pair, pivots_memory, GRADIENT && LOCAL ? GROUPS * THREADS : 1);
     SHARED(T, folded, GRADIENT && FOLDED ? IMAGES * WINDOWS : 1);
     SHARED(T, scratch, 32);
     SHARED(double, wide_scratch, 32);
@@ -167,8 +217,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
         valid[c] = j >= 0 && j < problem.windows_x && j < x1;
         counted[c] = valid[c] && (!GRADIENT || (j + PAD_X >= x0 && j + PAD_X < x1));
     }
-    int column[LOADS];      // pixel columns that this thread fetches; where there is none, the nearest
-    bool in_column[LOADS];  // whether there is one
+    // How far into a row the pixels lie that this thread fetches, in bytes; where there is none, the nearest.
+    long long bytes_x[LOADS], bytes_y[LOADS], bytes_mask[LOADS];
+    bool in_column[LOADS];   // whether there is one
     bool own_column[LOADS];  // whether this block adds up |x - y| there
     const int end_y = GRADIENT || y1 < problem.windows_y ? y1 : y1 + HALO_Y;  // of the pixels that this block adds up
     const int end_x = GRADIENT || x1 < problem.windows_x ? x1 : x1 + HALO_X;
@@ -178,8 +229,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
         own_column[load] = position >= max(x0, PAD_X) && position < min(end_x, PAD_X + problem.width);
         const int k = min(left + t + load * THREADS, x1 + HALO_X - 1);  // fetch nothing that no window needs
         const int pixel = pixel_at<PADDING>(k - PAD_X, problem.width);
-        column[load] = nearest(pixel, problem.width);
-        in_column[load] = pixel == column[load];
+        const int column = nearest(pixel, problem.width);
+        bytes_x[load] = static_cast<long long>(column) * problem.column_x;
+        bytes_y[load] = static_cast<long long>(column) * problem.column_y;
+        if constexpr (MASKED) bytes_mask[load] = static_cast<long long>(column) * problem.column_mask;
+        in_column[load] = pixel == column;
     }
 
     T px, py;
@@ -204,14 +258,31 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
         const int row = nearest(pixel, problem.height);
         in_row = pixel == row;
         own_row = first + step >= max(y0, PAD_Y) && first + step < min(end_y, PAD_Y + problem.height);
-        const X* const x_row = along(x, row, problem.row_x);
-        const Y* const y_row = along(y, row, problem.row_y);
+        const X* const x_row = settled(along(x, row, problem.row_x));
+        const Y* const y_row = settled(along(y, row, problem.row_y));
 #pragma unroll
         for (int load = 0; load < LOADS; ++load) {
-            fetched_x[load] = *along(x_row, column[load], problem.column_x);
-            fetched_y[load] = *along(y_row, column[load], problem.column_y);
+            fetched_x[load] = *behind(x_row, bytes_x[load]);
+            fetched_y[load] = *behind(y_row, bytes_y[load]);
+            if constexpr (MASKED) fetched_mask[load] = *behind(along(mask, row, problem.row_mask), bytes_mask[load]);
+        }
+    };
+    // The pixels of the pivot of the group that begins at a row: read a group before they are used.
+    X amid_x[2];
+    Y amid_y[2];
+    W amid_mask[2];
+    const auto in_image = [](int i, int n) { return nearest(FOLDED ? pixel_at<PADDING>(i, n) : i, n); };
+    const int amid_column = in_image(left + COLUMNS * t + HALO_X / 2 - PAD_X, problem.width);
+    const long long amid_x_bytes = static_cast<long long>(amid_column) * problem.column_x;
+    const long long amid_y_bytes = static_cast<long long>(amid_column) * problem.column_y;
+    const auto look = [&](int step) {
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+            const int row = in_image(first + step + AMID[k] - PAD_Y, problem.height);
+            amid_x[k] = *behind(along(x, row, problem.row_x), amid_x_bytes);
+            amid_y[k] = *behind(along(y, row, problem.row_y), amid_y_bytes);
             if constexpr (MASKED)
-                fetched_mask[load] = *along(along(mask, row, problem.row_mask), column[load], problem.column_mask);
+                amid_mask[k] = *along(along(mask, row, problem.row_mask), amid_column, problem.column_mask);
         }
     };
     const auto keep = [&](int slot) {
@@ -223,20 +294,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
             T x_value = pixel_from_memory<T, FRACTIONS>(fetched_x[load]);
             T y_value = pixel_from_memory<T, FRACTIONS>(fetched_y[load]);
             if (outside) x_value = y_value = 0;
-            T d = x_value - y_value;
             if constexpr (L1) {
-                if (own_row && own_column[load]) distance += absolute(d);
+                if (own_row && own_column[load]) distance += absolute(x_value - y_value);
             }
-            x_value -= px;
-            y_value -= py;
-            d = L1 ? d - pivot_q : x_value - y_value;  // where x = y, d + pivot_q is exactly 0
-            T s = x_value + y_value;
+            Pair pixel = pair_of(x_value, y_value, px, py);
             if constexpr (MASKED) {
                 T weight = outside ? T(1) : from_memory<T>(fetched_mask[load]);
-                if (!(weight > T(0))) weight = s = d = 0;
+                if (!(weight > T(0))) {
+                    weight = 0;
+                    pixel = {};
+                }
                 weights_ring[slot * COLUMNS + k] = weight;
             }
-            ring[slot * COLUMNS + k] = {s, d};
+            ring[slot * COLUMNS + k] = pixel;
         }
     };
 
@@ -259,13 +329,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
     const int half_from = halves ? 2 * half_column + PAD_X - left : 0;
     T half_s = 0, half_d = 0;
 
-    T local_s = 0, local_d = 0;  // this thread's pivot of s and of d, beside the block's
-    T sum = 0;                   // of SSIM since the pivot was moved
+    T sum = 0;  // of SSIM since the last group began
     double total = 0;
     int windows = 0;  // with something to compare
 
     fetch(0);
     keep(0);
+    // The pivots of this thread's groups, the newest first; a gradient leaves no registers for them.
+    Pair own_pivots[GROUPS];
+    Pair* const pivots = GRADIENT ? pivots_memory + t : own_pivots;
+    constexpr int NEXT = GRADIENT ? THREADS : 1;
+    if constexpr (LOCAL) {
+        look(0);
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g) pivots[g * NEXT] = {};
+    }
+    int phase = 0;   // step % GROUP
     int slot = 0;    // where row `step` lies in the ring, in Pairs
     int buffer = 0;  // which of the two rows on their way back this step writes
     T* to_x = nullptr;  // where this thread's next gradients go
@@ -380,7 +459,51 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
             }
         }
 
-        // Across: the four maps of this row, about the local pivot.
+        if (phase == 0) {
+            total += sum;
+            sum = 0;
+            if constexpr (L1) {
+                all_distances += distance;
+                distance = 0;
+            }
+            if constexpr (LOCAL) {
+#pragma unroll
+                for (int g = GROUPS - 1; g > 0; --g) pivots[g * NEXT] = pivots[(g - 1) * NEXT];
+                Pair amid[2];
+                bool there = true;
+#pragma unroll
+                for (int k = 0; k < 2; ++k) {
+                    amid[k] = pair_of(
+                        pixel_from_memory<T, FRACTIONS>(amid_x[k]), pixel_from_memory<T, FRACTIONS>(amid_y[k]), px, py);
+                    if constexpr (MASKED) there = there && from_memory<T>(amid_mask[k]) > T(0) && finite(amid[k].v[0]);
+                }
+                if (there)  // elsewhere the last group's will do
+                    pivots[0] = {T(0.5) * (amid[0].v[0] + amid[1].v[0]), T(0.5) * (amid[0].v[1] + amid[1].v[1])};
+                look(step + GROUP);
+            }
+        }
+
+        // Across: the four maps of this row, about its own pivot.
+        T row_s = 0, row_d = 0;
+        if constexpr (LOCAL && MASKED) {
+            T s = 0, d = 0, n = 0;
+#pragma unroll
+            for (int k = 0; k < HALO_X + COLUMNS; ++k) {
+                const Pair pixel = ring[(slot + t) * COLUMNS + k];
+                const T weight = weights_ring[(slot + t) * COLUMNS + k];
+                s = multiply_add(weight, pixel.v[0], s);
+                d = multiply_add(weight, pixel.v[1], d);
+                n += weight;
+            }
+            if (n > T(0) && finite(s) && finite(n)) {
+                row_s = s / n;
+                row_d = d / n;
+            }
+        } else if constexpr (LOCAL) {
+            const Pair pixel = ring[(slot + t) * COLUMNS + HALO_X / 2];
+            row_s = pixel.v[0];
+            row_d = pixel.v[1];
+        }
         T row[MOMENTS][COLUMNS] = {};
 #pragma unroll
         for (int k = 0; k < (HALO_X + COLUMNS) / COLUMNS; ++k) {
@@ -389,7 +512,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
             if constexpr (MASKED) weights = weights_memory[slot + t + k];
 #pragma unroll
             for (int from = 0; from < COLUMNS; ++from) {
-                T s = pixels.v[2 * from] - local_s, d = pixels.v[2 * from + 1] - local_d;
+                if (LOCAL && !MASKED && COLUMNS * k + from == HALO_X / 2) continue;  // the pivot, about itself 0
+                T s = pixels.v[2 * from] - row_s, d = pixels.v[2 * from + 1] - row_d;
                 T s2 = s * s, d2 = d * d;
                 if constexpr (MASKED) {
                     s *= weights.v[from];
@@ -410,19 +534,82 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
             }
         }
 
-        // Down: the oldest partial sums are done, the others move on.
-        T done[MOMENTS][COLUMNS];
+        // The row's variances in each window, times its weights there where MASKED.
+        T v_s[COLUMNS], v_d[COLUMNS], inverse_weights[COLUMNS];
 #pragma unroll
-        for (int map = 0; map < MOMENTS; ++map)
+        for (int c = 0; c < COLUMNS; ++c) {
+            inverse_weights[c] = 1;
+            if constexpr (MASKED) inverse_weights[c] = row[4][c] > T(0) ? reciprocal(row[4][c]) : T(0);
+            const T m_s = inverse_weights[c] * row[0][c], m_d = inverse_weights[c] * row[2][c];
+            v_s[c] = multiply_add(-row[0][c], m_s, row[1][c]);
+            v_d[c] = multiply_add(-row[2][c], m_d, row[3][c]);
+            if constexpr (MASKED && LOCAL) {
+                const T hidden = T(FAR) * problem.constants.c2;
+                if (m_s * m_s > hidden || m_d * m_d > hidden) {  // the row's pivot is far from this window's part of it
+                    v_s[c] = v_d[c] = 0;
+#pragma unroll 1
+                    for (int u = 0; u < TAPS_X; ++u) {
+                        const int k = (slot + t) * COLUMNS + c + u;
+                        const T s = ring[k].v[0] - row_s - m_s, d = ring[k].v[1] - row_d - m_d;
+                        const T weight = problem.taps_x[u] * weights_ring[k];
+                        v_s[c] = multiply_add(weight * s, s, v_s[c]);
+                        v_d[c] = multiply_add(weight * d, d, v_d[c]);
+                    }
+                }
+            }
+        }
+
+        // Down: the oldest partial sums are done, the others move on.
+        T done[MOMENTS][COLUMNS], from_s = 0, from_d = 0;
+        const auto descend = [&](auto phase_of) {
+            constexpr int PHASE = decltype(phase_of)::value;
+            // The group of the window that this row enters at tap u.
+            const auto group_of = [](int u) { return !LOCAL || u <= PHASE ? 0 : (u - PHASE - 1) / GROUP + 1; };
+            constexpr int HERE = !LOCAL || HALO_Y <= PHASE ? 1 : (HALO_Y - PHASE - 1) / GROUP + 2;
+            T about[HERE][MOMENTS][COLUMNS];  // the row's moments about each group's pivot
 #pragma unroll
             for (int c = 0; c < COLUMNS; ++c) {
-                T* const z = &down[map][0][c];
-                done[map][c] = multiply_add(problem.taps_y[HALO_Y], row[map][c], z[(HALO_Y - 1) * COLUMNS]);
 #pragma unroll
-                for (int u = HALO_Y - 1; u > 0; --u)
-                    z[u * COLUMNS] = multiply_add(problem.taps_y[u], row[map][c], z[(u - 1) * COLUMNS]);
-                z[0] = problem.taps_y[0] * row[map][c];
+                for (int g = 0; g < HERE; ++g) {
+                    if constexpr (!LOCAL) {
+#pragma unroll
+                        for (int map = 0; map < MOMENTS; ++map) about[g][map][c] = row[map][c];
+                        continue;
+                    }
+                    const Pair pivot = pivots[g * NEXT];
+                    const T t_s = row_s - pivot.v[0], t_d = row_d - pivot.v[1];
+                    if constexpr (MASKED) about[g][4][c] = row[4][c];
+                    const T m_s = MASKED ? multiply_add(t_s, row[MOMENTS - 1][c], row[0][c]) : row[0][c] + t_s;
+                    const T m_d = MASKED ? multiply_add(t_d, row[MOMENTS - 1][c], row[2][c]) : row[2][c] + t_d;
+                    about[g][0][c] = m_s;
+                    about[g][1][c] = multiply_add(inverse_weights[c] * m_s, m_s, v_s[c]);
+                    about[g][2][c] = m_d;
+                    about[g][3][c] = multiply_add(inverse_weights[c] * m_d, m_d, v_d[c]);
+                }
             }
+#pragma unroll
+            for (int map = 0; map < MOMENTS; ++map)
+#pragma unroll
+                for (int c = 0; c < COLUMNS; ++c) {
+                    T* const z = &down[map][0][c];
+                    done[map][c] = multiply_add(
+                        problem.taps_y[HALO_Y], about[group_of(HALO_Y)][map][c], z[(HALO_Y - 1) * COLUMNS]);
+#pragma unroll
+                    for (int u = HALO_Y - 1; u > 0; --u)
+                        z[u * COLUMNS] =
+                            multiply_add(problem.taps_y[u], about[group_of(u)][map][c], z[(u - 1) * COLUMNS]);
+                    z[0] = problem.taps_y[0] * about[0][map][c];
+                }
+            if constexpr (LOCAL) {
+                from_s = pivots[(HERE - 1) * NEXT].v[0];
+                from_d = pivots[(HERE - 1) * NEXT].v[1];
+            }
+        };
+        if constexpr (LOCAL) {
+            for_number<GROUP>(phase, descend);
+        } else {
+            descend(Number<0>());
+        }
 
         // The formula, and its derivatives on their way back.
         if (i >= first) {
@@ -438,10 +625,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
 #pragma unroll
                     for (int map = 0; map < 4; ++map) done[map][c] *= inverse_n;
                 }
-                const T m_s = done[0][c], m_d = done[2][c];
-                const T v_s = multiply_add(-m_s, m_s, done[1][c]), v_d = multiply_add(-m_d, m_d, done[3][c]);
-                const T from_s = m_s + local_s, from_d = m_d + local_d;
-                const Window<T, UNBIASED> window(v_s, v_d, from_s + pivot_m, from_d + pivot_q, problem.constants);
+                T m_s = done[0][c], m_d = done[2][c];
+                T v_s = multiply_add(-m_s, m_s, done[1][c]), v_d = multiply_add(-m_d, m_d, done[3][c]);
+                if constexpr (MASKED && LOCAL) {
+                    const bool far = m_s * m_s > T(FAR) * (v_s + problem.constants.c2) ||
+                                     m_d * m_d > T(FAR) * (v_d + problem.constants.c2);
+                    if (far && something && inside && valid[c]) {
+                        const auto own = by_the_definition(problem, x, y, mask, i, left + COLUMNS * t + c, px, py);
+                        m_s = own.v[0] - from_s;
+                        m_d = own.v[1] - from_d;
+                        v_s = own.v[2];
+                        v_d = own.v[3];
+                    }
+                }
+                const T of_s = m_s + from_s, of_d = m_d + from_d;
+                const Window<T, UNBIASED, GRADIENT> window(
+                    v_s, v_d, of_s + pivot_m, of_d + pivot_q, problem.constants);
                 const T ssim = something ? window.ssim() : T(1);
                 if (own && counted[c] && something) {
                     sum += ssim;
@@ -454,7 +653,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
                 }
                 if constexpr (GRADIENT) {
                     const Derivatives<T> f(window, problem.constants);
-                    T p_s = multiply_add(-from_s, f.q2_s, f.f_ms), p_d = multiply_add(from_d, f.r2_d, f.f_md);
+                    T p_s = multiply_add(-of_s, f.q2_s, f.f_ms), p_d = multiply_add(of_d, f.r2_d, f.f_md);
                     const T factor = (UPSTREAM ? weight[c] : T(1)) * inverse_n;
                     const T all[4] = {f.q2_s, f.r2_d, p_s + p_d, p_s - p_d};
 #pragma unroll
@@ -485,42 +684,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
             }
         }
 
-        if (step % PIVOT_ROWS == PIVOT_ROWS - 1) {
-            total += sum;
-            sum = 0;
-            if constexpr (L1) {
-                all_distances += distance;
-                distance = 0;
-            }
-            T inverse_n = 1;
-            if constexpr (MASKED) inverse_n = row[4][0] > T(LEAST_WEIGHT) ? reciprocal(row[4][0]) : T(0);
-            const T s = inverse_n * row[0][0], d = inverse_n * row[2][0];  // means; not finite where a pixel is not
-            const bool steep_s = s * s > T(0.75) * inverse_n * row[1][0] + problem.constants.c2;
-            const bool steep_d = d * d > T(0.75) * inverse_n * row[3][0] + problem.constants.c2;
-            if (steep_s || steep_d) {
-                const T by[2] = {s, d};
-#pragma unroll
-                for (int which = 0; which < 2; ++which)
-#pragma unroll
-                    for (int u = 0; u < HALO_Y; ++u)
-#pragma unroll
-                        for (int c = 0; c < COLUMNS; ++c) {
-                            T& m = down[2 * which][u][c];
-                            T gone_in = problem.gone_in[u];
-                            if constexpr (MASKED) gone_in = down[4][u][c];
-                            const T moved = multiply_add(-by[which], gone_in, m);
-                            T& e = down[2 * which + 1][u][c];
-                            e = multiply_add(-by[which], m + moved, e);
-                            m = moved;
-                        }
-                local_s += s;
-                local_d += d;
-            }
-        }
-
         slot = slot == (RING - 1) * STEP ? 0 : slot + STEP;
         keep(slot);
         buffer = THREADS - buffer;
+        phase = phase == GROUP - 1 ? 0 : phase + 1;
     }
 
     total = block_sum<THREADS>(total + sum, wide_scratch);

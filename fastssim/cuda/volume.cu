@@ -4,11 +4,12 @@
 //
 //     plane of pixels -> s, d into shared memory, about the volume's pivots px, py and the block's local ones
 //     across, down:      means and variances of the plane's windows, see below
-//     into the depth:    a transposed FIR: HALO_Z partial sums for each map shift through registers, see march.cu
+//     into the depth:    from the means and variances of TAPS_Z planes, which shift through registers
 //     formula:           SSIM, and for a gradient six maps: f_ms, f_md, 2 q_s, -2 q_d, m_s, m_d (formula.cuh)
 //
-// The POSITIONS march reads those maps, makes p_s +- p_d of them, filters them back the same way and combines them with
-// s and d. Where padding repeats pixels it covers the padded volume, and PIXELS adds up what a pixel's positions got.
+// The POSITIONS march reads those maps, makes p_s +- p_d of them, filters them back, into the depth by a transposed FIR
+// as in march.cu, and combines them with s and d. Where padding repeats pixels it covers the padded volume, and PIXELS
+// adds up what a pixel's positions got.
 //
 // The volume's pivots are its middle pixel, the same for every block, so that means of one block serve another; the
 // block's local ones are the middle pixel of its first windows. Neither is near the mean of every window: each step of
@@ -16,9 +17,7 @@
 //
 //     across        about the window's middle pixel         m = p + w*(s - p)     v = w*(s - p)^2 - (w*(s - p))^2
 //     down          about the middle row's mean             m = p + w*(m - p)     v = w*(v + (m - p)^2) - (w*(m - p))^2
-//     into depth    the same about a pivot of the thread, which is taken to the mean of the plane just filtered where
-//                   that lies further from it than the plane's variance and C2 can hide. Partial sums pass from one to
-//                   the next as in march.cu: m' = m + t W, e' = e + t (m + m'), W the sum of the taps that have gone in
+//     into depth    about the middle plane's mean             the same of planes
 //
 // Positions: plane, row and column of the padded volume; pixel = position - PAD; window (k, i, j) covers the positions
 // k .. k + HALO_Z, i .. i + HALO_Y, j .. j + HALO_X.
@@ -130,8 +129,7 @@ struct Pixels {
         const int r = any_pixel_at<PADDING>(row - PAD_Y, problem.height);
         const int c = any_pixel_at<PADDING>(column - PAD_X, problem.width);
         const bool shown = k >= 0 && r >= 0 && c >= 0;
-        const T a = (shown ? x_at(k, r, c) : T(0)) - px, b = (shown ? y_at(k, r, c) : T(0)) - py;
-        return {a + b, a - b};
+        return pair_of(shown ? x_at(k, r, c) : T(0), shown ? y_at(k, r, c) : T(0), px, py);
     }
 };
 
@@ -149,8 +147,7 @@ __device__ __forceinline__ void march_windows(const Problem& problem) {
         block.z0 + TAPS_Z / 2, min(block.y0 + ROWS / 2, last_row), min(block.x0 + WIDTH / 2, last_column));
     if (!finite(local.v[0]) || !finite(local.v[1])) local = {};
     const T pivot_m = volume.px + volume.py, pivot_q = volume.px - volume.py;
-    T partial[4][PARTIAL] = {};
-    T pivot[2] = {};  // of the partial sums, beside the block's
+    Moments planes[TAPS_Z] = {};  // of the window's planes: means and variances
     double total = 0;
     for (int step = 0; step < block.z1 - block.z0 + HALO_Z; ++step) {
         for (int place = t; place < ROWS * WIDTH; place += THREADS) {
@@ -184,43 +181,21 @@ __device__ __forceinline__ void march_windows(const Problem& problem) {
                 about.add(image, problem.taps_y[u], mean, multiply_add(mean, mean, row.v[2 * image + 1]));
             }
         }
-        const Moments plane = about.spread_about(middle.v[0], middle.v[2]);
+#pragma unroll
+        for (int w = 0; w < HALO_Z; ++w) planes[w] = planes[w + 1];
+        planes[HALO_Z] = about.spread_about(middle.v[0], middle.v[2]);
+        if (step < HALO_Z || !inside) continue;
+        const Moments amid = planes[HALO_Z / 2];
         Moments done = {};
 #pragma unroll
-        for (int image = 0; image < 2; ++image) {
-            const T variance = plane.v[2 * image + 1];
-            T* const means = partial[2 * image];
-            T* const squares = partial[2 * image + 1];
-            T mean = plane.v[2 * image] - pivot[image];
-            if (mean * mean > T(3) * (variance + problem.constants.c2)) {
-                T gone_in = 0;
+        for (int w = 0; w < TAPS_Z; ++w)
 #pragma unroll
-                for (int u = 0; u < PARTIAL; ++u) {
-                    gone_in += problem.taps_z[u];
-                    const T moved = multiply_add(-mean, gone_in, means[u]);
-                    squares[u] = multiply_add(-mean, means[u] + moved, squares[u]);
-                    means[u] = moved;
-                }
-                pivot[image] = plane.v[2 * image];
-                mean = 0;
+            for (int image = 0; image < 2; ++image) {
+                const T mean = planes[w].v[2 * image] - amid.v[2 * image];
+                done.add(image, problem.taps_z[w], mean, multiply_add(mean, mean, planes[w].v[2 * image + 1]));
             }
-            const T square = multiply_add(mean, mean, variance);
-            if (HALO_Z > 0) {
-                done.v[2 * image] = means[PARTIAL - 1];
-                done.v[2 * image + 1] = squares[PARTIAL - 1];
-            }
-            done.add(image, problem.taps_z[HALO_Z], mean, square);
-#pragma unroll
-            for (int u = PARTIAL - 1; u > 0; --u) {
-                means[u] = multiply_add(problem.taps_z[u], mean, means[u - 1]);
-                squares[u] = multiply_add(problem.taps_z[u], square, squares[u - 1]);
-            }
-            means[0] = problem.taps_z[0] * mean;
-            squares[0] = problem.taps_z[0] * square;
-        }
-        if (step < HALO_Z || !inside) continue;
         const int k = block.z0 + step - HALO_Z;
-        const Moments window_moments = done.spread_about(pivot[0], pivot[1]);
+        const Moments window_moments = done.spread_about(amid.v[0], amid.v[2]);
         const T m_s = window_moments.v[0] + local.v[0], m_d = window_moments.v[2] + local.v[1];
         const Window<T, UNBIASED> window(
             window_moments.v[1], window_moments.v[3], m_s + pivot_m, m_d + pivot_q, problem.constants);
@@ -350,7 +325,9 @@ __device__ __forceinline__ void gather_pixels(const Problem& problem) {
     if constexpr (IMAGES == 2) problem.grad_y[index] = to[IMAGES - 1];
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) volume(const GRID_CONSTANT Problem problem) {
+constexpr int MIN_BLOCKS = sizeof(T) / 8;  // on a multiprocessor: 1 lets the compiler use all registers, and not spill
+
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) volume(const GRID_CONSTANT Problem problem) {
     if constexpr (PHASE == WINDOWS) march_windows(problem);
     else if constexpr (PHASE == POSITIONS) march_positions(problem);
     else gather_pixels(problem);
