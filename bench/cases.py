@@ -14,6 +14,8 @@ class Case:
 
     shape: tuple[int, ...]  # (N, C, H, W), of volumes (N, C, D, H, W)
     quick: bool = True  # also with --quick
+    gpu: bool = False  # on a GPU only
+    checked: int | None = None  # images that are compared with the slow reference: the first so many, or all
 
     @property
     def name(self) -> str:
@@ -31,12 +33,17 @@ CASES = (
     Case((1, 1, 1024, 1024), quick=False),
     Case((4, 3, 512, 512)),
     Case((1, 3, 2160, 3840), quick=False),
+    Case((8, 3, 1080, 1920), quick=False, gpu=True, checked=1),
 )
 
 
-def selected(*, quick: bool, smallest: int = 1) -> list[Case]:
-    """Return the cases of a run, those with at least `smallest` pixels down and across."""
-    return [case for case in CASES if (case.quick or not quick) and min(case.shape[2:]) >= smallest]
+def selected(*, quick: bool, smallest: int = 1, device: str = "cpu") -> list[Case]:
+    """Return the cases of a run on a device, those with at least `smallest` pixels down and across."""
+    return [
+        case
+        for case in CASES
+        if (case.quick or not quick) and (device == "cuda" or not case.gpu) and min(case.shape[2:]) >= smallest
+    ]
 
 
 def images(case: Case, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -48,7 +48,7 @@ def run(
 
 def _memory(peers: Collection[str], *, quick: bool) -> list[Row]:
     """Return what each library allocates at most, beyond its inputs, on the largest case."""
-    case = max(selected(quick=quick), key=lambda case: case.pixels)
+    case = max(selected(quick=quick, device="cuda"), key=lambda case: case.pixels)
     x, y = images(case)
     rows = []
     with Calls("cuda") as calls:

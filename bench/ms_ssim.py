@@ -28,6 +28,6 @@ def run(
 ) -> dict[str, Any]:
     """Time the named peers on every case that is large enough; as `bench.ssim.run`."""
     limits = roofline.measure(device)
-    cases = selected(quick=quick, smallest=SMALLEST)
+    cases = selected(quick=quick, smallest=SMALLEST, device=device)
     rows = measure(KINDS, cases, peers, limits, rounds=rounds, announce=announce, device=device)
     return {"roofline": vars(limits), "rows": rows}

@@ -50,5 +50,6 @@ def run(
         ``roofline`` and ``rows``, see `bench.results`.
     """
     limits = roofline.measure(device)
-    rows = measure(KINDS, selected(quick=quick), peers, limits, rounds=rounds, announce=announce, device=device)
+    cases = selected(quick=quick, device=device)
+    rows = measure(KINDS, cases, peers, limits, rounds=rounds, announce=announce, device=device)
     return {"roofline": vars(limits), "rows": rows}

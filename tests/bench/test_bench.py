@@ -27,12 +27,30 @@ def quiet(_):
 
 
 def test_the_cases_are_those_of_the_documentation():
-    assert [case.name for case in CASES] == ["16x1x128x128", "1x1x1024x1024", "4x3x512x512", "1x3x2160x3840"]
+    on_cpu = ["16x1x128x128", "1x1x1024x1024", "4x3x512x512", "1x3x2160x3840"]
+    assert [case.name for case in cases.selected(quick=False)] == on_cpu
+    assert [case.name for case in cases.selected(quick=False, device="cuda")] == [*on_cpu, "8x3x1080x1920"]
     x, y = images(CASES[0])
     assert x.dtype == torch.float32
     assert 0 <= x.min() < y.max() <= 1
     assert torch.equal(x, images(CASES[0])[0])  # every library and every run gets the same
     assert [case.name for case in cases.selected(quick=True, smallest=176)] == ["4x3x512x512"]
+
+
+def test_a_large_batch_is_compared_in_part_and_timed_whole(monkeypatch):
+    asked = []
+
+    class Told(Calls):
+        def inputs(self, **arrays):
+            asked.append(arrays["x"].shape)
+            super().inputs(**arrays)
+
+    monkeypatch.setattr(measure, "Calls", Told)
+    case = Case((3, 1, 24, 32), checked=1)
+    (row,) = measure.measure([ssim.KINDS[0]], [case], ["fastssim"], LIMITS, rounds=1, announce=quiet)
+    assert asked == [(1, 1, 24, 32), (3, 1, 24, 32)]
+    assert row["equal"]
+    assert row["ns_per_pixel"] == pytest.approx(1e6 * row["median_ms"] / (3 * 24 * 32))
 
 
 OTHER = ("multi-scale", "blazediff-ssim")  # no convention known that gives its value: the table marks it
