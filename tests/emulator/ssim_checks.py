@@ -33,6 +33,26 @@ def array(tensor):
     return tensor.detach().cpu().double().numpy()
 
 
+EDGES = {  # of row r and column c: brightness changes within a window's reach, and not around it
+    "an edge across": lambda r, c: np.where(r > 40, 0.9, 0.1) + 0 * c,
+    "an edge down": lambda r, c: np.where(c > 40, 0.9, 0.1) + 0 * r,
+    "an edge aslant": lambda r, c: np.where(r + c > 90, 0.95, 0.05),
+    "steps": lambda r, c: r // 13 % 2 * 0.8 + 0.1 + 0 * c,
+    "lines": lambda r, c: np.where(r % 24 == 0, 1.0, 0.1) + 0 * c,
+    "dots": lambda r, c: np.where((r % 17 == 0) & (c % 19 == 0), 1.0, 0.1),
+    "squares": lambda r, c: (r // 16 + c // 16) % 2 * 0.9 + 0.05,
+    "a ramp": lambda r, c: r / 96 + 0 * c,
+}
+
+
+def edges(kind, noise):
+    """Two images that differ a little, [1, 1, 96, 90]."""
+    rng = np.random.default_rng(0)
+    clean = EDGES[kind](*np.ogrid[:96, :90])
+    x = np.clip(clean + rng.normal(0, noise, clean.shape), 0, 1)[None, None].astype(np.float32)
+    return x, np.clip(x + rng.normal(0, max(noise, 0.003), x.shape), 0, 1).astype(np.float32)
+
+
 def assert_close(gradient, exact, bound):
     """Compare gradients as vectors."""
     difference = np.linalg.norm(array(gradient) - exact)
@@ -348,6 +368,21 @@ def arrays(library, shape=(3, 43, 71), **options):
         assert_close(torch.from_dlpack(gradient), exact[0], GRADIENT[torch.float32])
 
 
+def hard_edges(device):
+    """Beside edges float32 keeps its digits, also under a mask."""
+    shown = np.arange(90) % 30 < 20
+    for kind in EDGES:
+        x, y = (torch.from_numpy(image).to(device) for image in edges(kind, 0.05))
+        for options in ({"window": Gaussian()}, {"window": Uniform(7)}, {"mask": np.broadcast_to(shown, x.shape)}):
+            given = {name: torch.tensor(value, device=device) for name, value in options.items() if name == "mask"}
+            a = x.clone().requires_grad_()
+            found = fastssim.ssim(a, y, reduction="none", **(options | given))
+            assert np.abs(array(found) - reference.ssim(array(x), array(y), **options)).max() <= MAP[x.dtype]
+            found.sum().backward()
+            ones = np.ones(found.shape)
+            assert_close(a.grad, reference.ssim_gradient(array(x), array(y), ones, **options), GRADIENT[x.dtype])
+
+
 def training(device, dtype=torch.float32):
     """A step of gradient descent: forward, backward, optimiser; the loss falls."""
     torch.manual_seed(0)
@@ -376,6 +411,7 @@ def loss_falls(device):
 
 
 CHECKS = (
-    reductions, maps, paddings, windows, unbiased, dtypes, masks, losses, ms_ssim, equal_images, strides, loss_falls,
+    reductions, maps, paddings, windows, unbiased, dtypes, masks, losses, ms_ssim, equal_images, strides, hard_edges,
+    loss_falls,
     volumes, volume_paddings, volume_dtypes, volume_losses, volume_drop_ins,
 )  # fmt: skip

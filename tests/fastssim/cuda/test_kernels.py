@@ -10,6 +10,7 @@ import torch
 from device import EmulatedDevice
 from emulate import run_sanitized, same_in_every_order
 from skimage.metrics import structural_similarity
+from ssim_checks import EDGES, edges
 
 from fastssim import Gaussian, Uniform, reference
 from fastssim.cuda import geometry, launch
@@ -176,26 +177,6 @@ def test_flat_patches_keep_their_precision(level, spread):
     rng = np.random.default_rng(0)
     x, y = (level + spread * rng.standard_normal((2, 1, 1, 64, 80))).astype(np.float32)
     assert np.abs(compute(EmulatedDevice(), x, y, Gaussian(), ssim_map=True)[0] - reference.ssim(x, y)).max() <= 2e-6
-
-
-EDGES = {  # of row r and column c: brightness changes within a window's reach, and not around it
-    "an edge across": lambda r, c: np.where(r > 40, 0.9, 0.1) + 0 * c,
-    "an edge down": lambda r, c: np.where(c > 40, 0.9, 0.1) + 0 * r,
-    "an edge aslant": lambda r, c: np.where(r + c > 90, 0.95, 0.05),
-    "steps": lambda r, c: r // 13 % 2 * 0.8 + 0.1 + 0 * c,
-    "lines": lambda r, c: np.where(r % 24 == 0, 1.0, 0.1) + 0 * c,
-    "dots": lambda r, c: np.where((r % 17 == 0) & (c % 19 == 0), 1.0, 0.1),
-    "squares": lambda r, c: (r // 16 + c // 16) % 2 * 0.9 + 0.05,
-    "a ramp": lambda r, c: r / 96 + 0 * c,
-}
-
-
-def edges(kind, noise):
-    """Two images that differ a little, [1, 1, 96, 90]."""
-    rng = np.random.default_rng(0)
-    clean = EDGES[kind](*np.ogrid[:96, :90])
-    x = np.clip(clean + rng.normal(0, noise, clean.shape), 0, 1)[None, None].astype(np.float32)
-    return x, np.clip(x + rng.normal(0, max(noise, 0.003), x.shape), 0, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize("kernel", ["march", "windows"])
