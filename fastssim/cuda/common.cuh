@@ -244,26 +244,6 @@ __device__ __forceinline__ const M* settled(const M* pointer) {
     return pointer;
 }
 
-// ------------------------------------------------------------------------------------------------------------- cases
-
-template <int N>
-struct Number {
-    static constexpr int value = N;
-};
-
-// Call `function` with Number<i>, i one of FIRST .. FIRST + COUNT - 1.
-template <int COUNT, int FIRST = 0, typename F>
-__device__ __forceinline__ void for_number(int i, const F& function) {
-    constexpr int HALF = COUNT / 2;
-    if constexpr (COUNT == 1) {
-        function(Number<FIRST>());
-    } else if (i < FIRST + HALF) {
-        for_number<HALF, FIRST>(i, function);
-    } else {
-        for_number<COUNT - HALF, FIRST + HALF>(i, function);
-    }
-}
-
 // -------------------------------------------------------------------------------------------------------------- sums
 
 template <typename T>

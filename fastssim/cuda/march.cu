@@ -56,6 +56,7 @@ constexpr bool LOCAL = sizeof(T) < 8;                  // pivots beside the bloc
 constexpr int FAR = 4;                                 // times v + C2: what the square of a mean about its pivot may be
 constexpr int GROUP = TAPS_Y / 2 + 1;                  // windows, one below the other, about one pivot
 constexpr int GROUPS = 1 + (HALO_Y + GROUP - 1) / GROUP;  // under way at a time
+constexpr int NEXT = GRADIENT ? THREADS : 1;             // from one group's pivot to that of the group before
 constexpr int AMID[2] = {(GROUP - 1 + HALO_Y) / 2, (GROUP + HALO_Y) / 2};  // rows of the pivot, from a group's first on
 
 struct Problem {
@@ -88,6 +89,74 @@ using Pair = Vector<T, 2>;             // s, d of a pixel
 using Pairs = Vector<T, 2 * COLUMNS>;  // the same of adjacent pixels; q2_s, r2_d of adjacent windows
 using Weights = Vector<T, COLUMNS>;    // of adjacent pixels
 using Backs = Vector<T, IMAGES * COLUMNS>;
+
+// A row of pixels, filtered across in a thread's windows.
+struct Row {
+    T s, d;                        // its pivots, beside the block's
+    T moments[MOMENTS][COLUMNS];   // m_s, e_s, m_d, e_d about them, n
+    T v_s[COLUMNS], v_d[COLUMNS];  // variances, times n where MASKED
+    T inverse_n[COLUMNS];
+
+    __device__ __forceinline__ T n(int c) const { return MASKED ? moments[MOMENTS - 1][c] : T(1); }
+};
+
+// Which group, the newest being 0, a window belongs to that a row enters at tap u; `phase`: the row's number in its group.
+__device__ __forceinline__ constexpr int group_of(int u, int phase) {
+    return !LOCAL || u <= phase ? 0 : (u - phase - 1) / GROUP + 1;
+}
+
+// Down: the oldest partial sums are done, the others move on. Return the pivot that they are about.
+template <int PHASE>
+__device__ __forceinline__ Pair descend(
+    const Row& row, const Pair* pivots, const Problem& problem, T (&down)[MOMENTS][HALO_Y][COLUMNS],
+    T (&done)[MOMENTS][COLUMNS]) {
+    constexpr int HERE = group_of(HALO_Y, PHASE) + 1;
+    T about[HERE][MOMENTS][COLUMNS];  // the row's moments about each group's pivot
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c)
+#pragma unroll
+        for (int g = 0; g < HERE; ++g) {
+#pragma unroll
+            for (int map = 0; map < MOMENTS; ++map) about[g][map][c] = row.moments[map][c];
+            if constexpr (LOCAL) {
+                const Pair pivot = pivots[g * NEXT];
+                T& m_s = about[g][0][c];
+                T& m_d = about[g][2][c];
+                m_s = multiply_add(row.s - pivot.v[0], row.n(c), m_s);
+                m_d = multiply_add(row.d - pivot.v[1], row.n(c), m_d);
+                about[g][1][c] = multiply_add(row.inverse_n[c] * m_s, m_s, row.v_s[c]);
+                about[g][3][c] = multiply_add(row.inverse_n[c] * m_d, m_d, row.v_d[c]);
+            }
+        }
+#pragma unroll
+    for (int map = 0; map < MOMENTS; ++map)
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c) {
+            T* const z = &down[map][0][c];
+            done[map][c] =
+                multiply_add(problem.taps_y[HALO_Y], about[HERE - 1][map][c], z[(HALO_Y - 1) * COLUMNS]);
+#pragma unroll
+            for (int u = HALO_Y - 1; u > 0; --u)
+                z[u * COLUMNS] =
+                    multiply_add(problem.taps_y[u], about[group_of(u, PHASE)][map][c], z[(u - 1) * COLUMNS]);
+            z[0] = problem.taps_y[0] * about[0][map][c];
+        }
+    return LOCAL ? pivots[(HERE - 1) * NEXT] : Pair{};
+}
+
+// The same for a row's number `phase`, one of FIRST .. FIRST + COUNT - 1.
+template <int COUNT = LOCAL ? GROUP : 1, int FIRST = 0>
+__device__ __forceinline__ Pair go_down(
+    int phase, const Row& row, const Pair* pivots, const Problem& problem, T (&down)[MOMENTS][HALO_Y][COLUMNS],
+    T (&done)[MOMENTS][COLUMNS]) {
+    constexpr int HALF = COUNT / 2;
+    if constexpr (COUNT == 1) {
+        return descend<FIRST>(row, pivots, problem, down, done);
+    } else {
+        if (phase < FIRST + HALF) return go_down<HALF, FIRST>(phase, row, pivots, problem, down, done);
+        return go_down<COUNT - HALF, FIRST + HALF>(phase, row, pivots, problem, down, done);
+    }
+}
 
 // The mean of up to 8 x 8 finite pixels with a weight, spread over rows y0 .. y1 - 1, columns x0 .. x1 - 1 of a plane; 0
 // without any.
@@ -338,7 +407,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
     // The pivots of this thread's groups, the newest first; a gradient leaves no registers for them.
     Pair own_pivots[GROUPS];
     Pair* const pivots = GRADIENT ? pivots_memory + t : own_pivots;
-    constexpr int NEXT = GRADIENT ? THREADS : 1;
     if constexpr (LOCAL) {
         look(0);
 #pragma unroll
@@ -484,7 +552,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
         }
 
         // Across: the four maps of this row, about its own pivot.
-        T row_s = 0, row_d = 0;
+        Row row = {};
         if constexpr (LOCAL && MASKED) {
             T s = 0, d = 0, n = 0;
 #pragma unroll
@@ -496,15 +564,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
                 n += weight;
             }
             if (n > T(0) && finite(s) && finite(n)) {
-                row_s = s / n;
-                row_d = d / n;
+                row.s = s / n;
+                row.d = d / n;
             }
         } else if constexpr (LOCAL) {
             const Pair pixel = ring[(slot + t) * COLUMNS + HALO_X / 2];
-            row_s = pixel.v[0];
-            row_d = pixel.v[1];
+            row.s = pixel.v[0];
+            row.d = pixel.v[1];
         }
-        T row[MOMENTS][COLUMNS] = {};
 #pragma unroll
         for (int k = 0; k < (HALO_X + COLUMNS) / COLUMNS; ++k) {
             const Pairs pixels = ring_memory[slot + t + k];
@@ -513,7 +580,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
 #pragma unroll
             for (int from = 0; from < COLUMNS; ++from) {
                 if (LOCAL && !MASKED && COLUMNS * k + from == HALO_X / 2) continue;  // the pivot, about itself 0
-                T s = pixels.v[2 * from] - row_s, d = pixels.v[2 * from + 1] - row_d;
+                T s = pixels.v[2 * from] - row.s, d = pixels.v[2 * from + 1] - row.d;
                 T s2 = s * s, d2 = d * d;
                 if constexpr (MASKED) {
                     s *= weights.v[from];
@@ -525,91 +592,41 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
                 for (int c = 0; c < COLUMNS; ++c) {
                     const int u = COLUMNS * k + from - c;
                     if (u < 0 || u > HALO_X) continue;
-                    row[0][c] = multiply_add(problem.taps_x[u], s, row[0][c]);
-                    row[1][c] = multiply_add(problem.taps_x[u], s2, row[1][c]);
-                    row[2][c] = multiply_add(problem.taps_x[u], d, row[2][c]);
-                    row[3][c] = multiply_add(problem.taps_x[u], d2, row[3][c]);
-                    if constexpr (MASKED) row[4][c] = multiply_add(problem.taps_x[u], weights.v[from], row[4][c]);
+                    row.moments[0][c] = multiply_add(problem.taps_x[u], s, row.moments[0][c]);
+                    row.moments[1][c] = multiply_add(problem.taps_x[u], s2, row.moments[1][c]);
+                    row.moments[2][c] = multiply_add(problem.taps_x[u], d, row.moments[2][c]);
+                    row.moments[3][c] = multiply_add(problem.taps_x[u], d2, row.moments[3][c]);
+                    if constexpr (MASKED)
+                        row.moments[4][c] = multiply_add(problem.taps_x[u], weights.v[from], row.moments[4][c]);
                 }
             }
         }
 
-        // The row's variances in each window, times its weights there where MASKED.
-        T v_s[COLUMNS], v_d[COLUMNS], inverse_weights[COLUMNS];
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c) {
-            inverse_weights[c] = 1;
-            if constexpr (MASKED) inverse_weights[c] = row[4][c] > T(0) ? reciprocal(row[4][c]) : T(0);
-            const T m_s = inverse_weights[c] * row[0][c], m_d = inverse_weights[c] * row[2][c];
-            v_s[c] = multiply_add(-row[0][c], m_s, row[1][c]);
-            v_d[c] = multiply_add(-row[2][c], m_d, row[3][c]);
+            const T n = row.n(c);
+            row.inverse_n[c] = !MASKED ? T(1) : n > T(0) ? reciprocal(n) : T(0);
+            const T m_s = row.inverse_n[c] * row.moments[0][c], m_d = row.inverse_n[c] * row.moments[2][c];
+            row.v_s[c] = multiply_add(-row.moments[0][c], m_s, row.moments[1][c]);
+            row.v_d[c] = multiply_add(-row.moments[2][c], m_d, row.moments[3][c]);
             if constexpr (MASKED && LOCAL) {
                 const T hidden = T(FAR) * problem.constants.c2;
                 if (m_s * m_s > hidden || m_d * m_d > hidden) {  // the row's pivot is far from this window's part of it
-                    v_s[c] = v_d[c] = 0;
+                    row.v_s[c] = row.v_d[c] = 0;
 #pragma unroll 1
                     for (int u = 0; u < TAPS_X; ++u) {
                         const int k = (slot + t) * COLUMNS + c + u;
-                        const T s = ring[k].v[0] - row_s - m_s, d = ring[k].v[1] - row_d - m_d;
+                        const T s = ring[k].v[0] - row.s - m_s, d = ring[k].v[1] - row.d - m_d;
                         const T weight = problem.taps_x[u] * weights_ring[k];
-                        v_s[c] = multiply_add(weight * s, s, v_s[c]);
-                        v_d[c] = multiply_add(weight * d, d, v_d[c]);
+                        row.v_s[c] = multiply_add(weight * s, s, row.v_s[c]);
+                        row.v_d[c] = multiply_add(weight * d, d, row.v_d[c]);
                     }
                 }
             }
         }
 
-        // Down: the oldest partial sums are done, the others move on.
-        T done[MOMENTS][COLUMNS], from_s = 0, from_d = 0;
-        const auto descend = [&](auto phase_of) {
-            constexpr int PHASE = decltype(phase_of)::value;
-            // The group of the window that this row enters at tap u.
-            const auto group_of = [](int u) { return !LOCAL || u <= PHASE ? 0 : (u - PHASE - 1) / GROUP + 1; };
-            constexpr int HERE = !LOCAL || HALO_Y <= PHASE ? 1 : (HALO_Y - PHASE - 1) / GROUP + 2;
-            T about[HERE][MOMENTS][COLUMNS];  // the row's moments about each group's pivot
-#pragma unroll
-            for (int c = 0; c < COLUMNS; ++c) {
-#pragma unroll
-                for (int g = 0; g < HERE; ++g) {
-                    if constexpr (!LOCAL) {
-#pragma unroll
-                        for (int map = 0; map < MOMENTS; ++map) about[g][map][c] = row[map][c];
-                        continue;
-                    }
-                    const Pair pivot = pivots[g * NEXT];
-                    const T t_s = row_s - pivot.v[0], t_d = row_d - pivot.v[1];
-                    if constexpr (MASKED) about[g][4][c] = row[4][c];
-                    const T m_s = MASKED ? multiply_add(t_s, row[MOMENTS - 1][c], row[0][c]) : row[0][c] + t_s;
-                    const T m_d = MASKED ? multiply_add(t_d, row[MOMENTS - 1][c], row[2][c]) : row[2][c] + t_d;
-                    about[g][0][c] = m_s;
-                    about[g][1][c] = multiply_add(inverse_weights[c] * m_s, m_s, v_s[c]);
-                    about[g][2][c] = m_d;
-                    about[g][3][c] = multiply_add(inverse_weights[c] * m_d, m_d, v_d[c]);
-                }
-            }
-#pragma unroll
-            for (int map = 0; map < MOMENTS; ++map)
-#pragma unroll
-                for (int c = 0; c < COLUMNS; ++c) {
-                    T* const z = &down[map][0][c];
-                    done[map][c] = multiply_add(
-                        problem.taps_y[HALO_Y], about[group_of(HALO_Y)][map][c], z[(HALO_Y - 1) * COLUMNS]);
-#pragma unroll
-                    for (int u = HALO_Y - 1; u > 0; --u)
-                        z[u * COLUMNS] =
-                            multiply_add(problem.taps_y[u], about[group_of(u)][map][c], z[(u - 1) * COLUMNS]);
-                    z[0] = problem.taps_y[0] * about[0][map][c];
-                }
-            if constexpr (LOCAL) {
-                from_s = pivots[(HERE - 1) * NEXT].v[0];
-                from_d = pivots[(HERE - 1) * NEXT].v[1];
-            }
-        };
-        if constexpr (LOCAL) {
-            for_number<GROUP>(phase, descend);
-        } else {
-            descend(Number<0>());
-        }
+        T done[MOMENTS][COLUMNS];
+        const Pair from = go_down(phase, row, pivots, problem, down, done);
 
         // The formula, and its derivatives on their way back.
         if (i >= first) {
@@ -632,13 +649,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) march(const GR
                                      m_d * m_d > T(FAR) * (v_d + problem.constants.c2);
                     if (far && something && inside && valid[c]) {
                         const auto own = by_the_definition(problem, x, y, mask, i, left + COLUMNS * t + c, px, py);
-                        m_s = own.v[0] - from_s;
-                        m_d = own.v[1] - from_d;
+                        m_s = own.v[0] - from.v[0];
+                        m_d = own.v[1] - from.v[1];
                         v_s = own.v[2];
                         v_d = own.v[3];
                     }
                 }
-                const T of_s = m_s + from_s, of_d = m_d + from_d;
+                const T of_s = m_s + from.v[0], of_d = m_d + from.v[1];
                 const Window<T, UNBIASED, GRADIENT> window(
                     v_s, v_d, of_s + pivot_m, of_d + pivot_q, problem.constants);
                 const T ssim = something ? window.ssim() : T(1);

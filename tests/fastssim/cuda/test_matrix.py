@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,3 +34,29 @@ def test_compiles_within_its_budget_and_without_spilling(name):
         assert compiled.shared <= shared, architecture
         if instances()[name].kernel == "march":
             assert compiled.shared <= geometry._shared_bytes(instances()[name])
+
+
+@lru_cache(maxsize=1)
+def nvrtc_of_cuda_12():
+    """The compiler that the extra cuda12 uses."""
+    try:
+        found = find_spec("nvidia.cuda_nvrtc")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        pytest.skip("no NVRTC of CUDA 12: pip install nvidia-cuda-nvrtc-cu12")
+    return ctypes.CDLL(str(Path(found.submodule_search_locations[0], "lib", "libnvrtc.so.12")))
+
+
+@pytest.mark.parametrize("name", instances())
+def test_compiles_with_cuda_12_too(name):
+    nvrtc, program, size = nvrtc_of_cuda_12(), ctypes.c_void_p(), ctypes.c_size_t()
+    options = [b"-std=c++17", b"--ptxas-options=-v", b"-arch=sm_90", b"-ftz=true"]
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), instances()[name].text.encode(), b"kernel.cu", 0, None, None)
+    status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    assert status == 0, log.value.decode()
+    assert b" 0 bytes spill stores" in log.value
