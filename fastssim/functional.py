@@ -42,6 +42,7 @@ def ssim(
     mask: Any = None,
     unbiased: bool = False,
     dims: int = 2,
+    backend: str | None = None,
 ) -> Image:
     r"""Windowed structural similarity of two batches of images or volumes, differentiable in both.
 
@@ -85,6 +86,9 @@ def ssim(
     dims : {2, 3}
         Axes of a window: 2 for images, 3 for volumes. A window of one size and sigma has them along all axes; else give
         a pair (down, across) for images, a triple (depth, down, across) for volumes. Volumes take no mask.
+    backend : {"cpu", "cuda"}, optional
+        Where it must be computed. By default it is where the images lie; named, anything else is an error, which says
+        what the backend lacks on this machine, if so, and how to install it.
 
     Returns
     -------
@@ -100,7 +104,8 @@ def ssim(
         that of a map in forward mode or by ``torch.func``. Of the other reductions ``torch.func.grad``, ``vjp``,
         ``jvp``, ``vmap`` and their compositions are there.
     RuntimeError
-        For images on a GPU without CuPy, a driver or NVRTC: what is missing, and how to install it.
+        For images on a GPU, or ``backend="cuda"``, without CuPy, a driver or NVRTC: what is missing, and how to install
+        it.
 
     References
     ----------
@@ -121,6 +126,7 @@ def ssim(
     """
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
+    _check_backend(backend, images)
     _check_mask(images, unbiased=unbiased)
     check_fit(images.x.shape[2:], window, padding)
     value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
@@ -201,12 +207,13 @@ def l1_ssim_loss(
     mask: Any = None,
     unbiased: bool = False,
     dims: int = 2,
+    backend: str | None = None,
 ) -> Image:
     """Return alpha * mean |x - y| + (1 - alpha) * (1 - SSIM), both parts and their gradient computed in one pass.
 
     Parameters
     ----------
-    x, y, data_range, window, k1, k2, padding, mask, unbiased, dims
+    x, y, data_range, window, k1, k2, padding, mask, unbiased, dims, backend
         As for `ssim`. |x - y| is taken of the pixels as they are read there, over the whole image, with the mask's
         weights; with a mask and of volumes it is a pass of its own.
     alpha : float
@@ -233,6 +240,7 @@ def l1_ssim_loss(
     check_alpha(alpha, reduction)
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
+    _check_backend(backend, images)
     _check_mask(images, unbiased=unbiased)
     check_fit(images.x.shape[2:], window, padding)
     if mask is None and dims == 2:
@@ -257,6 +265,7 @@ def ms_ssim(
     weights: Sequence[float] = MS_WEIGHTS,
     product: str = "channel",
     unbiased: bool = False,
+    backend: str | None = None,
 ) -> Image:
     r"""Multi-scale structural similarity, differentiable in both images.
 
@@ -269,7 +278,7 @@ def ms_ssim(
 
     Parameters
     ----------
-    x, y, data_range, window, k1, k2, padding, unbiased
+    x, y, data_range, window, k1, k2, padding, unbiased, backend
         As for `ssim`; without padding the window must fit into the smallest scale.
     reduction : {"mean", "image", "channel"}
         Mean of all products; of each image's, (N,); all, (N, C), for ``product="channel"``.
@@ -300,6 +309,7 @@ def ms_ssim(
     1.0
     """
     images = take(x, y)
+    _check_backend(backend, images)
     powers = check_scales(weights, product, reduction)
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, 2)
     a, b = images.x, images.y
@@ -444,6 +454,21 @@ def _new_problem(
 
 
 _known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
+
+
+def _check_backend(backend: str | None, images: Images) -> None:
+    if backend is None:
+        return
+    _check_word("backend", backend, ("cpu", "cuda"))
+    if backend == "cuda":
+        from fastssim.cuda.device import load_cupy  # noqa: PLC0415  # nothing of a GPU before it is asked for
+
+        load_cupy()  # or says what is missing
+    if images.x.device.type != backend:
+        raise ValueError(
+            f'backend is "{backend}", but the images lie on {images.x.device}: move them, x.to("{backend}") and'
+            f' y.to("{backend}"), or leave backend out'
+        )
 
 
 def _check_mask(images: Images, *, unbiased: bool) -> None:

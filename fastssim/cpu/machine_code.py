@@ -118,14 +118,19 @@ def _engine() -> Any:
 
 
 def _paths(kind: Kind) -> Iterator[Path]:
-    """Places where the machine code of a kind may be, the best first: where Numba would keep it."""
+    """Places where the machine code of a kind may be, the best first."""
     name = f"{kind.name}-{_processor()}-{_sources()}.o"
+    return (folder / name for folder in folders())
+
+
+def folders() -> Iterator[Path]:
+    """Where machine code may be kept, the best first: where Numba would keep it."""
     if folder := os.environ.get("NUMBA_CACHE_DIR"):
-        yield Path(folder) / "fastssim" / name
+        yield Path(folder) / "fastssim"
         return
-    yield _HERE / "__pycache__" / name
+    yield _HERE / "__pycache__"
     with suppress(RuntimeError):  # no home
-        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastssim" / name
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastssim"
 
 
 @cache

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import fastssim
 from fastssim import Gaussian
 from fastssim.cuda import device, geometry, launch
 from fastssim.cuda.geometry import Task
@@ -68,6 +69,20 @@ def test_without_cupy_the_message_says_how_to_install_it(monkeypatch):
         device.CudaUnavailableError, match=r'CuPy, which is not installed: pip install "fastssim\[cuda13\]'
     ):
         launch.value(PLAN, x, x)
+
+
+@pytest.mark.parametrize("function", [fastssim.ssim, fastssim.ssim_map, fastssim.l1_ssim_loss, fastssim.ms_ssim])
+def test_a_backend_that_is_named_says_what_it_lacks(function, monkeypatch):
+    x = torch.rand(1, 1, 176, 176)
+    assert torch.equal(function(x, x, backend="cpu"), function(x, x))
+    with pytest.raises(ValueError, match="backend is 'gpu'; give one of 'cpu', 'cuda'"):
+        function(x, x, backend="gpu")
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(device.CudaUnavailableError, match="CuPy, which is not installed: pip install"):
+        function(x, x, backend="cuda")
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy([]))
+    with pytest.raises(ValueError, match=r'the images lie on cpu: move them, x.to\("cuda"\)'):
+        function(x, x, backend="cuda")
 
 
 def test_without_a_gpu_the_message_says_so(monkeypatch):
