@@ -105,6 +105,7 @@ def _measure_one(name: str, suite: Suite, peers: list[str], given: argparse.Name
     if given.out is not None:
         results.write(given.out / f"{name}.json", content)
         _say(f"{name}: results in {given.out / f'{name}.json'}")
+        _draw(content, given.out)
 
 
 def _write_page() -> None:
@@ -116,10 +117,19 @@ def _write_page() -> None:
     page.write_text(results.markdown(found), encoding="utf-8")
     print(page)
     for _, content in found:
-        if results.pictures(content):
-            from bench.plots import draw  # noqa: PLC0415  # matplotlib, where there is something to draw
+        _draw(content, page.parent)
 
-            print(*draw(content, page.parent), sep="\n")
+
+def _draw(content: dict[str, Any], folder: Path) -> None:
+    """Draw the plots of a result, if it has any."""
+    if not results.pictures(content):
+        return
+    try:
+        from bench.plots import draw  # noqa: PLC0415  # where there is something to draw
+    except ImportError as error:
+        _say(f"no plot of {content['suite']}: {error}; pip install matplotlib")
+    else:
+        print(*draw(content, folder), sep="\n")
 
 
 def _peers(*, install: bool) -> None:

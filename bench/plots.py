@@ -1,4 +1,4 @@
-"""Log-log plots of `bench.scaling`'s committed results."""
+"""Plots of results: `bench.scaling`'s on logarithmic axes, `bench.gpu`'s as bars."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from bench.results import pictures
 
@@ -30,21 +31,52 @@ def draw(content: dict[str, Any], folder: Path) -> list[Path]:
     drawn = []
     with mpl.rc_context({"svg.hashsalt": "fastssim", "font.size": 9}):
         for name, kind, axis in pictures(content):
-            figure = Figure(figsize=(8.0, 4.2), layout="constrained")
-            axes = figure.subplots()
-            for peer in dict.fromkeys(row["peer"] for row in content["rows"]):
-                _curve(axes, content, (kind, axis, peer))
-            axes.set(yscale="log", xlabel=TITLES.get(axis, axis), ylabel="ms", title=f"{kind}, over {axis}")
-            axes.set_xscale("log", base=2)
-            values = sorted({row["value"] for row in content["rows"] if row["axis"] == axis})
-            axes.set_xticks(values, [_power_of_two(value) if axis == "pixels" else str(value) for value in values])
-            axes.minorticks_off()
-            axes.grid(visible=True, which="major", alpha=0.3)
-            axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+            figure = _bars(content) if axis == "case" else _curves(content, kind, axis)
             path = folder / name
             figure.savefig(path, metadata={"Date": None})
             drawn.append(path)
     return drawn
+
+
+def _bars(content: dict[str, Any]) -> Figure:
+    """Draw what each library takes for a pixel, a panel for each kind; hatched, who does other work."""
+    timed = [row for row in content["rows"] if "ns_per_pixel" in row]
+    kinds, peers = (list(dict.fromkeys(row[key] for row in timed)) for key in ("kind", "peer"))
+    figure = Figure(figsize=(8.0, 0.6 + 2.6 * max(1, len(kinds))), layout="constrained")
+    figure.suptitle(f"{content.get('gpu', 'GPU')}: ns per pixel of every channel")
+    for panel, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0] if kinds else [], kinds, strict=True):
+        cases = list(dict.fromkeys(row["case"] for row in timed if row["kind"] == kind))
+        for row in timed:
+            if row["kind"] == kind:
+                number = peers.index(row["peer"])
+                panel.bar(
+                    cases.index(row["case"]) + (number - (len(peers) - 1) / 2) * 0.8 / len(peers),
+                    row["ns_per_pixel"],
+                    0.8 / len(peers),
+                    color=f"C{number % 10}",
+                    hatch=None if row.get("comparable", True) else "///",
+                )
+        panel.set(yscale="log", title=kind)
+        panel.set_xticks(range(len(cases)), cases)
+        panel.grid(visible=True, axis="y", alpha=0.3)
+    handles = [Patch(color=f"C{number % 10}", label=peer) for number, peer in enumerate(peers)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    return figure
+
+
+def _curves(content: dict[str, Any], kind: str, axis: str) -> Figure:
+    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for peer in dict.fromkeys(row["peer"] for row in content["rows"]):
+        _curve(axes, content, (kind, axis, peer))
+    axes.set(yscale="log", xlabel=TITLES.get(axis, axis), ylabel="ms", title=f"{kind}, over {axis}")
+    axes.set_xscale("log", base=2)
+    values = sorted({row["value"] for row in content["rows"] if row["axis"] == axis})
+    axes.set_xticks(values, [_power_of_two(value) if axis == "pixels" else str(value) for value in values])
+    axes.minorticks_off()
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return figure
 
 
 def _power_of_two(value: int) -> str:

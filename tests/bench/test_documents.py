@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -80,6 +81,28 @@ def test_docs_writes_page_and_plots(monkeypatch, tmp_path, capsys):
     command.main(["docs"])
     assert picture.read_bytes() == drawn  # the same results give the same file
     assert str(picture) in capsys.readouterr().out
+
+
+def test_a_run_on_a_gpu_is_drawn_beside_its_results(monkeypatch, tmp_path, capsys):
+    rows = [
+        {"case": case, "kind": kind, "peer": peer, "version": "1", "ns_per_pixel": 0.01 * (1 + number)}
+        for case in ("16x1x128x128", "8x3x1080x1920")
+        for kind in ("forward", "forward + gradient")
+        for number, peer in enumerate(("fastssim", "fussim", "frame-analytics"))
+    ]
+    rows.append(
+        {"case": "8x3x1080x1920", "kind": "forward", "peer": "kornia", "version": "1", "absent": "out of memory"}
+    )
+    monkeypatch.setattr("bench.gpu.run", lambda *_, **__: {"gpu": "NVIDIA H100", "rows": rows})
+    command.main(["gpu", "--quick", "--out", str(tmp_path)])
+    drawn = (tmp_path / "gpu.svg").read_text(encoding="utf-8")
+    assert "<svg" in drawn
+    assert str(tmp_path / "gpu.svg") in capsys.readouterr().out
+    page = results.markdown([("bench/results/gpu.json", json.loads((tmp_path / "gpu.json").read_text("utf-8")))])
+    assert "![ns per pixel over case](gpu.svg)" in page
+    monkeypatch.setitem(sys.modules, "bench.plots", None)
+    command.main(["gpu", "--quick", "--out", str(tmp_path)])
+    assert "no plot of gpu" in capsys.readouterr().err
 
 
 def result(path, spread=1.0, **ratios):
