@@ -14,7 +14,7 @@ from bench.sass import compile_instance
 from fastssim.cuda import geometry
 from fastssim.cuda.shipped import ARCHITECTURES, instances
 
-pytest.importorskip("cuda.bindings.nvrtc", reason="no NVRTC: pip install cuda-bindings nvidia-cuda-nvrtc")
+nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="no NVRTC: pip install cuda-bindings nvidia-cuda-nvrtc")
 
 BUDGETS = json.loads((Path(__file__).parent / "budgets.json").read_text(encoding="utf-8"))
 
@@ -45,18 +45,19 @@ def nvrtc_of_cuda_12():
         found = None
     if found is None:
         pytest.skip("no NVRTC of CUDA 12: pip install nvidia-cuda-nvrtc-cu12")
+    nvrtc.nvrtcVersion()  # loads that of CUDA 13: once this one is there, cuda.bindings would take it instead
     return ctypes.CDLL(str(Path(found.submodule_search_locations[0], "lib", "libnvrtc.so.12")))
 
 
 @pytest.mark.parametrize("name", instances())
 def test_compiles_with_cuda_12_too(name):
-    nvrtc, program, size = nvrtc_of_cuda_12(), ctypes.c_void_p(), ctypes.c_size_t()
+    compiler, program, size = nvrtc_of_cuda_12(), ctypes.c_void_p(), ctypes.c_size_t()
     options = [b"-std=c++17", b"--ptxas-options=-v", b"-arch=sm_90", b"-ftz=true"]
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), instances()[name].text.encode(), b"kernel.cu", 0, None, None)
-    status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    compiler.nvrtcCreateProgram(ctypes.byref(program), instances()[name].text.encode(), b"kernel.cu", 0, None, None)
+    status = compiler.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+    compiler.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, log)
-    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    compiler.nvrtcGetProgramLog(program, log)
+    compiler.nvrtcDestroyProgram(ctypes.byref(program))
     assert status == 0, log.value.decode()
     assert b" 0 bytes spill stores" in log.value
