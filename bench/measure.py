@@ -64,6 +64,7 @@ def measure(
     A row with ``absent`` says why there is no time; one without ``times_fastssim`` computes something else.
     """
     rows = []
+    wanted = {kind.table: chosen(kind.table, names, device) for kind in kinds}
     with Calls(device) as calls:
         for case in cases:
             announce(case.name)
@@ -72,13 +73,11 @@ def measure(
             checks: dict[tuple[str, int], dict[str, Row]] = {}
             for kind in kinds:
                 if (kind.table, kind.window) not in checks:
-                    wanted = chosen(kind.table, names, device)
-                    checks[kind.table, kind.window] = check(calls, wanted, kind, case)
+                    checks[kind.table, kind.window] = check(calls, wanted[kind.table], kind, case)
             if case.checked is not None:  # other inputs forget what was compiled
                 calls.inputs(x=x, y=y)
             for kind in kinds:
-                wanted = chosen(kind.table, names, device)
-                able = [peer for peer in wanted if peer.gradient or not kind.task.endswith(":gradient")]
+                able = [peer for peer in wanted[kind.table] if peer.gradient or not kind.task.endswith(":gradient")]
                 labels = {"case": case.name, "kind": kind.name}
                 made = {
                     peer.name: partial(calls.make, peer, kind.table, kind.task, window=kind.window) for peer in able

@@ -42,21 +42,22 @@ def _bars(content: dict[str, Any]) -> Figure:
     """Draw what each library takes for a pixel, a panel for each kind; hatched, who does other work."""
     timed = [row for row in content["rows"] if "ns_per_pixel" in row]
     kinds, peers = (list(dict.fromkeys(row[key] for row in timed)) for key in ("kind", "peer"))
-    figure = Figure(figsize=(8.0, 0.6 + 2.6 * max(1, len(kinds))), layout="constrained")
-    figure.suptitle(f"{content.get('gpu', 'GPU')}: ns per pixel of every channel")
-    for panel, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0] if kinds else [], kinds, strict=True):
-        cases = list(dict.fromkeys(row["case"] for row in timed if row["kind"] == kind))
-        for row in timed:
-            if row["kind"] == kind:
-                number = peers.index(row["peer"])
-                panel.bar(
-                    cases.index(row["case"]) + (number - (len(peers) - 1) / 2) * 0.8 / len(peers),
-                    row["ns_per_pixel"],
-                    0.8 / len(peers),
-                    color=f"C{number % 10}",
-                    hatch=None if row.get("comparable", True) else "///",
-                )
-        least = min(row["ns_per_pixel"] for row in timed if row["kind"] == kind)
+    width = 0.8 / len(peers)
+    figure = Figure(figsize=(8.0, 0.6 + 2.6 * len(kinds)), layout="constrained")
+    figure.suptitle(f"{content['gpu']}: ns per pixel of every channel")
+    for panel, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0], kinds, strict=True):
+        rows = [row for row in timed if row["kind"] == kind]
+        cases = list(dict.fromkeys(row["case"] for row in rows))
+        for row in rows:
+            number = peers.index(row["peer"])
+            panel.bar(
+                cases.index(row["case"]) + (number - (len(peers) - 1) / 2) * width,
+                row["ns_per_pixel"],
+                width,
+                color=f"C{number % 10}",
+                hatch=None if row.get("comparable", True) else "///",
+            )
+        least = min(row["ns_per_pixel"] for row in rows)
         panel.set(yscale="log", title=kind, ylim=(least / 4, None))  # so that the shortest bar can be seen
         panel.set_xticks(range(len(cases)), cases)
         panel.grid(visible=True, axis="y", alpha=0.3)

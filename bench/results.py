@@ -125,7 +125,7 @@ def section(name: str, content: dict[str, Any]) -> str:
 def pictures(content: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return (file name, kind, axis) of every plot that `bench.plots` draws of a result."""
     if content["suite"] == "gpu":
-        return [("gpu.svg", "ns per pixel", "case")]
+        return [("gpu.svg", "ns per pixel", "case")] if any("ns_per_pixel" in row for row in content["rows"]) else []
     curves = dict.fromkeys((row["kind"], row["axis"]) for row in content["rows"] if "axis" in row and "least_ms" in row)
     return [(f"{content['suite']}-{axis}-{kind.replace(' + ', '-')}.svg", kind, axis) for kind, axis in curves]
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastssim.cuda.geometry import march_group
 from fastssim.cuda.shipped import instances
 
 if TYPE_CHECKING:
@@ -206,8 +207,7 @@ def words(name: str) -> int:
 def cost(instance: Instance, compiled: Compiled) -> Cost:
     """Count the loop of a march."""
     counts = dict.fromkeys(("instructions", "arithmetic", "words"), 0.0)
-    group = 1 if instance["T"] == "double" else instance["TAPS_Y"] // 2 + 1
-    for block, share in march_loop(*disassemble(compiled.cubin), group):
+    for block, share in march_loop(*disassemble(compiled.cubin), march_group(instance)):
         operations = [operation(line) for line in block]
         counts["instructions"] += share * len(operations)
         counts["arithmetic"] += share * sum(name.split(".")[0] in ARITHMETIC for name in operations)

@@ -457,6 +457,7 @@ _known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
 
 
 def _check_backend(backend: str | None, images: Images) -> None:
+    """Refuse a backend that there is not, or that is not where the images lie."""
     if backend is None:
         return
     _check_word("backend", backend, ("cpu", "cuda"))

@@ -237,6 +237,11 @@ def _columns(task: Task, taps_y: int, dtype: str) -> int:
     return min(most, (REGISTERS[dtype] - (MASK_REGISTERS if task.mask else 0)) // words)
 
 
+def march_group(made: Instance) -> int:
+    """Return how many windows share a pivot on the way down, see march.cu; 1 in float64, which has none."""
+    return 1 if made["T"] == "double" else made["TAPS_Y"] // 2 + 1
+
+
 def _shared_bytes(made: Instance) -> int:
     """Shared memory of a march, as march.cu declares it."""
     number = 8 if made["T"] == "double" else 4
@@ -245,7 +250,8 @@ def _shared_bytes(made: Instance) -> int:
     pixel = 3 if made["MASKED"] else 2
     ring = (made["TAPS_Y"] + 2 if made["GRADIENTS"] else 2) * (row + made["TAPS_X"] - 1) * pixel
     back = (2 * row * (2 + images) + row * images) if made["GRADIENTS"] else 0
-    pivots = 2 * made["THREADS"] * 3 if made["GRADIENTS"] and number == 4 else 0
+    groups = 1 + -(-(made["TAPS_Y"] - 1) // march_group(made))  # under way at a time
+    pivots = 2 * made["THREADS"] * groups if made["GRADIENTS"] and number == 4 else 0
     return int(number * (ring + back + pivots + 32) + 8 * 32)
 
 
