@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # threads of one process wait for another's, spinning
@@ -10,6 +11,12 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # threads of one pro
 
 import pytest
 from hypothesis import settings
+
+# The compiler of CUDA 13, before kornia loads that of CUDA 12: cuda.bindings takes what is there.
+with suppress(ImportError, RuntimeError):
+    from cuda.bindings import nvrtc
+
+    nvrtc.nvrtcVersion()
 
 
 @pytest.fixture(scope="session")
