@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class Bands:
         self._origins = grid.origins + np.array([side[0] for side in grid.halo])
         self.at_hand = on_gpu(image) or (in_memory(image) and grid.border == "flush")  # looked at, not read
         self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
+        self._tiles: NDArray[Any] | None = None  # the last batch
+        self._alone = 0  # references to it where nobody else has one: every view adds one
         self._band: NDArray[Any] | None = None
         self._end = 0  # canvas row behind those in the band
 
@@ -83,9 +86,20 @@ class Bands:
         from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
         origins = self._origins[first:end] - (self._origins[row * self._grid.shape[1], 0], 0)
-        tiles = np.empty((end - first, band.shape[0], *self._grid.tile_shape), band.dtype)
+        tiles = self._room(end - first, band)
         tile_launch.copy(band, origins, tiles)
         return tiles
+
+    def _room(self, count: int, band: NDArray[Any]) -> NDArray[Any]:
+        """Return memory for tiles of a band: that of the batch before, warm in the cache, unless someone holds it.
+
+        What `free` gives back, the system may take and hand out again page by page, at several times the cost of the
+        tiles themselves; it depends on what else the process has allocated.
+        """
+        if self._tiles is None or len(self._tiles) < count or sys.getrefcount(self._tiles) > self._alone:
+            self._tiles = np.empty((count, band.shape[0], *self._grid.tile_shape), band.dtype)
+            self._alone = sys.getrefcount(self._tiles)
+        return self._tiles[:count]
 
     @staticmethod
     def _gpu_canvas(image: torch.Tensor, grid: TileGrid) -> torch.Tensor:

@@ -124,7 +124,7 @@ def sliding_window(
             count = min(together, grid.shape[0] - row) * across
             for start in range(0, count, batch_size):
                 first, end = row * across + start, row * across + min(start + batch_size, count)
-                # No name is kept for the tiles: unless fn keeps them, the next take their place, warm in the cache.
+                # No name is kept for the tiles: unless fn keeps them, the next take their place.
                 returned = _call(fn, _given(bands.cut(band, row, first, end), image, place), first, end, grid)
                 finished = results.take(returned, first, end)
                 del returned

@@ -366,16 +366,48 @@ class TestInterruption:
         assert np.isfinite(mean).all()
         assert np.argwhere(~np.isfinite(deviation)).tolist() == [[0, 13, 13]]
 
-    def test_tiles_that_fn_keeps_are_not_written_into(self):
+    @pytest.mark.parametrize(
+        "keep",
+        [
+            lambda tiles: tiles[:, :1],
+            lambda tiles: torch.from_numpy(tiles)[:, :1],
+            lambda tiles: np.asarray(memoryview(tiles))[:, :1],
+            lambda tiles: np.from_dlpack(torch.from_numpy(tiles))[:, :1],
+        ],
+        ids=["view", "tensor", "memoryview", "DLPack"],
+    )
+    def test_tiles_that_fn_keeps_are_not_written_into(self, keep):
         image = image_of(GRID)
         kept = []
 
         def fn(tiles):
-            kept.append(tiles[:, :1])
+            kept.append(keep(tiles))
             return tiles
 
         sliding_window(fn, image, GRID, batch_size=2)
         np.testing.assert_array_equal(np.concatenate(kept), extract(image, GRID)[:, :1])
+
+    def test_tensors_that_fn_keeps_are_not_written_into(self):
+        image = torch.from_numpy(image_of(GRID))
+        kept = []
+
+        def fn(tiles):
+            kept.append(tiles.detach()[:, 1:])
+            return tiles
+
+        sliding_window(fn, image, GRID, batch_size=2)
+        assert torch.equal(torch.cat(kept), extract(image, GRID)[:, 1:])
+
+    @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+    def test_tiles_that_fn_drops_give_their_place_to_the_next(self, kind):
+        places = set()
+
+        def fn(tiles):
+            places.add(tiles.data_ptr() if isinstance(tiles, torch.Tensor) else tiles.ctypes.data)
+            return tiles
+
+        sliding_window(fn, kind(image_of(GRID)), GRID, batch_size=4)
+        assert len(places) == 1
 
 
 class TestBadInput:
