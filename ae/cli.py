@@ -64,7 +64,7 @@ OPTIONS = {
     "precision": "Of the network's layers in training: float32 or bfloat16 (faster where the hardware has it).",
     "seed": "Of weights, patches and the choice of held-out images.",
     "vae_samples": "Codes that vae averages over; 0 decodes their mean.",
-    "feature_weights": "File with AlexNet's weights, for fm.",
+    "feature_weights": "File with AlexNet's weights, for fm; without one, EfficientNet-Lite0's (extra fm).",
     "stride": "Pixels from tile to tile when whole images are segmented.",
     "estimator": "Average the tiles' reconstruction, or their residual maps.",
     "blending": "Weights in that average: gaussian, uniform, hann or tent.",
@@ -278,7 +278,7 @@ def experiment(
     time_budget: Annotated[str | None, typer.Option(help="End each training after this long (90s, 15m, 2h).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each training.")] = None,
     precision: Annotated[str | None, typer.Option(help=OPTIONS["precision"])] = None,
-    feature_weights: Annotated[str | None, typer.Option(help="File with AlexNet's weights, for fm.")] = None,
+    feature_weights: Annotated[str | None, typer.Option(help=OPTIONS["feature_weights"])] = None,
 ) -> None:
     """Train and measure variants on data sets, a file for each; finished ones are kept, interrupted ones go on."""
     from ae.experiments import experiment as run_experiment  # noqa: PLC0415

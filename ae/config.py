@@ -96,7 +96,8 @@ class TrainConfig:
         "vae" averages the reconstructions of so many codes drawn about the encoded one, 6 in the paper; 0 decodes the
         encoded one alone.
     feature_weights : str, optional
-        File with the weights of AlexNet that "fm" needs for training: see `ae.methods.fm`.
+        File with the weights of AlexNet, whose features "fm" compares in training; None: it compares those of
+        EfficientNet-Lite0, whose weights the extra `fm` brings. See `ae.methods.features`.
     stride : int
         Pixels from tile to tile when images are segmented.
     estimator : {"reconstruction", "residual"}

