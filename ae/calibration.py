@@ -30,6 +30,7 @@ AFTERWARDS = (
     "blending",
     "test_flips",
     "residual_scales",
+    "difference",
     "opening",
     "smoothing",
     "normalise",

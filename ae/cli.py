@@ -70,6 +70,7 @@ OPTIONS = {
     "blending": "Weights in that average: gaussian, uniform, hann or tent.",
     "test_flips": "Average over mirrored tiles, too.",
     "residual_scales": "Average the residual over so many scales.",
+    "difference": "Multiply the residual by this power of the difference of local means; 0 does not.",
     "opening": "Open the residual by a disc of this diameter; 0 does not.",
     "smoothing": "Blur the residual by a Gaussian of this standard deviation in pixels; 0 does not.",
     "normalise": "Scores: none, contrast (by good images' residuals at such contrast) or image (by the image's own).",

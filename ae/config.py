@@ -26,7 +26,11 @@ SCALES = 4  # of a multi-scale loss or residual at most: 128, 64, 32 and 16 pixe
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("latent", "epochs", "patches_per_epoch", "batch_size", "stride"), lambda v: v >= 1, "be at least 1"),
     (("patience", "minimum_area", "seed", "vae_samples"), lambda v: v >= 0, "not be negative"),
-    (("weight_decay", "gradient_clip", "noise", "opening", "smoothing"), lambda v: v >= 0, "not be negative"),
+    (
+        ("weight_decay", "gradient_clip", "noise", "opening", "smoothing", "difference"),
+        lambda v: v >= 0,
+        "not be negative",
+    ),
     (("scale", "learning_rate"), lambda v: v > 0, "be above 0"),
     (("time_budget",), lambda v: v is None or v > 0, "be above 0 seconds, or None"),
     (("warm_up", "held_out", "erased"), lambda v: 0 <= v < 1, "be at least 0 and below 1"),
@@ -108,6 +112,9 @@ class TrainConfig:
         Average over the tile and its three mirror images; for models trained with `augment`.
     residual_scales : int
         Average the residual over so many scales, each half as large as the one before.
+    difference : float
+        The residual is multiplied by this power of the local difference, which is that of the means of 5 x 5 pixels:
+        SSIM hardly sees that a bright region is darker than it should be. 0: it is not.
     opening : int
         Morphological opening of the residual by a disc of this diameter in pixels, which is that of the mask at every
         threshold: drops what is thinner. 0: none.
@@ -166,6 +173,7 @@ class TrainConfig:
     blending: str = "gaussian"
     test_flips: bool = False
     residual_scales: int = 1
+    difference: float = 0.0
     opening: int = 0
     smoothing: float = 0.0
     normalise: str = "none"
@@ -226,8 +234,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "opening": 4,
         "minimum_area": 0,
     },
-    # Leaves the plateau of SSIM's loss at once; averages maps of SSIM, of three scales, instead of reconstructions, and
-    # blurs them: docs/results.md tells what each brings.
+    # Leaves the plateau of SSIM's loss at once; averages maps of SSIM, of three scales, instead of reconstructions,
+    # weighs them by the difference of local means, and blurs them: docs/results.md tells what each brings.
     "best": {
         "epochs": 50,
         "learning_rate": 1e-3,
@@ -235,6 +243,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "patience": 0,
         "estimator": "residual",
         "residual_scales": 3,
+        "difference": 0.5,
         "smoothing": 6.0,
     },
 }
@@ -247,7 +256,7 @@ def preset(name: str, **options: Any) -> TrainConfig:
     ----------
     name : {"paper", "best"}
         "paper": the protocol of Bergmann et al. (2019); "best": a faster schedule, and the average of the tiles'
-        residual maps of three scales, blurred.
+        residual maps of three scales, weighed by the difference of local means and blurred.
     **options
         Fields of `TrainConfig`.
 

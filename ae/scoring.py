@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+LOCAL = 5  # pixels down and across that a local mean is of
 CONTRAST_WINDOW = 11  # pixels
 CONTRAST_BINS = 32
 SHARE_OF_SPREAD = 0.1  # no bin's spread counts as less than this share of the largest
@@ -43,6 +44,36 @@ def multi_scale(
         image, reconstruction = F.avg_pool2d(image, 2), F.avg_pool2d(reconstruction, 2)
         total = total + F.interpolate(residual(image, reconstruction), size, mode="bilinear")
     return total / scales
+
+
+def weighed(residual: Tensor, image: Tensor, reconstruction: Tensor, power: float) -> Tensor:
+    """Multiply a residual by a power of the local difference: that of the means of 5 x 5 pixels, over the channels.
+
+    Parameters
+    ----------
+    residual : Tensor, (N, 1, H, W)
+    image, reconstruction : Tensor, (N, C, H, W)
+        Mirrored at their border.
+    power : float
+        0: the residual as it is.
+
+    Returns
+    -------
+    Tensor, (N, 1, H, W)
+
+    Examples
+    --------
+    >>> import torch
+    >>> image = torch.zeros(1, 1, 8, 8)
+    >>> weighed(torch.ones(1, 1, 8, 8), image, image + 0.25, 0.5).unique()
+    tensor([0.5000])
+    """
+    if power == 0:
+        return residual
+    reach = LOCAL // 2
+    apart = F.pad(image - reconstruction, (reach,) * 4, mode="reflect")
+    local = F.avg_pool2d(apart, LOCAL, 1).square().mean(dim=1, keepdim=True).sqrt()
+    return residual * local**power
 
 
 def opened(residual: NDArray[np.float32], diameter: int) -> NDArray[np.float32]:

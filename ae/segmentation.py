@@ -14,7 +14,7 @@ from ae.config import PATCH
 from ae.data import check_size
 from ae.images import read_image, resize, scaled, to_bytes, write_png, write_tiff
 from ae.run import load_run
-from ae.scoring import multi_scale, normalised, opened, smoothed
+from ae.scoring import multi_scale, normalised, opened, smoothed, weighed
 from ae.thresholds import TOUCHING
 from fastssim.tiles import TileGrid, sliding_window
 
@@ -60,9 +60,9 @@ def residual_map(
     image : ndarray, (C, H, W)
         In [0, 1], at least 128 x 128 pixels.
     config : TrainConfig
-        `stride`, `blending`, `test_flips`, `residual_scales`, `opening`, `smoothing` and `estimator`: "reconstruction"
-        compares the image with the average of the tiles' reconstructions; "residual" averages the tiles' own residual
-        maps. They differ, because SSIM is not linear.
+        `stride`, `blending`, `test_flips`, `residual_scales`, `difference`, `opening`, `smoothing` and `estimator`:
+        "reconstruction" compares the image with the average of the tiles' reconstructions; "residual" averages the
+        tiles' own residual maps. They differ, because SSIM is not linear.
     progress : callable, optional
         Called as ``progress(tiles done, tiles in all)``.
 
@@ -78,7 +78,8 @@ def residual_map(
     device = next(method.parameters()).device
 
     def residual_of(tiles: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
-        return multi_scale(method.residual, tiles, reconstruction, config.residual_scales)
+        residual = multi_scale(method.residual, tiles, reconstruction, config.residual_scales)
+        return weighed(residual, tiles, reconstruction, config.difference)
 
     def seen(tiles: torch.Tensor) -> torch.Tensor:
         result = method.reconstruct(tiles)

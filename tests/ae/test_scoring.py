@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from ae.config import TrainConfig
 from ae.corruption import corrupted
-from ae.scoring import disc, fit_contrast, local_contrast, multi_scale, normalised, opened
+from ae.scoring import disc, fit_contrast, local_contrast, multi_scale, normalised, opened, weighed
 from ae.thresholds import largest_region, threshold_by_region
 
 RNG = np.random.default_rng(0)
@@ -46,6 +46,16 @@ def test_a_residual_at_several_scales_is_the_mean_of_them():
     coarse = torch.nn.functional.interpolate(squared(*half), (32, 48), mode="bilinear")
     torch.testing.assert_close(found, (squared(image, reconstruction) + coarse) / 2)
     assert multi_scale(squared, image[..., :31, :47], reconstruction[..., :31, :47], 3).shape == (2, 1, 31, 47)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_a_weighed_residual_is_times_the_power_of_the_difference_of_local_means(power):
+    image, reconstruction = torch.rand(2, 2, 3, 20, 17, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    residual = torch.rand(2, 1, 20, 17, dtype=torch.float64)
+    apart = ndimage.uniform_filter((image - reconstruction).numpy(), (0, 0, 5, 5), mode="mirror")
+    expected = residual.numpy() * np.sqrt((apart**2).mean(1, keepdims=True)) ** power
+    np.testing.assert_allclose(weighed(residual, image, reconstruction, power), expected, rtol=1e-9)
+    assert weighed(residual, image, reconstruction, 0) is residual
 
 
 def test_scores_by_contrast_are_of_mean_0_and_spread_1_at_every_contrast():
