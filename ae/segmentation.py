@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from ae.methods import Method
     from ae.run import Run
 
+PARTS = (
+    "residual.tiff",
+    "mask.png",
+    "image.png",
+    "reconstruction.png",
+    "overlay.png",
+)  # of one image
 FLIPS: tuple[tuple[int, ...], ...] = (
     (),
     (2,),
