@@ -12,10 +12,10 @@ from ae.data import images_in
 from ae.files import write_json
 from ae.images import read_pages
 from ae.regions import COLUMNS, Coco, find_regions, table_rows
-from ae.segmentation import Segmenter, write_segmentation
+from ae.segmentation import PARTS, Segmenter, write_segmentation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def segment(
     For ``part.png``: ``part_residual.tiff`` (32-bit float), ``part_mask.png``, ``part_image.png``,
     ``part_reconstruction.png`` and ``part_overlay.png`` (the image with the defects' outline), 8 bits. The pages of a
     TIFF file are images of their own, ``part_page0`` and so on. Files of several folders go to folders of those names.
+    A file whose results would take the place of another's, or of an image that is given, is left out.
     All regions are in ``regions.csv``, which grows image by image, and in ``regions.json`` (COCO).
 
     Parameters
@@ -69,6 +70,7 @@ def segment(
     out = Path(out)
     paths = expand(images)
     names = result_names(paths)
+    given = {path.resolve() for path in paths}
     segmenter = Segmenter.load(run, device)
     overlays: list[Path] = []
     failures: dict[Path, str] = {}
@@ -81,9 +83,10 @@ def segment(
             for number, (path, name) in enumerate(zip(paths, names, strict=True)):
                 try:
                     pages = read_pages(path, segmenter.run.config.channels)
-                    for page, pixels in enumerate(pages):
+                    titles = [name] if len(pages) == 1 else [f"{name}_page{page}" for page in range(len(pages))]
+                    _check_places(titles, name, names, out, given)
+                    for title, pixels in zip(titles, pages, strict=True):
                         found = segmenter(pixels, name=str(path))
-                        title = name if len(pages) == 1 else f"{name}_page{page}"
                         place = out / title
                         overlays.append(write_segmentation(place.parent, place.name, found))
                         regions = find_regions(found.mask, found.residual)
@@ -113,7 +116,11 @@ def expand(images: Sequence[Path | str]) -> list[Path]:
         if path.is_dir():
             found.update(dict.fromkeys(images_in(path)))
         elif not path.exists() and any(sign in str(path) for sign in "*?["):
-            matches = sorted(match for match in Path(path.anchor or ".").glob(_relative(path)) if match.is_file())
+            matches = sorted(
+                match
+                for match in Path(path.anchor or ".").glob(_relative(path))
+                if match.is_file() and not match.name.startswith(".")
+            )
             if not matches:
                 raise ValueError(f"no file matches {given}; check the pattern")
             found.update(dict.fromkeys(matches))
@@ -137,13 +144,25 @@ def result_names(paths: Sequence[Path]) -> list[str]:
     """
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
-        absolute = [path.absolute() for path in paths]
+        absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100  # takes ".." away, which leads out
         root = os.path.commonpath([path.parent for path in absolute])
         names = [path.relative_to(root).with_suffix("").as_posix() for path in absolute]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two images are named {twice!r}, and so would be their results; segment them one by one")
     return names
+
+
+def _check_places(titles: list[str], name: str, names: Collection[str], out: Path, given: Collection[Path]) -> None:
+    """Refuse an image whose pages have another image's name, or whose results have the place of an image."""
+    for title in titles:
+        if title != name and title in names:
+            raise ValueError(f"a page of {name} and another image are both named {title!r}; segment them one by one")
+        for part in PARTS:
+            if (out / f"{title}_{part}").resolve() in given:
+                raise ValueError(
+                    f"{out / title}_{part}, a result of {name}, would take the place of an image; name another folder"
+                )
 
 
 def _relative(path: Path) -> str:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 from dataclasses import fields
+from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -27,8 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(markup=False, emoji=False)  # what is printed are paths and errors as they are, [red] and :x: included
+errors = Console(stderr=True, markup=False, emoji=False)
 
 Data = Annotated[Path, typer.Argument(help="Data set in the layout of MVTec AD, or a folder of defect-free images.")]
 Run = Annotated[Path, typer.Argument(help="Run folder that `ae train` wrote.")]
@@ -212,7 +213,7 @@ def segment(
         console.print(path, soft_wrap=True)
     console.print(f"regions: {out / 'regions.csv'}, {out / 'regions.json'}", soft_wrap=True)
     for reason in batch.failures.values():
-        errors.print(f"ae: {_one_line(ValueError(reason))}", markup=False, highlight=False, soft_wrap=True)
+        errors.print(f"ae: {_one_line(ValueError(reason))}", highlight=False, soft_wrap=True)
     if batch.failures:
         errors.print(f"ae: {len(batch.failures)} files could not be segmented", soft_wrap=True)
         raise typer.Exit(2)
@@ -234,7 +235,7 @@ def evaluate(run: Run, data: Data, out: Out) -> None:
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of one or several evaluations.")],
-    images: Annotated[int, typer.Option(help="Images shown of each class.")] = 4,
+    images: Annotated[int, typer.Option(min=0, help="Images shown of each class.")] = 4,
 ) -> None:
     """Write one HTML file that shows measures, curves and pictures."""
     from ae.reporting import report as run_report  # noqa: PLC0415
@@ -254,17 +255,25 @@ def export(run: Run, out: Annotated[Path, typer.Option("--out", help="The file, 
 def calibrate(
     run: Run,
     data: Data,
-    threshold_rule: Annotated[str, typer.Option(help=OPTIONS["threshold_rule"])] = "rate",
-    false_positive_rate: Annotated[float, typer.Option(help=OPTIONS["false_positive_rate"])] = 0.01,
-    minimum_area: Annotated[int, typer.Option(help=OPTIONS["minimum_area"])] = 16,
+    threshold_rule: Annotated[str | None, typer.Option(help=OPTIONS["threshold_rule"])] = None,
+    false_positive_rate: Annotated[float | None, typer.Option(help=OPTIONS["false_positive_rate"])] = None,
+    minimum_area: Annotated[int | None, typer.Option(help=OPTIONS["minimum_area"])] = None,
 ) -> None:
-    """Find another threshold for a trained run, on the good images that it was trained with."""
+    """Find another threshold for a trained run, on the good images that it was trained with.
+
+    What is not given stays as it is in the run.
+    """
     from ae.calibration import recalibrate  # noqa: PLC0415
     from ae.data import open_folder  # noqa: PLC0415
     from ae.run import load_run, save_run  # noqa: PLC0415
 
-    options = {"false_positive_rate": false_positive_rate, "minimum_area": minimum_area}
-    changed = recalibrate(load_run(run), open_folder(data), threshold_rule=threshold_rule, **options)
+    options = {
+        "threshold_rule": threshold_rule,
+        "false_positive_rate": false_positive_rate,
+        "minimum_area": minimum_area,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    changed = recalibrate(load_run(run), open_folder(data), **given)
     save_run(changed)
     console.print(f"threshold: {changed.threshold:.6g}", soft_wrap=True)
 
@@ -291,6 +300,8 @@ def experiment(
         "precision": precision,
         "feature_weights": feature_weights,
     }
+    if wrong := [seed for seed in _words(seeds) if not seed.isdecimal()]:
+        raise ValueError(f"seeds: {', '.join(wrong)} is no whole number; give some, separated by commas")
     rows = rows_of(_words(sets), _words(variants, ";"), [int(seed) for seed in _words(seeds)])
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     run_experiment(root, out, rows, announce=_announce, **given)
@@ -310,7 +321,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-        errors.print(f"ae: {_one_line(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(f"ae: {_one_line(error)}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
@@ -321,7 +332,7 @@ def _words(text: str, separator: str = ",") -> list[str]:
 
 def _announce(line: str) -> None:
     """Say what begins."""
-    console.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)
 
 
 def _show_comparison(comparison: Any) -> None:
@@ -345,5 +356,7 @@ def _one_line(error: BaseException) -> str:
     """Put an error into one line."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; free space or check the permissions"
+        of_name = isinstance(error, (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError))
+        hint = "check the path" if of_name or error.errno == ENAMETOOLONG else "free space or check the permissions"
+        return f"{where}{error.strerror}; {hint}"
     return " ".join(str(error).split())

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ae.config import TrainConfig
+from ae.config import TrainConfig, config_from
 from ae.data import DataFolder, open_folder
 from ae.evaluation import evaluate
+from ae.files import read_json
 from ae.reporting import report
 from ae.training import train
 
@@ -48,7 +49,7 @@ def compare(
     config : TrainConfig, optional
         Everything but the method; the paper's values by default.
     resume : bool
-        Continue an interrupted comparison: finished trainings are kept.
+        Continue an interrupted comparison, with the same options: finished trainings are kept.
     progress : bool
         Show progress bars.
     note : str
@@ -63,7 +64,7 @@ def compare(
     Raises
     ------
     ValueError
-        As `ae.training.train` and `ae.evaluation.evaluate`.
+        As `ae.training.train` and `ae.evaluation.evaluate`; if a finished training had other options.
 
     Examples
     --------
@@ -78,12 +79,22 @@ def compare(
     configs = [replace(config, method=method) for method in methods]
     if not folder.test:
         raise ValueError(f"{folder.root} has no test images to compare on; put them at test/<class>")
+    finished = {each.method for each in configs if resume and _finished(out / each.method / "run", each)}
     results = {}
     for each in configs:
         place = out / each.method
-        if not (resume and (place / "run" / "config.json").exists()):
+        if each.method not in finished:
             announce(f"training {each.method}")
             train(folder, place / "run", each, resume=resume, progress=progress)
         announce(f"evaluating {each.method} on {len(folder.test)} images")
         results[each.method] = evaluate(place / "run", folder, place / "evaluation")
     return Comparison(results, report(out, note=note))
+
+
+def _finished(run: Path, config: TrainConfig) -> bool:
+    """Tell whether a run is finished; ValueError where it was with other options."""
+    if not (run / "config.json").exists():
+        return False
+    if config_from(read_json(run / "config.json")["config"]) != config:
+        raise ValueError(f"{run} was trained with other options; give the same ones, or name another folder")
+    return True

@@ -75,7 +75,8 @@ def open_folder(root: Path | str) -> DataFolder:
             raise ValueError(f"{root} has test but no train/good; put defect-free images there")
         return DataFolder(root, images_in(root), ())
     train = images_in(root / "train" / "good")
-    folders = sorted(path for path in (root / "test").iterdir() if path.is_dir()) if (root / "test").is_dir() else []
+    inside = (root / "test").iterdir() if (root / "test").is_dir() else ()
+    folders = sorted(path for path in inside if path.is_dir() and not path.name.startswith("."))
     test = [
         Sample(path, folder.name, _mask(root, folder.name, path)) for folder in folders for path in images_in(folder)
     ]
@@ -289,10 +290,11 @@ def _reach(size: int) -> int:
 
 
 def images_in(folder: Path) -> tuple[Path, ...]:
-    """Find the images of one folder, sorted by name; ValueError where there is none."""
+    """Find the images of one folder, sorted by name, hidden files left out; ValueError where there is none."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; put images there")
-    found = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()))
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))  # macOS keeps a ._x.png beside x.png
+    found = tuple(sorted(path for path in shown if path.suffix.lower() in SUFFIXES and path.is_file()))
     if not found:
         raise ValueError(f"{folder} holds no image ({', '.join(SUFFIXES)}); put images there or name another folder")
     return found

@@ -153,18 +153,18 @@ def experiment(
         If a row has no such variant, a data set is missing, or a row's file was made with other options.
     """
     root, out = Path(root), Path(out)
-    paths = []
-    for row in list(rows):
-        config = row.config(**changes)
-        path = out / "rows" / f"{row.name}.json"
-        paths.append(path)
-        if path.exists():
-            if config_from(read_json(path)["config"]) != config:
-                raise ValueError(f"{path} was made with other options; name another folder, or remove it")
-            continue
-        announce(f"{row.data}: {row.variant}, seed {row.seed}")
-        write_json(path, _measured(root, out, row, config, progress=progress))
-    return paths
+    configs = {row: row.config(**changes) for row in rows}
+    paths = {row: out / "rows" / f"{row.name}.json" for row in configs}
+    for row, path in paths.items():  # what is wrong with the last row is said before the first is trained for hours
+        if not path.exists():
+            open_folder(root / row.data)
+        elif config_from(read_json(path)["config"]) != configs[row]:
+            raise ValueError(f"{path} was made with other options; name another folder, or remove it")
+    for row, path in paths.items():
+        if not path.exists():
+            announce(f"{row.data}: {row.variant}, seed {row.seed}")
+            write_json(path, _measured(root, out, row, configs[row], progress=progress))
+    return list(paths.values())
 
 
 def _measured(root: Path, out: Path, row: Row, config: TrainConfig, *, progress: bool) -> dict[str, Any]:

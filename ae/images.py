@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ae.files import atomic
 
@@ -28,7 +28,8 @@ def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
     Parameters
     ----------
     path : Path
-        PNG, JPEG or TIFF; 8 or 16 bits, or floating-point TIFF with values in [0, 1].
+        PNG, JPEG or TIFF; 8 or 16 bits, or floating-point TIFF with values in [0, 1]. Of any size. What a camera notes
+        about its orientation (EXIF in PNG and JPEG) is obeyed.
     channels : {1, 3}
         1: colour becomes grey by its BT.601 luma. 3: grey becomes three equal channels. Transparency is dropped.
 
@@ -39,8 +40,8 @@ def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
     Raises
     ------
     ValueError
-        If the file is missing, unreadable, truncated, of another number of channels or of another kind of number, or if
-        it holds NaN or values outside [0, 1]: names the file.
+        If the file is missing, unreadable, truncated, of several pages, of another number of channels or of another
+        kind of number, or if it holds NaN or values outside [0, 1]: names the file.
 
     Examples
     --------
@@ -50,7 +51,10 @@ def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
     ValueError: missing.png does not exist; check the path
     """
     path = Path(path)
-    return _planes(_decode(path), path, channels)
+    pages = _decode(path)
+    if len(pages) > 1:
+        raise ValueError(f"{path} holds {len(pages)} pages, where one image is wanted; save each as a file of its own")
+    return _planes(pages[0], path, channels)
 
 
 def read_pages(path: Path | str, channels: int = 1) -> list[NDArray[np.float32]]:
@@ -72,11 +76,7 @@ def read_pages(path: Path | str, channels: int = 1) -> list[NDArray[np.float32]]
         As `read_image`.
     """
     path = Path(path)
-    if path.suffix.lower() not in TIFF:
-        return [read_image(path, channels)]
-    with _decoding(path), tifffile.TiffFile(path) as file:
-        pages = [_interleaved(page.asarray()) for page in file.pages if not page.is_reduced]
-    return [_planes(pixels, path, channels) for pixels in pages]
+    return [_planes(pixels, path, channels) for pixels in _decode(path)]
 
 
 def _planes(pixels: NDArray[Any], path: Path, channels: int) -> NDArray[np.float32]:
@@ -99,7 +99,7 @@ def _planes(pixels: NDArray[Any], path: Path, channels: int) -> NDArray[np.float
 
 
 def read_mask(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read a mask: pixels above half are defect.
+    """Read a mask: pixels above half of the largest number that the file can hold are defect.
 
     Parameters
     ----------
@@ -115,12 +115,16 @@ def read_mask(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_]:
     Raises
     ------
     ValueError
-        If the file cannot be read or has another size.
+        If the file cannot be read or has another size, or if what it marks is too dark: 1 of 255, say.
     """
     mask = read_image(path)[0]
     if mask.shape != tuple(shape):
         raise ValueError(f"{path} is {mask.shape[0]} x {mask.shape[1]} pixels, its image {shape[0]} x {shape[1]}")
     result: NDArray[np.bool_] = mask > 0.5
+    if mask.any() and not result.any():
+        raise ValueError(
+            f"{path} marks nothing: no pixel is above half, the largest {mask.max():.2g} of 1; save 0 and 255"
+        )
     return result
 
 
@@ -157,15 +161,39 @@ def to_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
     return pixels
 
 
-def _decode(path: Path) -> NDArray[Any]:
-    """Decode a file into (H, W) or (H, W, channels), whatever its numbers."""
+def _decode(path: Path) -> list[NDArray[Any]]:
+    """Decode the pages of a file into (H, W) or (H, W, channels), whatever their numbers."""
     with _decoding(path):
         if path.suffix.lower() in TIFF:
-            return _interleaved(tifffile.imread(path))
-        with Image.open(path) as image:
+            with tifffile.TiffFile(path) as file:
+                pages = [_decode_page(page) for page in file.pages if not page.is_reduced]
+            if not pages:
+                raise ValueError("it has no page")
+            return pages
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
             if image.mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}:
-                return np.asarray(image.convert("RGB"))
-            return np.asarray(image.convert("L") if image.mode == "1" else image)
+                return [np.asarray(image.convert("RGB"))]
+            return [np.asarray(image.convert("L") if image.mode == "1" else image)]
+
+
+def _decode_page(page: Any) -> NDArray[Any]:
+    """Decode a page of a TIFF file, its channels last, into grey or red, green and blue."""
+    ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+    if max(ends) > page.parent.filehandle.size:  # JPEG is decoded without its end, too
+        raise ValueError("its end is missing")
+    pixels: NDArray[Any] = page.asarray()
+    if page.axes.startswith("S"):  # planar
+        pixels = np.moveaxis(pixels, 0, -1)
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        colours = (page.colormap >> 8).astype(np.uint8)  # some write v as 256 v, others as 257 v
+        return np.moveaxis(colours[:, pixels], 0, -1)
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        return ~pixels if pixels.dtype.kind in "bu" else 1 - pixels
+    if page.photometric == tifffile.PHOTOMETRIC.SEPARATED and pixels.dtype.kind == "u":  # cyan, magenta, yellow, black
+        light = 1 - pixels / np.iinfo(pixels.dtype).max
+        return light[..., :3] * light[..., 3:4]
+    return pixels
 
 
 @contextmanager
@@ -173,18 +201,17 @@ def _decoding(path: Path) -> Iterator[None]:
     """Say what is wrong with a file that cannot be decoded."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist; check the path")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # a person's own images may be of any size
     try:
         yield
     except (UnidentifiedImageError, tifffile.TiffFileError) as error:
         raise ValueError(f"{path} is no image that can be read ({error}); give PNG, JPEG or TIFF") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except PermissionError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); check the permissions") from None
+    except Exception as error:  # noqa: BLE001  # on damaged bytes decoders raise whatever they stumble over
         raise ValueError(f"{path} is damaged or truncated ({error}); copy or export it again") from None
-
-
-def _interleaved(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Put a planar colour TIFF's channels last."""
-    planar = pixels.ndim == 3 and pixels.shape[0] in {3, 4} and pixels.shape[2] not in {1, 2, 3, 4}
-    return pixels.transpose(1, 2, 0) if planar else pixels
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _to_unit(pixels: NDArray[Any], path: Path) -> NDArray[np.float64]:

@@ -43,6 +43,7 @@ def report(folder: Path | str, *, note: str = "", images_per_class: int = IMAGES
     ----------
     folder : Path
         An evaluation (``metrics.json``), or a folder of folders that hold one, as `ae.comparison.compare` leaves them.
+        Each goes by its method's name, or by its folder's where several are of one method.
     note : str
         A line for the top of the page.
     images_per_class : int
@@ -58,7 +59,7 @@ def report(folder: Path | str, *, note: str = "", images_per_class: int = IMAGES
     Raises
     ------
     ValueError
-        If there is no evaluation in the folder, or it is damaged.
+        If there is no evaluation in the folder, or it is damaged, or several are of different test images.
 
     Examples
     --------
@@ -91,11 +92,30 @@ def report(folder: Path | str, *, note: str = "", images_per_class: int = IMAGES
 
 def _evaluations(folder: Path) -> list[_Evaluation]:
     """Find the evaluations, ssim first."""
-    paths = [folder / "metrics.json"] if (folder / "metrics.json").is_file() else folder.glob("**/metrics.json")
-    found = [_Evaluation(result["method"], path.parent, result) for path in paths for result in [read_json(path)]]
-    if not found:
+    paths = [folder / "metrics.json"] if (folder / "metrics.json").is_file() else sorted(folder.glob("**/metrics.json"))
+    results = {path.parent: _read(path) for path in paths}
+    if not results:
         raise ValueError(f"{folder} holds no evaluation (metrics.json); run `ae evaluate` first")
-    return sorted(found, key=lambda evaluation: (evaluation.title != "ssim", evaluation.title))
+    tested = {tuple((sample["label"], sample["stem"]) for sample in result["samples"]) for result in results.values()}
+    if len(tested) > 1:
+        raise ValueError(f"{folder} holds evaluations of different test images; report on each by itself")
+    methods = Counter(result["method"] for result in results.values())
+    found = [
+        _Evaluation(
+            result["method"] if methods[result["method"]] == 1 else place.relative_to(folder).as_posix(), place, result
+        )
+        for place, result in results.items()
+    ]
+    return sorted(found, key=lambda evaluation: (evaluation.result["method"] != "ssim", evaluation.title))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read what `ae.evaluation.evaluate` wrote."""
+    result = read_json(path)
+    wanted = {"method", "run", "config", "training", "threshold", "all", "classes", "samples"}
+    if not isinstance(result, dict) or not wanted <= result.keys():
+        raise ValueError(f"{path} is damaged or no evaluation; evaluate again")
+    return result
 
 
 def _best(evaluations: list[_Evaluation]) -> dict[str, float]:
@@ -239,7 +259,8 @@ def _losses(run: Path, evaluation: Path) -> tuple[list[int], list[float]]:
             for row in csv.DictReader(file):
                 if row.get("held_out_loss"):
                     losses[int(row["epoch"])] = float(row["held_out_loss"])
-    return list(losses), list(losses.values())
+    epochs = sorted(losses)  # a tenth part's log comes before the second's
+    return epochs, [losses[epoch] for epoch in epochs]
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from ae.methods import Method
     from ae.run import Run
 
+PARTS = (
+    "residual.tiff",
+    "mask.png",
+    "image.png",
+    "reconstruction.png",
+    "overlay.png",
+)  # of one image
 FLIPS: tuple[tuple[int, ...], ...] = (
     (),
     (2,),
@@ -138,7 +145,17 @@ class Segmenter:
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> Segmenter:
-        """Read the run folder `folder`; the network works on `device`. ValueError where the folder is not whole."""
+        """Read the run folder `folder`; the network works on `device`.
+
+        Raises
+        ------
+        ValueError
+            If the folder is not whole, or the device is a GPU and torch finds none.
+        """
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"device is {device!r}, but torch {torch.__version__} finds no GPU; leave it out, or take cpu"
+            )
         run = load_run(folder)
         run.method.to(device)
         return cls(run)
@@ -164,7 +181,8 @@ class Segmenter:
         Raises
         ------
         ValueError
-            If the image cannot be read, is smaller than a tile, has another number of channels, or holds NaN.
+            If the image cannot be read, is smaller than a tile, has another number of channels, or holds NaN, integers
+            or what is not in [0, 1].
         """
         config = self.run.config
         name = name if isinstance(image, np.ndarray) else str(image)
@@ -173,6 +191,9 @@ class Segmenter:
             raise ValueError(f"{name} has shape {pixels.shape}; this run wants ({config.channels}, H, W)")
         if not np.isfinite(pixels).all():
             raise ValueError(f"{name} holds NaN or infinity; replace those pixels")
+        if pixels.dtype.kind != "f" or (pixels.size and (pixels.min() < 0 or pixels.max() > 1)):
+            span = f"{pixels.dtype} numbers from {pixels.min():g} to {pixels.max():g}"
+            raise ValueError(f"{name} holds {span}; give floating point in [0, 1]")
         pixels = pixels.astype(np.float32, copy=False)
         size = pixels.shape[1], pixels.shape[2]
         small = scaled(pixels, config.scale)

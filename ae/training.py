@@ -74,7 +74,7 @@ def train(
     Raises
     ------
     ValueError
-        If an image cannot be used, or `out` holds another training.
+        If an image cannot be used, or `out` holds another training or a damaged checkpoint.
     RuntimeError
         If the training diverges: the loss is no number any more.
     KeyboardInterrupt
@@ -284,13 +284,13 @@ class _Progress(Callback):
         self._budget = config.time_budget
         self._clock = clock
         self._title = config.method
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the bar."""
         times = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
         self._bar = Progress(
             "{task.description}", BarColumn(), TaskProgressColumn(), *times, console=Console(stderr=True)
         )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar."""
         self._task = self._bar.add_task(self._title, total=1.0)
         self._bar.start()
 
@@ -358,7 +358,14 @@ def _prepare(out: Path, config: TrainConfig, *, resume: bool) -> Path | None:
             raise ValueError(f"{out} was started with other options; give the same ones, or name another folder")
     else:
         write_json(started, asdict(config))
-    return checkpoint if checkpoint.exists() else None
+    if not checkpoint.exists():
+        return None
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  # on damaged bytes torch raises whatever it stumbles over
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{checkpoint} is damaged ({reason}); remove it to begin anew") from None
+    return checkpoint
 
 
 def _patches(images: list[NDArray[np.float32]], config: TrainConfig, batches: int, augment: str, seed: int) -> Patches:

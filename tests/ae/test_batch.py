@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from ae.batch import expand, result_names, segment
+from ae.data import open_folder
 from ae.images import read_image
 from ae.segmentation import Segmenter
 
@@ -78,6 +79,42 @@ def test_results_of_several_folders_lie_in_folders(tiny_data, tiny_runs, tmp_pat
     shutil.copy(images[0], tmp_path / "0.jpg")
     with pytest.raises(ValueError, match="two images are named '0'"):
         result_names([tmp_path / "0.png", tmp_path / "0.jpg"])
+
+
+def test_results_stay_in_their_folder(tiny_data, tiny_runs, tmp_path, monkeypatch):
+    for place in ("parts", "line/parts"):
+        (tmp_path / place).mkdir(parents=True)
+        shutil.copy(tiny_data / "test" / "good" / "0.png", tmp_path / place)
+    monkeypatch.chdir(tmp_path / "line")
+    batch = segment(tiny_runs / "l2", ["../parts/0.png", "parts/0.png"], "found")
+    assert [path.as_posix() for path in batch.overlays] == [
+        "found/parts/0_overlay.png",
+        "found/line/parts/0_overlay.png",
+    ]
+    assert sorted(path.name for path in (tmp_path / "line").iterdir()) == ["found", "parts"]
+
+
+def test_results_take_the_place_of_no_image_and_of_no_other_result(tiny_data, tiny_runs, tmp_path):
+    pixels = np.asarray(Image.open(tiny_data / "test" / "good" / "0.png"))
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([pixels] * 2), photometric="minisblack")
+    for name in ("a_page1", "b", "b_mask"):
+        shutil.copy(tiny_data / "test" / "dent" / "0.png", tmp_path / f"{name}.png")
+    before = (tmp_path / "b_mask.png").read_bytes()
+    batch = segment(tiny_runs / "l2", [tmp_path], tmp_path)
+    assert (tmp_path / "b_mask.png").read_bytes() == before
+    assert [path.name for path in batch.overlays] == ["a_page1_overlay.png", "b_mask_overlay.png"]
+    assert "both named 'a_page1'" in batch.failures[tmp_path / "a.tif"]
+    assert "b_mask.png, a result of b, would take the place of an image" in batch.failures[tmp_path / "b.png"]
+
+
+def test_hidden_files_are_left_out(tiny_data, tmp_path):
+    shutil.copytree(tiny_data, tmp_path / "data")
+    for folder in ("train/good", "test/dent", "test/.thumbnails"):
+        (tmp_path / "data" / folder).mkdir(exist_ok=True)
+        (tmp_path / "data" / folder / "._0.png").write_bytes(b"AppleDouble")
+    found = open_folder(tmp_path / "data")
+    assert (len(found.train), len(found.test)) == (3, 3)
+    assert len(expand([str(tmp_path / "data" / "train" / "*" / "*.png")])) == 3
 
 
 def test_what_is_named_is_found_once_and_in_order(tiny_data):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from ae.cli import OPTIONS
 from ae.config import TrainConfig, preset
@@ -71,6 +73,7 @@ def test_train_writes_a_run_folder_and_options_count_more_than_the_preset(tiny_d
         (["train", ".", "--out", "run", "--preset", "worst"], "preset is 'worst'; give one of 'paper', 'best'"),
         (["train", ".", "--out", "run", "--time-budget", "10"], "the time '10' is none"),
         (["results", "."], "rows holds no row"),
+        (["experiment", ".", "--out", "out", "--seeds", "0,x"], "seeds: x is no whole number"),
         (["report", "."], "holds no evaluation"),
         (["compare", ".", "--out", "run", "--methods", "ssim,gan"], "holds no image"),
     ],
@@ -83,6 +86,39 @@ def test_a_mistake_is_one_clear_line(words, says, tmp_path):
     assert lines[0].startswith("ae: ")
     assert says in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_printed_is_what_is_named(tiny_data, tiny_runs, tmp_path):
+    out = tmp_path / "a[red]:x:[" / "b]"
+    done = ae("segment", tiny_runs / "l2", tiny_data / "test" / "dent" / "0.png", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert f"regions: {out / 'regions.csv'}, {out / 'regions.json'}" in done.stdout
+    done = ae("segment", tiny_runs / "l2", out / "0[/x].png", "--out", out)
+    assert f"no file matches {out / '0[/x].png'}; check the pattern" in done.stderr
+
+
+def test_a_place_that_is_taken_is_no_lack_of_space(tiny_runs, tmp_path):
+    (tmp_path / "taken").write_text("")
+    done = ae("segment", tiny_runs / "l2", "a.png", "--out", tmp_path / "taken")
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"ae: {tmp_path / 'taken'}: File exists; check the path"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_clear_line(tiny_runs, tmp_path):
+    done = ae("segment", tiny_runs / "l2", "a.png", "--out", tmp_path, "--device", "cuda")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "finds no GPU; leave it out" in done.stderr
+
+
+def test_calibrate_keeps_what_is_not_given(tiny_data, tiny_runs, tmp_path):
+    run = shutil.copytree(tiny_runs / "l2", tmp_path / "run")
+    first = ("--threshold-rule", "region", "--minimum-area", 30, "--false-positive-rate", 0.2)
+    assert ae("calibrate", run, tiny_data, *first).returncode == 0
+    assert ae("calibrate", run, tiny_data, "--minimum-area", 40).returncode == 0
+    config = load_run(run).config
+    assert (config.threshold_rule, config.minimum_area, config.false_positive_rate) == ("region", 40, 0.2)
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_half_written(tiny_data, tiny_runs, tmp_path):

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from ae.comparison import compare
+from ae.evaluation import evaluate
 from ae.reporting import report
 
 
@@ -38,12 +42,43 @@ def test_a_comparison_resumes_without_training_again(comparison, tiny_data, tiny
     assert again.results["ssim"]["all"] == comparison.results["ssim"]["all"]
     with pytest.raises(ValueError, match="holds a training"):
         compare(tiny_data, folder, config=tiny_config, progress=False)
+    with pytest.raises(ValueError, match=r"l2.run was trained with other options"):
+        compare(tiny_data, folder, ["vae", "l2"], replace(tiny_config, epochs=3), resume=True, progress=False)
+    assert not (folder / "vae").exists()
 
 
 def test_one_evaluation_has_a_report_too(comparison):
     path = report(comparison.report.parent / "ssim" / "evaluation")
     assert path.name == "report.html"
     assert "residual by ssim" in path.read_text()
+
+
+def test_evaluations_of_one_method_go_by_their_folders(comparison, tmp_path):
+    for name in ("before", "after"):
+        shutil.copytree(comparison.report.parent / "l2" / "evaluation", tmp_path / name)
+    page = report(tmp_path).read_text()
+    assert page.index("residual by after") < page.index("residual by before")
+    metrics = json.loads((tmp_path / "after" / "metrics.json").read_text())
+    for samples in (metrics["samples"][1:], metrics["samples"][::-1]):
+        (tmp_path / "after" / "metrics.json").write_text(json.dumps({**metrics, "samples": samples}))
+        with pytest.raises(ValueError, match="evaluations of different test images"):
+            report(tmp_path)
+    for content in ("{}", "[]"):
+        (tmp_path / "after" / "metrics.json").write_text(content)
+        with pytest.raises(ValueError, match=r"metrics\.json is damaged or no evaluation"):
+            report(tmp_path)
+
+
+def test_good_test_images_alone_have_a_report(tiny_data, tiny_runs, tmp_path):
+    name = "50% <b> & 'two' #1"
+    for place in ("train/good/0.png", "test/good/0.png"):
+        (tmp_path / "data" / place).parent.mkdir(parents=True)
+        shutil.copy(tiny_data / place, (tmp_path / "data" / place).with_stem(name))
+    evaluate(tiny_runs / "l2", tmp_path / "data", tmp_path)
+    page = report(tmp_path).read_text()
+    assert "<td>at the threshold: defect pixels found</td><td>–</td>" in page
+    assert 'href="#view-good-50%25%20%3Cb%3E%20%26%20%27two%27%20%231"' in page
+    assert "<b>" not in page
 
 
 def test_what_is_missing_is_named(tmp_path, tiny_data, tiny_config):

@@ -64,6 +64,15 @@ class TestExperiments:
         with pytest.raises(ValueError, match="was made with other options"):
             experiment(tiny_data.parent, out, rows, progress=False, **FEW | {"epochs": 2})
 
+    def test_a_wrong_row_is_named_before_another_is_trained(self, tiny_data, tmp_path):
+        for sets, variants, words in [
+            (["stripes"], ["best", "bset"], "variant is 'bset'"),
+            (["stripes", "strips"], ["best"], "strips is no folder"),
+        ]:
+            with pytest.raises(ValueError, match=words):
+                experiment(tiny_data.parent, tmp_path, rows_of(sets, variants, [0]), progress=False, **FEW)
+        assert list(tmp_path.iterdir()) == []
+
     def test_tables_show_mean_and_spread(self, done, tmp_path):
         _, paths, _ = done
         (tmp_path / "rows").mkdir()

@@ -33,3 +33,9 @@ def test_missing_and_damaged_json_name_the_file(tmp_path):
     (tmp_path / "bad.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"bad\.json is damaged"):
         read_json(tmp_path / "bad.json")
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    path = tmp_path / f"{'n' * 250}.json"
+    write_json(path, 1)
+    assert read_json(path) == 1

@@ -73,6 +73,65 @@ def test_pages_are_images_of_their_own(tmp_path):
         read_pages(tmp_path / "bad.tif")
 
 
+def test_a_file_of_several_pages_is_no_colour_image(tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.stack([GREY8] * 3), photometric="minisblack")
+    with pytest.raises(ValueError, match=r"m\.tif holds 3 pages, where one image is wanted"):
+        read_image(tmp_path / "m.tif", 3)
+    assert len(read_pages(tmp_path / "m.tif")) == 3
+
+
+@pytest.mark.parametrize("pixels", [GREY8, GREY16, GREY8 > 100, (GREY8 / 255).astype(np.float32)])
+def test_tiff_whose_zero_is_white(tmp_path, pixels):
+    for kind in ("minisblack", "miniswhite"):
+        tifffile.imwrite(tmp_path / f"{kind}.tif", pixels, photometric=kind)
+    black, white = (read_image(tmp_path / f"{kind}.tif") for kind in ("minisblack", "miniswhite"))
+    np.testing.assert_allclose(white, 1 - black, atol=1e-7)
+
+
+def test_tiff_of_palette_and_print_colours_is_as_pillow_shows_it(tmp_path):
+    image = Image.fromarray(COLOUR8)
+    for name, other in {"palette": image.quantize(16), "print": image.convert("CMYK")}.items():
+        other.save(tmp_path / f"{name}.tif")
+        shown = np.asarray(other.convert("RGB")) / 255
+        np.testing.assert_allclose(read_image(tmp_path / f"{name}.tif", 3).transpose(1, 2, 0), shown, atol=0.5 / 255)
+
+
+def test_a_camera_held_on_its_side(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter, clockwise
+    Image.fromarray(GREY8).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(to_bytes(read_image(tmp_path / "a.png")), np.rot90(GREY8, -1))
+
+
+def test_images_may_be_of_any_size(tmp_path, monkeypatch, recwarn):
+    path = saved(tmp_path / "a.png", GREY8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(path).shape == (1, 20, 30)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    assert not recwarn
+
+
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"compression": "deflate"}, {"compression": "jpeg"}])
+def test_a_tiff_file_that_was_cut_or_hurt_is_named(tmp_path, options):
+    path = tmp_path / "cut.tif"
+    tifffile.imwrite(path, COLOUR8, photometric="rgb", **options)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for cut in (0, 4, 6, 8, 12, 100, len(whole) // 2, len(whole) - 30):
+        path.write_bytes(whole[:cut])
+        for read in (read_image, read_pages):
+            with pytest.raises(ValueError, match=r"cut\.tif is"):
+                read(path)
+    for _ in range(40):
+        hurt = bytearray(whole)
+        hurt[rng.integers(4, min(len(hurt), 300))] = rng.integers(256)
+        path.write_bytes(hurt)
+        try:
+            read_pages(path)
+        except ValueError as error:
+            assert "cut.tif" in str(error)  # noqa: PT017  # some bytes do not matter
+
+
 def test_bad_files_are_named(tmp_path):
     whole = saved(tmp_path / "a.png", COLOUR8).read_bytes()
     cases = {
@@ -92,7 +151,9 @@ def test_bad_pixels_are_refused(tmp_path):
     nan = np.full((20, 20), np.nan, np.float32)
     tifffile.imwrite(tmp_path / "nan.tif", nan)
     tifffile.imwrite(tmp_path / "big.tif", np.full((20, 20), 7, np.float32))
-    tifffile.imwrite(tmp_path / "five.tif", np.zeros((20, 20, 5), np.uint8))
+    tifffile.imwrite(
+        tmp_path / "five.tif", np.zeros((20, 20, 5), np.uint8), photometric="minisblack", planarconfig="contig"
+    )
     tifffile.imwrite(tmp_path / "complex.tif", np.zeros((20, 20), np.complex64))
     for name, words in [("nan", "NaN"), ("big", "scale floating point"), ("five", "shape"), ("complex", "complex64")]:
         with pytest.raises(ValueError, match=rf"{name}\.tif.*{words}"):
@@ -114,3 +175,11 @@ def test_scaling_averages_areas():
     np.testing.assert_allclose(half[0], image[0].reshape(10, 2, 15, 2).mean((1, 3)), atol=1e-6)
     assert resize(half, (20, 30)).shape == image.shape
     assert scaled(image, 1.0) is image
+
+
+def test_a_mask_of_zeros_and_ones_is_not_taken_for_an_empty_one(tmp_path):
+    write_png(tmp_path / "m.png", (GREY8 > 100).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"m\.png marks nothing.* 0\.0039 of 1; save 0 and 255"):
+        read_mask(tmp_path / "m.png", (20, 30))
+    write_png(tmp_path / "m.png", np.zeros_like(GREY8))
+    assert not read_mask(tmp_path / "m.png", (20, 30)).any()

@@ -67,6 +67,10 @@ def test_bad_input_is_named(tiny_runs):
         segmenter(np.zeros((3, 200, 200), np.float32))
     with pytest.raises(ValueError, match="NaN"):
         segmenter(np.full((1, 200, 200), np.nan, np.float32))
+    with pytest.raises(ValueError, match=r"uint8 numbers from 7 to 7; give floating point in \[0, 1\]"):
+        segmenter(np.full((1, 200, 200), 7, np.uint8))
+    with pytest.raises(ValueError, match="float32 numbers from 0 to 255"):
+        segmenter(np.linspace(0, 255, 40_000, dtype=np.float32).reshape(1, 200, 200))
 
 
 @pytest.mark.parametrize("estimator", ["reconstruction", "residual"])

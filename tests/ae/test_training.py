@@ -3,11 +3,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 
 from ae.config import TrainConfig
 from ae.data import load_images, open_folder, split_good
+from ae.files import write_json
 from ae.run import load_run
 from ae.segmentation import residual_map
 from ae.training import _Training, one_cycle, relative_squared_error, train
@@ -63,6 +65,29 @@ def test_an_occupied_folder_is_refused(tiny_data, tiny_runs, tmp_path, tiny_conf
     (tmp_path / "started.json").write_text(json.dumps({"method": "l2"}))
     with pytest.raises(ValueError, match="started with other options"):
         train(tiny_data, tmp_path, tiny_config, resume=True, progress=False)
+
+
+class _Trap:
+    """Unpickled, it would leave a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_damaged_checkpoint_is_named_and_not_unpickled(tiny_data, tmp_path, tiny_config):
+    write_json(tmp_path / "started.json", asdict(tiny_config))
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    torch.save({"a": torch.zeros(1000)}, checkpoint)
+    whole = checkpoint.read_bytes()
+    for content in (b"", b"hello", whole[:2000], pickle.dumps({"a": _Trap(tmp_path / "sprung")})):
+        checkpoint.write_bytes(content)
+        with pytest.raises(ValueError, match=r"last\.ckpt is damaged .*; remove it to begin anew"):
+            train(tiny_data, tmp_path, tiny_config, resume=True)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_training_begun_before_an_option_was_there_is_resumed(tiny_data, tiny_runs, tmp_path, tiny_config):
