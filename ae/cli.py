@@ -320,7 +320,7 @@ def main() -> None:
     """Run the command line; a mistake of the user's becomes one clear line and exit status 2."""
     try:
         app()
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:
         errors.print(f"ae: {_one_line(error)}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
 

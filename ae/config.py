@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,9 @@ class TrainConfig:
         for name, options in choices.items():
             if getattr(self, name) not in options:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(map(repr, options))}")
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} is {value}; it must be finite")
         for names, fits, allowed in _BOUNDS:
             for name in names:
                 if not fits(getattr(self, name)):

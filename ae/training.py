@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import time
@@ -273,8 +274,10 @@ class _WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the place, then rename."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # into a file on a full disk it fails without saying so
         with atomic(path) as beside:
-            torch.save(checkpoint, beside)
+            beside.write_bytes(content.getbuffer())
 
 
 class _Progress(Callback):

@@ -26,6 +26,7 @@ class Record:
     def __init__(self, path: str | PathLike[str] | None, grid: TileGrid, window: Any, reduction: str) -> None:
         self._path = None if path is None else Path(path)
         name, weights = window_key(window, grid.tile_shape)
+        self._height = grid.size[0]
         self._task = {
             "format": _FORMAT,
             "size": list(grid.size),
@@ -50,8 +51,11 @@ class Record:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             finished = content.pop("finished_rows")
+            whole = type(finished) is int and 0 <= finished <= self._height
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self._path} is no record of an unfinished run; name another file") from error
+        if not whole:
+            raise ValueError(f"{self._path} is damaged: {finished!r} rows are finished; remove it to begin anew")
         if content != self._task:
             differing = sorted(key for key in self._task if content.get(key) != self._task[key])
             raise ValueError(f"{self._path} records a run with another {', '.join(differing)}; remove it to begin anew")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from fastssim.functional import ssim
@@ -78,6 +79,8 @@ def ssim_residual(
     shape, (height, width) = tuple(tiles.shape), grid.tile_shape
     if len(shape) != 4 or shape[0] != len(grid) or shape[2:] != grid.tile_shape:
         raise ValueError(f"tiles have shape {shape}; this grid wants ({len(grid)}, C, {height}, {width})")
+    if tiles.dtype not in (np.float32, np.float64, torch.float32, torch.float64):
+        raise TypeError(f"tiles are {tiles.dtype}; give float32 or float64, as a model reconstructed them")
     if isinstance(tiles, torch.Tensor) and tiles.requires_grad and torch.is_grad_enabled():
         raise NotImplementedError(
             "tiles require a gradient, which ssim_residual does not carry through: call .detach()"

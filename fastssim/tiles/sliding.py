@@ -13,7 +13,7 @@ from fastssim.cuda.device import CudaUnavailableError, usable
 from fastssim.tiles.bands import Bands
 from fastssim.tiles.progress import Record
 from fastssim.tiles.results import Results
-from fastssim.tiles.storage import GPUS, on_gpu
+from fastssim.tiles.storage import GPUS, bits, on_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,13 +99,15 @@ def sliding_window(
     if resume is not None and out is None:
         raise ValueError("resume needs `out`: give something that lasts, such as a memmap with mode 'r+'")
     bands = Bands(image, grid)
-    if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
-        raise ValueError("out shares the image's memory, which is still to be read; give an array of its own")
+    _check_apart(image, out)
     place = _device(device, image)
     mover = _mover(place)
     lift = None if on_gpu(image) else mover  # moves what is read
     record = Record(resume, grid, window, reduction)
     first_row = record.load()
+    if first_row == grid.size[0]:  # stopped between the last row and the record's removal
+        record.remove()
+        return out
     tensors = isinstance(image, torch.Tensor)
     home = image.device if isinstance(image, torch.Tensor) else torch.device("cpu")
     results = Results(grid, window, reduction, out, tensors=tensors, home=home, mover=mover, first_row=first_row)
@@ -140,6 +142,25 @@ def sliding_window(
             written.result()
     record.remove()
     return results.value
+
+
+def _check_apart(image: Any, out: Any) -> None:
+    """Refuse to write a result into the image's memory."""
+    if any(_share(image, target) for target in _targets(out)):
+        raise ValueError("out shares the image's memory, which is still to be read; give an array of its own")
+
+
+def _targets(out: Any) -> list[Any]:
+    """All arrays of a structure of them."""
+    if isinstance(out, dict):
+        out = tuple(out.values())
+    return [array for part in out for array in _targets(part)] if isinstance(out, (tuple, list)) else [out]
+
+
+def _share(image: Any, target: Any) -> bool:
+    """Tell whether an image and where a result goes overlap in memory."""
+    x, y = (bits(a) if isinstance(a, torch.Tensor) and not on_gpu(a) else a for a in (image, target))
+    return isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and np.may_share_memory(x, y)
 
 
 class _Here(NamedTuple):

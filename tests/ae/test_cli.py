@@ -131,6 +131,15 @@ def test_a_file_that_cannot_be_written_leaves_nothing_half_written(tiny_data, ti
     assert sorted(path.name for path in tmp_path.iterdir()) == ["regions.csv", "regions.json"]
 
 
+def test_a_checkpoint_that_cannot_be_written_says_why(tiny_data, tmp_path):
+    options = ("--epochs", 1, "--patches-per-epoch", 8, "--batch-size", 4, "--latent", 8, "--held-out", 0.34)
+    done = ae("train", tiny_data, "--out", tmp_path, *options, largest_file=100_000)
+    assert done.returncode == 2
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    assert done.stderr.splitlines()[-1] == f"ae: {path}: File too large; free space or check the permissions"
+    assert list(path.parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("words", [["bogus"], ["train"], ["train", ".", "--out", "x", "--epochs", "many"]])
 def test_usage_errors_show_no_traceback(words, tmp_path):
     done = ae(*words, cwd=tmp_path)

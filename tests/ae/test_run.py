@@ -68,6 +68,8 @@ def test_a_changed_configuration_is_noticed(copied, change, words):
     ("options", "words"),
     [
         ({"method": "gan"}, "method is 'gan'; give one of 'ssim', 'l2'"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf; it must be finite"),
+        ({"smoothing": float("nan")}, "smoothing is nan; it must be finite"),
         ({"channels": 2}, "channels is 2"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"seed": -1}, "seed is -1"),

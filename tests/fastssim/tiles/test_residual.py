@@ -51,6 +51,9 @@ def test_bad_input():
         ssim_residual(tiles, image[:, 1:], grid)
     with pytest.raises(TypeError, match=r"y is torch\.int32"):
         ssim_residual(tiles, image.int(), grid)
+    for wrong in (tiles.byte(), tiles.half(), tiles.byte().numpy()):
+        with pytest.raises(TypeError, match=r"tiles are (torch\.)?(uint8|float16); give float32 or float64"):
+            ssim_residual(wrong, image, grid)
     with pytest.raises(NotImplementedError, match="does not carry through"):
         ssim_residual(tiles.requires_grad_(), image, grid)
     with pytest.raises(ValueError, match="data_range is 0"):

@@ -246,6 +246,20 @@ class TestInterruption:
         np.testing.assert_array_equal(out["b"], expected["b"])
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_run_stopped_after_its_last_row_is_complete(self, tmp_path):
+        image, out, state = image_of(GRID), np.empty((2, 40, 50), np.float32), tmp_path / "state.json"
+
+        def stop_at_the_end(done, of):
+            if done == of:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            sliding_window(lambda t: t, image, GRID, out=out, resume=state, progress=stop_at_the_end)
+        assert json.loads(state.read_text())["finished_rows"] == 40
+        assert sliding_window(lambda t: t, image, GRID, out=out, resume=state) is out
+        np.testing.assert_array_equal(out, image)
+        assert not state.exists()
+
     def test_a_record_of_something_else_is_refused(self, tmp_path):
         image, out, state = image_of(GRID), np.empty((2, 40, 50), np.float32), tmp_path / "state.json"
 
@@ -266,9 +280,13 @@ class TestInterruption:
         with pytest.raises(ValueError, match="another reduction"):
             sliding_window(lambda t: t, image, GRID, out=out, resume=state, reduction="max")
         assert state.read_text() == before
-        state.write_text("[]")
-        with pytest.raises(ValueError, match="is no record of an unfinished run"):
-            sliding_window(lambda t: t, image, GRID, out=out, resume=state)
+        damaged = [
+            json.dumps({**json.loads(before), "finished_rows": rows}) for rows in (-1, 41, 1.5, True, None, "12")
+        ]
+        for content in ("[]", "", *damaged):
+            state.write_text(content)
+            with pytest.raises(ValueError, match=r"is no record of an unfinished run|is damaged: .* rows are"):
+                sliding_window(lambda t: t, image, GRID, out=out, resume=state)
         with pytest.raises(ValueError, match="resume needs `out`"):
             sliding_window(lambda t: t, image, GRID, resume=state)
 
@@ -451,6 +469,10 @@ class TestBadInput:
         image = np.zeros((1, 40, 50))
         with pytest.raises(ValueError, match="out shares the image's memory"):
             sliding_window(lambda t: t, image, GRID, out=image)
+        tensor = torch.from_numpy(image)
+        for source, out in [(tensor, tensor), (tensor, image), (image, tensor), (image, (image.copy(), tensor))]:
+            with pytest.raises(ValueError, match="out shares the image's memory"):
+                sliding_window(lambda t: t, source, GRID, out=out)
 
     def test_maps_that_change_from_call_to_call(self):
         calls = []
