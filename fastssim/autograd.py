@@ -250,18 +250,28 @@ def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
 
 
 def _unobserved(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
-    """Whether plain images on the CPU are computed with, now, and nothing looks on."""
+    """Whether plain images on the CPU are computed with, now, and nothing looks on.
+
+    Not plain are also those that torch negates when it reads them, ``z.conj().imag``: its dispatch does it.
+    """
     return not (
         torch.compiler.is_compiling()
         or not x.is_cpu
         or type(x) not in _PLAIN
         or type(y) not in _PLAIN
-        or (mask is not None and type(mask) not in _PLAIN)
+        or x.is_neg()
+        or y.is_neg()
+        or (mask is not None and (type(mask) not in _PLAIN or mask.is_neg()))
         or torch._C._len_torch_dispatch_stack()  # noqa: SLF001  # torch has no public words for these
         or torch._C._are_functorch_transforms_active()  # noqa: SLF001
         or torch._C._is_tracing()  # noqa: SLF001
         or torch._C._autograd._profiler_enabled()  # noqa: SLF001
     )
+
+
+def _is_batched(upstream: Tensor) -> bool:
+    """Whether it stands for many, as for ``torch.autograd.grad(..., is_grads_batched=True)``."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(upstream)  # noqa: SLF001  # no public word for it
 
 
 def _is_one(upstream: Tensor) -> bool:
@@ -323,7 +333,9 @@ class _Mean(torch.autograd.Function):
         if gradients is None:  # scaled in place and given away by a backward before, on a graph that was retained
             x, y, mask = ctx.saved_tensors
             _, *gradients = _with_gradients(x, y, mask, ctx)
-        if not _is_one(upstream):
+        if _is_batched(upstream):
+            gradients = [gradient * _spread(upstream, gradient) for gradient in gradients]
+        elif not _is_one(upstream):
             for gradient in gradients:
                 gradient.mul_(_spread(upstream, gradient))
         by_x = gradients[0].to(dtype_x) if to_x else None
@@ -350,7 +362,8 @@ class _Map(torch.autograd.Function):
         x, y, mask = ctx.saved_tensors
         to_x, to_y = ctx.needs_input_grad[:2]
         first, second = (x, y) if to_x else (y, x)
-        run = _operator("ssim_map_gradient", first, second, mask)
+        plain = _unobserved(first, second, mask) and not (_is_batched(upstream) or upstream.is_neg())
+        run: Any = _ssim_map_gradient if plain else _ops.ssim_map_gradient
         gradients = run(first, second, mask, *ctx.problem, upstream, to_x and to_y)
         by_x = gradients[0].to(x.dtype) if to_x else None
         return by_x, gradients[1 if to_x else 0].to(y.dtype) if to_y else None, None, None

@@ -8,6 +8,7 @@ from functools import lru_cache
 from operator import lt
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 Image = TypeVar("Image")  # torch.Tensor, ndarray, ...: results are of the images' kind
 PRODUCTS = ("channel", "image")
+RANGES = (1e-30, 1e30)  # that data_range may have: far from both ends of float32
+NEAR = 2.0**20  # beyond this and below its inverse the fourth powers of data_range in SSIM leave float32
+LARGEST_K = 2.0**30
 _GAUSSIAN = Gaussian()
 
 
@@ -64,11 +68,12 @@ def ssim(
     data_range : float
         L, the span that pixel values can take: 1 for [0, 1], 255 for 8-bit values. **Integers with data_range=1** are
         read as fractions of the largest number of their type, v/255 or v/65535, as they are beside a float image in
-        [0, 1]; with any other data_range they count as they stand.
+        [0, 1]; with any other data_range they count as they stand. A float32 pixel of more than 1e4 L costs digits in
+        windows beside those that hold it, one of more than 1e8 L may overflow; float64 reaches further.
     window : Window
         `Gaussian`, `Uniform` or `Taps`; without padding its size must not exceed the image's.
     k1, k2 : float
-        Wang's constants, not negative.
+        Wang's constants, not negative; with 0 a window without a mean, or without a variance, is 0 / 0: NaN.
     padding : {"valid", "zeros", "reflect", "symmetric", "replicate"}
         "valid": only windows that lie wholly in the image count. Else there is a window around every pixel, which sees
         zeros beyond the border, or the image mirrored about the last pixel (c b a | b c) or about the border
@@ -129,7 +134,7 @@ def ssim(
     _check_backend(backend, images)
     _check_mask(images, unbiased=unbiased)
     check_fit(images.x.shape[2:], window, padding)
-    value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
+    value = autograd.ssim(*near_one(images.x, images.y, data_range), images.mask, problem, reduction)
     result: Image = images.give_back(value, reduction)
     return result
 
@@ -186,8 +191,7 @@ def ssim_loss(x: Image, y: Image, **options: Any) -> Image:
     >>> ssim_loss(x, x).item()
     0.0
     """
-    if options.get("reduction") == "sum":
-        raise ValueError('reduction is "sum"; a loss has "mean", "image", "channel" or "none"')
+    check_loss(options.get("reduction", "mean"))
     value: Any = ssim(x, y, **options)
     loss: Image = 1 - value
     return loss
@@ -238,15 +242,16 @@ def l1_ssim_loss(
     0.25
     """
     check_alpha(alpha, reduction)
+    alpha = float(alpha)
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
     _check_backend(backend, images)
     _check_mask(images, unbiased=unbiased)
     check_fit(images.x.shape[2:], window, padding)
-    if mask is None and dims == 2:
-        loss = autograd.ssim(images.x, images.y, None, problem, reduction, float(alpha))
+    if mask is None and dims == 2 and scale_of(data_range) == 1:
+        loss = autograd.ssim(images.x, images.y, None, problem, reduction, alpha)
     else:
-        value = autograd.ssim(images.x, images.y, images.mask, problem, reduction)
+        value = autograd.ssim(*near_one(images.x, images.y, data_range), images.mask, problem, reduction)
         loss = alpha * _distance(images, reduction, fractions=problem[-1]) + (1 - alpha) * (1 - value)
     result: Image = images.give_back(loss, reduction)
     return result
@@ -274,7 +279,8 @@ def ms_ssim(
 
     the bars being means over windows. From scale to scale the images shrink to the means of 2 x 2 pixels; an odd last
     row or column is left out. A mean at or below 0 makes the product 0 with a gradient of 0; between 0 and 1e-8 the
-    power goes on as the straight line to 0. No value and no gradient is ever NaN or infinite for finite images.
+    power goes on as the straight line to 0. No value and no gradient is ever NaN or infinite for images within
+    data_range, unless k1 or k2 is 0.
 
     Parameters
     ----------
@@ -333,9 +339,25 @@ def ms_ssim(
 
 def scale_means(x: Tensor, y: Tensor, count: int, data_range: float, problem: tuple[Any, ...]) -> Tensor:
     """Mean of each plane, (count, N, C): of cs at every scale but the last, there of SSIM."""
+    x, y = near_one(x, y, data_range)
+    data_range *= scale_of(data_range)
     # C1 far above every mean makes the first factor of SSIM 1 to the last bit: what remains is cs.
     no_means = 2.0 ** (60 if torch.float64 in (x.dtype, y.dtype) else 40) * data_range**2
     return scales.means(x, y, problem, no_means, count)
+
+
+def scale_of(data_range: float) -> float:
+    """Return what brings a range far from 1 near it, a power of two; 1 for any other.
+
+    SSIM of images and range together multiplied is the same, and a power of two changes no digit.
+    """
+    return 1.0 if 1 / NEAR <= data_range <= NEAR else 2.0 ** -math.frexp(data_range)[1]
+
+
+def near_one(x: Tensor, y: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
+    """Multiply images by `scale_of` their range."""
+    scale = scale_of(data_range)
+    return (x, y) if scale == 1 else (readable(x, fractions=False) * scale, readable(y, fractions=False) * scale)
 
 
 def _power(factor: Tensor, weight: float) -> Tensor:
@@ -372,10 +394,13 @@ def check_options(
     dims: int,
 ) -> None:
     """Refuse options that `ssim` does not have; see there."""
-    for name, number in (("data_range", data_range), ("k1", k1), ("k2", k2)):
+    for name, number, least, most, allowed in (
+        ("data_range", data_range, *RANGES, "finite and above 0, between 1e-30 and 1e30"),
+        ("k1", k1, 0, LARGEST_K, "finite and not negative, at most 1e9"),
+        ("k2", k2, 0, LARGEST_K, "finite and not negative, at most 1e9"),
+    ):
         _check_number(name, number)
-        if not math.isfinite(number) or number < 0 or (number == 0 and name == "data_range"):
-            allowed = "finite and above 0" if name == "data_range" else "finite and not negative"
+        if not least <= number <= most:
             raise ValueError(f"{name} is {number}; it must be {allowed}")
     if not isinstance(window, Window):
         raise TypeError(
@@ -390,6 +415,12 @@ def check_options(
         raise ValueError(f"dims is {dims!r}; give 2 for images (N, C, H, W) or 3 for volumes (N, C, D, H, W)")
     if unbiased and all(len(taps) == 1 for taps in window.along(dims)):
         raise ValueError("unbiased=True needs more than one pixel in a window")
+
+
+def check_loss(reduction: str) -> None:
+    """Refuse the one reduction that is no loss."""
+    if reduction == "sum":
+        raise ValueError('reduction is "sum"; a loss has "mean", "image", "channel" or "none"')
 
 
 def check_alpha(alpha: float, reduction: str) -> None:
@@ -414,7 +445,7 @@ def check_scales(weights: Sequence[float], product: str, reduction: str) -> tupl
 
 
 def _check_number(name: str, number: Any) -> None:
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
+    if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} is a {type(number).__name__}; give a number")
 
 
@@ -449,8 +480,9 @@ def _new_problem(
     taps = window.along(dims)
     pixels = math.prod([len(axis) for axis in taps])
     factor = pixels / (pixels - 1) if unbiased else 1.0
-    constants = ((k1 * data_range) ** 2, (k2 * data_range) ** 2)
-    return *((), *taps)[-3:], *constants, padding, factor, data_range == 1
+    span = float(data_range) * scale_of(data_range)  # of the images as `near_one` returns them
+    constants = ((float(k1) * span) ** 2, (float(k2) * span) ** 2)
+    return *((), *taps)[-3:], *constants, padding, factor, bool(data_range == 1)
 
 
 _known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)

@@ -6,6 +6,7 @@ Volumes are the same with one axis more, (N, C, D, H, W).
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 LARGEST = {torch.uint8: 255, torch.uint16: 65535}
 DTYPES = (*FLOATS, *LARGEST)
 _NAMES = "float16, bfloat16, float32, float64, uint8 or uint16"
+_MASK_NAMES = "bool, uint8, or a float"
 _SHAPES = {2: "(N, C, H, W), (C, H, W) or (H, W)", 3: "(N, C, D, H, W), (C, D, H, W) or (D, H, W) with dims=3"}
 
 
@@ -120,7 +122,7 @@ def _mask(mask: Any, image: torch.Tensor) -> torch.Tensor:
     """Check the weights of the pixels."""
     weights = _tensor("mask", mask)
     if weights.dtype not in {*FLOATS, torch.bool, torch.uint8}:
-        raise TypeError(f"mask is {weights.dtype}; give bool, uint8, or a float")
+        raise TypeError(f"mask is {weights.dtype}; give {_MASK_NAMES}")
     if weights.requires_grad:
         raise ValueError("mask requires a gradient, which is not computed: call mask.detach() first")
     if weights.device != image.device:
@@ -132,9 +134,11 @@ def _mask(mask: Any, image: torch.Tensor) -> torch.Tensor:
             f"mask has shape {tuple(weights.shape)}; it must broadcast to that of the images, {tuple(image.shape)}"
         ) from error
     if weights.dtype != torch.bool and weights.device.type == "cpu" and not torch.compiler.is_compiling():
-        least, most = weights.aminmax()
+        least, most = 0.0, 1.0
+        with suppress(RuntimeError):  # of torch, for weights that are only traced, or many at once: nothing to look at
+            least, most = (bound.item() for bound in weights.aminmax())
         if not (least >= 0 and most <= 1):
-            raise ValueError(f"mask holds weights from {least.item()} to {most.item()}; they must lie in [0, 1]")
+            raise ValueError(f"mask holds weights from {least} to {most}; they must lie in [0, 1]")
     return weights
 
 
@@ -155,8 +159,11 @@ def _tensor(name: str, array: Any) -> torch.Tensor:
 
 def _from_numpy(name: str, array: NDArray[Any]) -> torch.Tensor:
     """View an ndarray as a tensor; a read-only one, too, for nothing here writes to an image."""
-    if array.dtype.kind not in "fub" or not array.dtype.isnative:
-        raise TypeError(f"{name} is an array of {array.dtype.str}; give {_NAMES} in this machine's byte order")
+    if array.dtype.kind not in "fub" or array.dtype.itemsize > 8 or not array.dtype.isnative:
+        names = _MASK_NAMES if name == "mask" else _NAMES
+        raise TypeError(f"{name} is an array of {array.dtype.str}; give {names} in this machine's byte order")
+    if isinstance(array, np.ma.MaskedArray):  # whose mask torch would not see
+        raise TypeError(f"{name} is a masked array; give {name}.data, and to leave pixels out mask=~{name}.mask")
     if min(array.strides, default=0) < 0:
         array = array.copy()  # torch has no negative strides
     if not array.flags.writeable:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fastssim.functional import check_alpha, check_options, check_scales, l1_ssim_loss, ms_ssim, ssim_loss
+from fastssim.functional import check_alpha, check_loss, check_options, check_scales, l1_ssim_loss, ms_ssim, ssim_loss
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian
 
@@ -65,6 +65,7 @@ class SSIMLoss(nn.Module):
             "dims": dims,
         }
         check_options(**self.options)
+        check_loss(reduction)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return 1 - SSIM of the images x and y, where the mask, if any, has weight."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+LARGEST = 1001  # weights along an axis: kernels are compiled for them one by one
 _AXES = "one axis, a pair (down, across), or a triple (depth, down, across)"
 _GIVEN = {2: "a pair (down, across)", 3: "a triple (depth, down, across)"}
 
@@ -76,7 +77,7 @@ class Gaussian(Window):
     Parameters
     ----------
     size : int, (int, int) or (int, int, int)
-        Pixels along all axes, a pair (down, across), or of volumes a triple (depth, down, across); odd, at least 1.
+        Pixels along all axes, a pair (down, across), or of volumes a triple (depth, down, across); odd, 1 to 1001.
     sigma : float, (float, float) or (float, float, float)
         Standard deviation in pixels along all axes, a pair, or a triple; above 0.
 
@@ -101,7 +102,7 @@ class Gaussian(Window):
         for sigma in sigmas:
             if isinstance(sigma, bool) or not isinstance(sigma, (int, float)):
                 raise TypeError(f"sigma is a number of pixels for {_AXES}, not {sigma!r}")
-            if not (math.isfinite(sigma) and sigma > 0):
+            if not 0 < sigma < math.inf:
                 raise ValueError(f"sigma is {sigma}; it must be finite and above 0")
         if len(sizes) > 1 and len(sigmas) > 1 and len(sizes) != len(sigmas):
             raise ValueError(f"size names {len(sizes)} axes and sigma {len(sigmas)}; give one of each for every axis")
@@ -117,7 +118,7 @@ class Uniform(Window):
     Parameters
     ----------
     size : int, (int, int) or (int, int, int)
-        Pixels along all axes, a pair (down, across), or of volumes a triple (depth, down, across); odd, at least 1.
+        Pixels along all axes, a pair (down, across), or of volumes a triple (depth, down, across); odd, 1 to 1001.
 
     Raises
     ------
@@ -144,7 +145,8 @@ class Taps(Window):
     Parameters
     ----------
     weights : array_like, a pair of them (down, across), or of volumes a triple (depth, down, across)
-        Weights along one axis, at most 1-dimensional, an odd number of them, none negative; divided by their sum.
+        Weights along one axis, at most 1-dimensional, an odd number of them up to 1001, none negative; divided by their
+        sum.
 
     Raises
     ------
@@ -166,18 +168,20 @@ class Taps(Window):
         separate = (
             isinstance(given, (tuple, list)) and len(given) in _GIVEN and all(np.ndim(axis) == 1 for axis in given)
         )
-        axes = _merged([_normalised(axis) for axis in (given if separate else (given,))])
+        axes = _merged([_normalised(_given(axis)) for axis in (given if separate else (given,))])
         self._set(weights=axes[0] if len(axes) == 1 else axes, axes=axes)
 
 
 def _bell(sigma: float, i: int) -> float:
     """Height of the Gaussian, 1 in the middle, `i` pixels from there."""
-    return math.exp(-0.5 * (i / sigma) ** 2)
+    distance = i / sigma
+    return math.exp(-0.5 * distance * distance)  # a power would overflow with an error, and compilers trace none
 
 
 def _each(value: Any) -> tuple[Any, ...]:
-    """Take one value for all axes, a pair, or a triple."""
-    return tuple(value) if isinstance(value, (tuple, list)) and len(value) in _GIVEN else (value,)
+    """Take one value for all axes, a pair, or a triple; NumPy's numbers as Python's."""
+    given = tuple(value) if isinstance(value, (tuple, list)) and len(value) in _GIVEN else (value,)
+    return tuple(one.item() if isinstance(one, np.generic) else one for one in given)
 
 
 def _merged(axes: list[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
@@ -194,25 +198,33 @@ def _sampled(size: Any, shape: Callable[[int], float]) -> tuple[float, ...]:
     """Weights of one axis: `shape` at the distances from the middle, divided by their sum."""
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"a window's size is an int for {_AXES}, not {size!r}")
-    if size < 1 or size % 2 == 0:
-        raise ValueError(f"a window's size is {size}; it must be odd and at least 1")
+    if not 1 <= size <= LARGEST or size % 2 == 0:
+        raise ValueError(f"a window's size is {size}; it must be odd, at least 1 and at most {LARGEST}")
     return _normalised([shape(i - size // 2) for i in range(size)])
 
 
-def _normalised(weights: Any) -> tuple[float, ...]:
-    """Divide the weights of one axis by their sum."""
+def _given(weights: Any) -> list[float]:
+    """Check the weights of one axis."""
     try:
         array = np.asarray(weights, np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"a window's weights are numbers along {_AXES}, not {weights!r}") from error
     if array.ndim != 1 or len(array) % 2 == 0:
         raise ValueError(f"a window's weights have shape {array.shape}; give an odd number along {_AXES}")
+    if len(array) > LARGEST:
+        raise ValueError(f"a window has {len(array)} weights along an axis; give at most {LARGEST}")
     if not np.isfinite(array).all() or (array < 0).any():
         raise ValueError(f"a window's weights are {array.tolist()}; they must be finite and not negative")
     total = math.fsum(array)
     if not (math.isfinite(total) and total > 0):
         raise ValueError(f"a window's weights sum to {total}; the sum must be finite and above 0")
-    return tuple(float(weight) / total for weight in array)
+    return array.tolist()  # type: ignore[no-any-return]
+
+
+def _normalised(weights: list[float]) -> tuple[float, ...]:
+    """Divide the weights of one axis by their sum."""
+    total = math.fsum(weights)
+    return tuple(weight / total for weight in weights)
 
 
 def rounded(weights: tuple[float, ...], dtype: str) -> tuple[Any, ...]:

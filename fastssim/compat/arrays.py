@@ -58,11 +58,12 @@ def structural_similarity(
     _check_size(size, shape)
     span = _data_range(im1.dtype, im2.dtype) if data_range is None else data_range
     pixels = size ** len(shape)
+    factor = pixels / (pixels - 1) if use_sample_covariance else 1.0  # of one pixel a ZeroDivisionError, as there
     options: dict[str, Any] = {
         "data_range": float(span),
         "window": _window(gaussian_weights, sigma, radius, size, line=len(shape) == 1),
         "k1": float(K1),
-        "k2": K2 * ((pixels - 1) / pixels) ** 0.5 if use_sample_covariance else float(K2),
+        "k2": K2 / factor**0.5,
     }
     sides = shape if len(shape) > 1 else (1, *shape)
     options["dims"] = len(sides)
@@ -81,7 +82,6 @@ def structural_similarity(
     results = []
     moments: Any = None
     if plain or gradient == "skimage":
-        factor = pixels / (pixels - 1) if use_sample_covariance else 1.0
         moments = _Moments(xp, x, y, options, factor)
     maps: Any = moments.ssim if plain else None
     if maps is None and (full or not whole):

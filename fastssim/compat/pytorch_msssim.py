@@ -78,6 +78,7 @@ def ssim(
     tensor([1., 1.])
     """
     X, Y = _images(X, Y)
+    data_range = float(data_range)  # there a tensor or a number of NumPy's may come, too
     taps = _taps(win, win_size, win_sigma, X.shape[1])
     #  The gradient of a mean needs no pass of its own to be scaled.
     reduction = "mean" if size_average and not nonnegative_ssim and len(taps) == 1 else "channel"
@@ -114,6 +115,7 @@ def ms_ssim(
     tensor(1.)
     """
     X, Y = _images(X, Y)
+    data_range = float(data_range)  # as in `ssim`
     taps = _taps(win, win_size, win_sigma, X.shape[1])
     least = (len(taps[0]) - 1) * 2**4
     if min(X.shape[-2:]) <= least:

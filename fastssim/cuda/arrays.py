@@ -8,7 +8,7 @@ from fastssim.cuda import launch
 from fastssim.cuda.device import device_of
 from fastssim.cuda.instances import TYPES
 from fastssim.cuda.launch import Reduction
-from fastssim.functional import check_fit, problem_of
+from fastssim.functional import check_fit, problem_of, scale_of
 from fastssim.interop import check_shape
 from fastssim.plan import Plan
 from fastssim.window import Gaussian
@@ -69,6 +69,13 @@ def ssim_and_gradient(
     a, b = (image[(None,) * (dims + 2 - image.ndim)] for image in (x, y))
     check_fit(a.shape[2:], window, padding)
     dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"
+    scale = scale_of(data_range)
+    if scale != 1:
+        value, *gradients = ssim_and_gradient(
+            *(image.astype(dtype) * scale for image in (x, y)), data_range=data_range * scale, window=window, k1=k1,
+            k2=k2, padding=padding, unbiased=unbiased, dims=dims,
+        )  # fmt: skip
+        return value, *(gradient * scale for gradient in gradients)
     taps_z, taps_y, taps_x, c1, c2, padding, factor, fractions = problem
     plan = Plan(a.shape, dtype, taps_y, taps_x, c1, c2, padding, factor, fractions=fractions, taps_z=taps_z)
     device = device_of(x)

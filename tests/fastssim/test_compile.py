@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastssim
+from fastssim.compat.kornia import ssim_loss
 
 WINDOW = fastssim.Gaussian((5, 3), 1.5)
 
@@ -138,3 +141,49 @@ def test_images_on_the_cpu_are_computed_there_whatever_the_default_device(reduct
         found.sum().backward()
     torch.testing.assert_close(found.detach(), expected, rtol=1e-6, atol=1e-6)
     assert a.grad.is_cpu
+
+
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("kind", ["given window", "window made inside", "kornia"])
+def test_shapes_and_numbers_may_be_symbols_and_windows_be_made_inside(kind, dynamic):
+    def compare(x, y):
+        if kind == "kornia":
+            return ssim_loss(x, y, 5)
+        return fastssim.ssim(x, y, window=WINDOW if kind == "given window" else fastssim.Gaussian((5, 3), 1.5))
+
+    torch._dynamo.reset()
+    x, y = torch.rand(2, 1, 1, 20, 21)
+    compiled = torch.compile(compare, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    gradients = []
+    for function in (compare, compiled):
+        a = x.clone().requires_grad_()
+        function(a, y).backward()
+        gradients.append(a.grad)
+    assert torch.equal(*gradients)
+
+
+def test_a_mask_is_traced_where_its_values_are_not_known():
+    x, y = torch.rand(2, 1, 1, 14, 13)
+
+    def compare(x, y, mask):
+        return fastssim.ssim(x, y, window=WINDOW, mask=mask)
+
+    mask = torch.rand(14, 13)
+    traced = make_fx(compare)(x, y, mask)
+    assert torch.equal(traced(y, x, mask), compare(y, x, mask))
+    with FakeTensorMode() as mode:
+        assert compare(*map(mode.from_tensor, (x, y, mask))).shape == ()
+    each = torch.func.vmap(compare, in_dims=(None, None, 0))(x, y, torch.stack([mask, mask.flip(0)]))
+    torch.testing.assert_close(each[1], compare(x, y, mask.flip(0)))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "image", "none"])
+def test_gradients_come_for_many_upstreams_at_once(reduction):
+    x, y = torch.rand(2, 2, 1, 9, 10)
+    x.requires_grad_()
+    value = fastssim.ssim(x, y, window=WINDOW, reduction=reduction)
+    upstreams = torch.rand(3, *value.shape)
+    (together,) = torch.autograd.grad(value, x, upstreams, is_grads_batched=True, retain_graph=True)
+    apart = [torch.autograd.grad(value, x, upstream, retain_graph=True)[0] for upstream in upstreams]
+    torch.testing.assert_close(together, torch.stack(apart))

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from fastssim import Gaussian, L1SSIMLoss, SSIMLoss, Uniform, l1_ssim_loss, reference, ssim, ssim_loss, ssim_map
+from fastssim import (
+    Gaussian,
+    L1SSIMLoss,
+    SSIMLoss,
+    Uniform,
+    l1_ssim_loss,
+    ms_ssim,
+    reference,
+    ssim,
+    ssim_loss,
+    ssim_map,
+)
 from fastssim.plan import PADDINGS, REDUCTIONS
 
 WINDOW = Gaussian((5, 3), (1.2, 0.8))
@@ -395,3 +406,69 @@ def test_bad_options_of_the_loss_are_refused(options, kind, words):
 def test_a_sum_is_no_loss():
     with pytest.raises(ValueError, match="reduction is"):
         ssim_loss(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), reduction="sum")
+    with pytest.raises(ValueError, match="reduction is"):
+        SSIMLoss(reduction="sum")
+
+
+@pytest.mark.parametrize("scale", [1e-29, 1e-12, 1e12, 1e29])
+def test_a_range_far_from_one_is_like_any_other(images, scale):
+    x, y = images((1, 2, 24, 26))
+    for function, bound in (
+        (lambda a, b, s: ssim(a, b, data_range=s), 1e-6),
+        (lambda a, b, s: ms_ssim(a, b, data_range=s, weights=(0.5, 0.5)), 1e-6),
+        (lambda a, b, s: l1_ssim_loss(a, b, data_range=s, alpha=0), 1e-6),
+    ):
+        found = []
+        for factor in (1.0, scale):
+            a, b = (x * factor).requires_grad_(), (y * factor).requires_grad_()
+            value = function(a, b, factor)
+            value.backward()
+            found.append((value.detach(), a.grad * factor, b.grad * factor))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-3, atol=bound * one.abs().max().item())
+
+
+def test_numbers_of_numpy_are_numbers(images):
+    x, y = images((1, 1, 20, 22))
+    expected = ssim(x, y, data_range=2.0, window=Gaussian(5, 1.0))
+    window = Gaussian(np.int64(5), np.float32(1))
+    assert window == Gaussian(5, 1.0)
+    for data_range in (np.float32(2), np.int64(2)):
+        assert torch.equal(ssim(x, y, data_range=data_range, window=window), expected)
+
+
+def negated(image):
+    """The same pixels, as a tensor that torch negates when it reads it."""
+    return torch.complex(torch.zeros(image.shape), -image).conj().imag
+
+
+def test_pixels_that_torch_negates_as_it_reads_them_are_negated(images):
+    x, y = images((1, 2, 20, 22))
+    mask, upstream = torch.rand(20, 22), torch.rand(1, 2, 16, 20)
+    results = []
+    for view in (torch.clone, negated):
+        a, b = view(x).detach().requires_grad_(), view(y).detach().requires_grad_()
+        assert view is torch.clone or a.is_neg()
+        value = ssim(a, b, window=WINDOW, mask=view(mask))
+        windows = ssim_map(a, b, window=WINDOW)
+        gradients = torch.autograd.grad((value, windows), (a, b), (torch.tensor(1.0), view(upstream)))
+        results.append((value, ms_ssim(a, b, window=WINDOW, weights=(0.5, 0.5)), windows, *gradients))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_arrays_that_would_be_misread_are_refused():
+    image = np.zeros((20, 20), np.float32)
+    with pytest.raises(TypeError, match=r"x is a masked array; give x.data, and to leave pixels out mask=~x.mask"):
+        ssim(np.ma.masked_array(image, image == 0), image)
+    with pytest.raises(TypeError, match="x is an array of <f16; give float16"):
+        ssim(image.astype(np.longdouble), image)
+    with pytest.raises(TypeError, match="mask is an array of <i8; give bool, uint8, or a float"):
+        ssim(image, image, mask=image.astype(np.int64))
+
+
+@pytest.mark.parametrize("options", [{"data_range": 1e200}, {"data_range": 10**400}, {"k1": 1e200}, {"k2": 1e10}])
+def test_numbers_that_would_overflow_are_refused(options):
+    image = torch.zeros(1, 1, 16, 16)
+    with pytest.raises(ValueError, match="it must be finite and"):
+        ssim(image, image, **options)

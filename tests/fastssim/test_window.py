@@ -122,3 +122,13 @@ def test_sigma_that_gives_no_bell_is_refused(sigma):
 def test_sigma_of_another_type_is_refused():
     with pytest.raises(TypeError, match="sigma is a number"):
         Gaussian(11, "1.5")
+
+
+def test_a_window_that_no_kernel_is_compiled_for_is_refused():
+    for make in (lambda: Gaussian(1003), lambda: Uniform((3, 10001)), lambda: Taps([1.0] * 1003)):
+        with pytest.raises(ValueError, match="at most 1001"):
+            make()
+
+
+def test_a_bell_that_is_narrower_than_any_pixel_is_one_pixel():
+    assert Gaussian(3, 1e-200).weights_x == (0.0, 1.0, 0.0)

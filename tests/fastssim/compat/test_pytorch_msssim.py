@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -184,3 +185,10 @@ def test_opposite_images_score_zero_with_a_gradient_of_zero():
         value.backward()
         assert value == 0
         assert (a.grad == 0).all()
+
+
+@pytest.mark.parametrize("data_range", [torch.tensor(2.0), np.float32(2), np.int64(2), True], ids=repr)
+def test_a_range_may_be_any_kind_of_number(images, data_range):
+    x, y = images((1, 2, 176, 176))
+    for ours_is, theirs_is in ((ours.ssim, theirs.ssim), (ours.ms_ssim, theirs.ms_ssim)):
+        assert abs(ours_is(x, y, data_range) - theirs_is(x.double(), y.double(), data_range)) <= 1e-6

@@ -163,3 +163,10 @@ def test_the_gradient_does_not_depend_on_the_mode_of_torch(mode):
         found = ours(x, y, data_range=1.0, gradient=True)
     assert found[0] == expected[0]
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_a_window_of_one_pixel_has_no_sample_covariance():
+    x, y = pair((20, 21))
+    for function in (ours, theirs):
+        with pytest.raises(ZeroDivisionError):
+            function(x, y, data_range=1.0, win_size=1)
