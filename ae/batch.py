@@ -12,7 +12,7 @@ from ae.data import images_in
 from ae.files import write_json
 from ae.images import read_pages
 from ae.regions import COLUMNS, Coco, find_regions, table_rows
-from ae.segmentation import PARTS, Segmenter, write_segmentation
+from ae.segmentation import Segmenter, result_files, write_segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -158,11 +158,9 @@ def _check_places(titles: list[str], name: str, names: Collection[str], out: Pat
     for title in titles:
         if title != name and title in names:
             raise ValueError(f"a page of {name} and another image are both named {title!r}; segment them one by one")
-        for part in PARTS:
-            if (out / f"{title}_{part}").resolve() in given:
-                raise ValueError(
-                    f"{out / title}_{part}, a result of {name}, would take the place of an image; name another folder"
-                )
+        for path in result_files(out, title):
+            if path.resolve() in given:
+                raise ValueError(f"{path}, a result of {name}, would take the place of an image; name another folder")
 
 
 def _relative(path: Path) -> str:

@@ -78,3 +78,14 @@ def read_json(path: Path | str) -> Any:
         raise ValueError(f"{path} is missing; name a folder that this program wrote, or write it again") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}); write it again") from None
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of what an error says, or its name where it says nothing.
+
+    Examples
+    --------
+    >>> first_line(ValueError("no\nmore")), first_line(EOFError())
+    ('no', 'EOFError')
+    """
+    return str(error).strip().partition("\n")[0] or type(error).__name__

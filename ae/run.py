@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ae.config import TrainConfig, config_from
-from ae.files import atomic, read_json, write_json
+from ae.files import atomic, first_line, read_json, write_json
 from ae.methods import Method, make_method
 from ae.scoring import Contrast
 
@@ -88,6 +88,7 @@ def load_run(folder: Path | str) -> Run:
     except FileNotFoundError:
         raise ValueError(f"{weights} is missing; train again or restore it") from None
     except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{weights} is damaged or of another model ({reason}); train again or restore it") from None
+        raise ValueError(
+            f"{weights} is damaged or of another model ({first_line(error)}); train again or restore it"
+        ) from None
     return Run(folder, config, method, threshold, training, contrast)

@@ -27,13 +27,6 @@ if TYPE_CHECKING:
     from ae.methods import Method
     from ae.run import Run
 
-PARTS = (
-    "residual.tiff",
-    "mask.png",
-    "image.png",
-    "reconstruction.png",
-    "overlay.png",
-)  # of one image
 FLIPS: tuple[tuple[int, ...], ...] = (
     (),
     (2,),
@@ -204,15 +197,21 @@ class Segmenter:
         return Segmentation(pixels, resize(reconstruction, size), residual, mask)
 
 
+def result_files(out: Path, stem: str) -> list[Path]:
+    """Name the files of one image's results: residual, mask, image, reconstruction, overlay."""
+    parts = ("residual.tiff", "mask.png", "image.png", "reconstruction.png", "overlay.png")
+    return [out / f"{stem}_{part}" for part in parts]
+
+
 def write_segmentation(out: Path, stem: str, found: Segmentation) -> Path:
     """Write one image's results; return the overlay's path."""
-    write_tiff(out / f"{stem}_residual.tiff", found.residual)
-    write_png(out / f"{stem}_mask.png", found.mask.astype(np.uint8) * 255)
-    write_png(out / f"{stem}_image.png", to_bytes(found.image))
-    write_png(out / f"{stem}_reconstruction.png", to_bytes(found.reconstruction))
-    path = out / f"{stem}_overlay.png"
-    write_png(path, overlay(found.image, found.mask))
-    return path
+    residual, mask, image, reconstruction, outlined = result_files(out, stem)
+    write_tiff(residual, found.residual)
+    write_png(mask, found.mask.astype(np.uint8) * 255)
+    write_png(image, to_bytes(found.image))
+    write_png(reconstruction, to_bytes(found.reconstruction))
+    write_png(outlined, overlay(found.image, found.mask))
+    return outlined
 
 
 def overlay(

@@ -26,7 +26,7 @@ from ae.calibration import calibrate
 from ae.config import PATCH, TrainConfig, config_from
 from ae.corruption import corrupted
 from ae.data import DataFolder, Patches, load_images, open_folder, split_good
-from ae.files import atomic, read_json, write_json
+from ae.files import atomic, first_line, read_json, write_json
 from ae.methods import make_method
 from ae.run import Run, save_run
 
@@ -279,6 +279,13 @@ class _WholeFiles(TorchCheckpointIO):
         with atomic(path) as beside:
             beside.write_bytes(content.getbuffer())
 
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read, or say which file is damaged."""
+        try:
+            return super().load_checkpoint(path, *args, **options)
+        except Exception as error:  # noqa: BLE001  # on damaged bytes torch raises whatever it stumbles over
+            raise ValueError(f"{path} is damaged ({first_line(error)}); remove it to begin anew") from None
+
 
 class _Progress(Callback):
     """One bar over the whole training: patches or time, losses, time left."""
@@ -361,14 +368,7 @@ def _prepare(out: Path, config: TrainConfig, *, resume: bool) -> Path | None:
             raise ValueError(f"{out} was started with other options; give the same ones, or name another folder")
     else:
         write_json(started, asdict(config))
-    if not checkpoint.exists():
-        return None
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  # on damaged bytes torch raises whatever it stumbles over
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{checkpoint} is damaged ({reason}); remove it to begin anew") from None
-    return checkpoint
+    return checkpoint if checkpoint.exists() else None
 
 
 def _patches(images: list[NDArray[np.float32]], config: TrainConfig, batches: int, augment: str, seed: int) -> Patches:

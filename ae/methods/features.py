@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ae.files import first_line
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,7 +44,7 @@ def alexnet(path: Path | str) -> nn.Sequential:
         try:
             layer.load_state_dict({part: weights[f"{name}.{part}"] for part in ("weight", "bias")})
         except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{path} holds no weights of AlexNet ({_first_line(error)})") from None
+            raise ValueError(f"{path} holds no weights of AlexNet ({first_line(error)})") from None
     first, second, third = layers
     pool = nn.MaxPool2d(3, 2)
     return _fixed(_Coloured(), first, nn.ReLU(), pool, second, nn.ReLU(), pool, third, nn.ReLU())
@@ -151,12 +153,8 @@ def _read(path: Path) -> dict[str, Any]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or no file of weights ({_first_line(error)})") from None
+        raise ValueError(f"{path} is damaged or no file of weights ({first_line(error)})") from None
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
             raise
         raise ValueError(f"{path} holds more than tensors, which is not read; save it as safetensors") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
