@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastssim.tiles.grid import TileGrid
+
+_SPARE = 1 << 23  # bytes kept for the next image, at most
+_spare: list[NDArray[np.uint8]] = []
+
+
+def _memory(size: int) -> NDArray[np.uint8]:
+    """Return `size` bytes or more, those that the image before left where they are enough.
+
+    What `free` gives back, the system may take and hand out again page by page, at several times the cost of the tiles
+    themselves; it depends on what else the process has allocated.
+    """
+    try:
+        memory = _spare.pop()
+    except IndexError:
+        memory = np.empty(0, np.uint8)
+    return memory if len(memory) >= size else np.empty(size, np.uint8)
+
+
+def _references(memory: NDArray[np.uint8]) -> int:
+    """Count who refers to some memory: every view of it does."""
+    return sys.getrefcount(memory)
 
 
 class Bands:
@@ -53,8 +75,8 @@ class Bands:
         self._origins = grid.origins + np.array([side[0] for side in grid.halo])
         self.at_hand = on_gpu(image) or (in_memory(image) and grid.border == "flush")  # looked at, not read
         self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
-        self._tiles: NDArray[Any] | None = None  # the last batch
-        self._alone = 0  # references to it where nobody else has one: every view adds one
+        self._memory = np.empty(0, np.uint8)  # of the last batch of tiles
+        self._alone = _references(self._memory)  # nobody else has it
         self._band: NDArray[Any] | None = None
         self._end = 0  # canvas row behind those in the band
 
@@ -90,16 +112,19 @@ class Bands:
         tile_launch.copy(band, origins, tiles)
         return tiles
 
-    def _room(self, count: int, band: NDArray[Any]) -> NDArray[Any]:
-        """Return memory for tiles of a band: that of the batch before, warm in the cache, unless someone holds it.
+    def close(self) -> None:
+        """Leave the tiles' memory to the next image."""
+        if 0 < len(self._memory) <= _SPARE and _references(self._memory) <= self._alone:
+            _spare[:] = [self._memory]
+        self._memory = np.empty(0, np.uint8)
 
-        What `free` gives back, the system may take and hand out again page by page, at several times the cost of the
-        tiles themselves; it depends on what else the process has allocated.
-        """
-        if self._tiles is None or len(self._tiles) < count or sys.getrefcount(self._tiles) > self._alone:
-            self._tiles = np.empty((count, band.shape[0], *self._grid.tile_shape), band.dtype)
-            self._alone = sys.getrefcount(self._tiles)
-        return self._tiles[:count]
+    def _room(self, count: int, band: NDArray[Any]) -> NDArray[Any]:
+        """Return memory for tiles of a band: that of the batch before, warm in the cache, unless someone holds it."""
+        shape = (count, band.shape[0], *self._grid.tile_shape)
+        size = math.prod(shape) * band.itemsize
+        if len(self._memory) < size or _references(self._memory) > self._alone:
+            self._memory = _memory(size)
+        return self._memory[:size].view(band.dtype).reshape(shape)
 
     @staticmethod
     def _gpu_canvas(image: torch.Tensor, grid: TileGrid) -> torch.Tensor:

@@ -115,6 +115,7 @@ def sliding_window(
     together = max(1, batch_size // across)
     rows = range(results.first_tile // across, grid.shape[0], together)
     with ExitStack() as stack:
+        stack.callback(bands.close)
         read = _done if bands.at_hand and lift is None else stack.enter_context(ThreadPoolExecutor(1)).submit
         write: Callable[..., Future[None] | _Here] | None = None
         written: Future[None] | _Here | None = None

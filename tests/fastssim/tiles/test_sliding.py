@@ -403,6 +403,7 @@ class TestInterruption:
             return tiles
 
         sliding_window(fn, image, GRID, batch_size=2)
+        sliding_window(lambda tiles: tiles, image + 1, GRID, batch_size=2)
         np.testing.assert_array_equal(np.concatenate(kept), extract(image, GRID)[:, :1])
 
     def test_tensors_that_fn_keeps_are_not_written_into(self):
@@ -426,6 +427,21 @@ class TestInterruption:
 
         sliding_window(fn, kind(image_of(GRID)), GRID, batch_size=4)
         assert len(places) == 1
+        sliding_window(fn, kind(image_of(GRID)), GRID, batch_size=3)
+        assert len(places) == 1
+
+    def test_what_a_failed_fn_held_is_not_written_into(self):
+        image = image_of(GRID)
+        kept = []
+
+        def fn(tiles):
+            kept.append(tiles)
+            raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            sliding_window(fn, image, GRID, batch_size=2)
+        sliding_window(lambda tiles: tiles, image + 1, GRID, batch_size=2)
+        np.testing.assert_array_equal(kept[0], extract(image, GRID)[:2])
 
 
 class TestBadInput:
