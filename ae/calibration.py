@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ae.config import PATCH, TrainConfig
 from ae.data import load_images, split_good
+from ae.images import scaled
 from ae.scoring import fit_contrast, normalised
 from ae.segmentation import residual_map
 from ae.thresholds import threshold_by_rate, threshold_by_region
@@ -43,12 +44,17 @@ AFTERWARDS = (
 def calibrate(
     method: Method, images: Sequence[NDArray[np.float32]], config: TrainConfig
 ) -> tuple[float, Contrast | None]:
-    """Find the threshold, and what scores are normalised by, on good images (C, H, W) at the run's scale."""
+    """Find the threshold, and what scores are normalised by, on good images (C, H, W) at the run's scale.
+
+    The threshold is one of scores brought back to the images' own size, as a `Segmenter` applies it: what lies between
+    two small pixels is smoother than they are.
+    """
     residuals = [residual_map(method, image, config)[1] for image in images]
     contrast = fit_contrast(residuals, images) if config.normalise == "contrast" else None
     scores = [normalised(*pair, config.normalise, contrast) for pair in zip(residuals, images, strict=True)]
+    scores = [scaled(score[None], 1 / config.scale)[0] for score in scores]
     if config.threshold_rule == "region":
-        return threshold_by_region(scores, config.minimum_area * config.scale**2), contrast
+        return threshold_by_region(scores, config.minimum_area), contrast
     return threshold_by_rate(scores, config.false_positive_rate), contrast
 
 

@@ -24,6 +24,14 @@ BLENDINGS = ("gaussian", "uniform", "hann", "tent")
 NORMALISATIONS = ("none", "contrast", "image")
 THRESHOLD_RULES = ("rate", "region")
 SCALES = 4  # of a multi-scale loss or residual at most: 128, 64, 32 and 16 pixels
+_KINDS: dict[str, tuple[Any, str]] = {  # how a field is declared: what it takes
+    "int": (int, "an int"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number, or None"),
+    "bool": (bool, "True or False"),
+    "str": (str, "a str"),
+    "str | None": ((str, type(None)), "a str, or None"),
+}
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("latent", "epochs", "patches_per_epoch", "batch_size", "stride"), lambda v: v >= 1, "be at least 1"),
     (("patience", "minimum_area", "seed", "vae_samples"), lambda v: v >= 0, "not be negative"),
@@ -199,6 +207,8 @@ class TrainConfig:
             "normalise": NORMALISATIONS,
             "threshold_rule": THRESHOLD_RULES,
         }
+        for field in fields(self):
+            _check_kind(field.name, str(field.type), getattr(self, field.name))
         for name, options in choices.items():
             if getattr(self, name) not in options:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(map(repr, options))}")
@@ -221,6 +231,13 @@ class TrainConfig:
                 f"window_size is {self.window_size}, more than the {smallest} pixels of a patch at the smallest scale;"
                 " give a smaller window or fewer scales"
             )
+
+
+def _check_kind(name: str, kind: str, value: Any) -> None:
+    """Refuse a value of another kind than its field is declared as."""
+    allowed, wanted = _KINDS[kind]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):
+        raise TypeError(f"{name} is {value!r}; give {wanted}")
 
 
 # What a preset changes about `TrainConfig`; what is given beside it counts more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the run, an image or a mask cannot be read, or the data set has no test images.
+        If the run, an image or a mask cannot be read, or the data set has no test images, or two of one name.
 
     Examples
     --------
@@ -91,6 +92,12 @@ def evaluate_run(
     if not folder.test:
         raise ValueError(
             f"{folder.root} has no test images; put them at test/<class> with masks at ground_truth/<class>"
+        )
+    names = Counter((sample.label, sample.path.stem) for sample in folder.test)
+    if twice := next((name for name, count in names.items() if count > 1), None):
+        raise ValueError(
+            f"{folder.root / 'test' / twice[0]} holds {names[twice]} images named {twice[1]}; results, and masks, would"
+            " have one name: rename one"
         )
     segmenter = Segmenter(run)
     tally, rates = Tally(), Rates(run.threshold)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -50,6 +52,34 @@ def atomic(path: Path | str) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(beside)):
             error.filename = str(path)  # a full disk names no file, and the temporary one says nothing to a person
         raise
+
+
+@contextmanager
+def reserved(folder: Path | str) -> Iterator[None]:
+    """Keep a folder for this process's work while the block lasts; it is made where there is none.
+
+    Raises
+    ------
+    ValueError
+        If another has it; one that was killed has not.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with reserved(tempfile.mkdtemp()):
+    ...     pass
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process works in {folder}; wait for its end, or name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -6,6 +6,7 @@ the training's curves; ``checkpoints`` what a resumed training starts from.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,9 @@ def load_run(folder: Path | str) -> Run:
     path = folder / "config.json"
     content = read_json(path)
     try:
-        if content["format"] != FORMAT:
-            raise ValueError(f"{path} has format {content['format']}, this version reads {FORMAT}; train again")
-        config = config_from(content["config"])
-        threshold, training = float(content["threshold"]), dict(content["training"])
-        contrast = None if content.get("contrast") is None else Contrast(**content["contrast"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); train again or restore it") from None
+        config, threshold, training, contrast = _parsed(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or of another version ({error}); train again or restore it") from None
     method = make_method(config).eval()
     weights = folder / "model.safetensors"
     try:
@@ -92,3 +89,14 @@ def load_run(folder: Path | str) -> Run:
             f"{weights} is damaged or of another model ({first_line(error)}); train again or restore it"
         ) from None
     return Run(folder, config, method, threshold, training, contrast)
+
+
+def _parsed(content: Any) -> tuple[TrainConfig, float, dict[str, Any], Contrast | None]:
+    """Take configuration, threshold, training and contrast out of a ``config.json``."""
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
+    threshold = float(content["threshold"])
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold is {threshold}")
+    contrast = None if content.get("contrast") is None else Contrast(**content["contrast"])
+    return config_from(content["config"]), threshold, dict(content["training"]), contrast

@@ -26,7 +26,7 @@ from ae.calibration import calibrate
 from ae.config import PATCH, TrainConfig, config_from
 from ae.corruption import corrupted
 from ae.data import DataFolder, Patches, load_images, open_folder, split_good
-from ae.files import atomic, first_line, read_json, write_json
+from ae.files import atomic, first_line, read_json, reserved, write_json
 from ae.methods import make_method
 from ae.run import Run, save_run
 
@@ -75,7 +75,8 @@ def train(
     Raises
     ------
     ValueError
-        If an image cannot be used, or `out` holds another training or a damaged checkpoint.
+        If an image cannot be used, `out` holds another training or a damaged checkpoint, or another process trains in
+        it.
     RuntimeError
         If the training diverges: the loss is no number any more.
     KeyboardInterrupt
@@ -93,7 +94,7 @@ def train(
     folder = data if isinstance(data, DataFolder) else open_folder(data)
     images = load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH)
     fit, held_out = split_good(images, config.held_out, config.seed, PATCH)
-    with _quiet():
+    with reserved(out), _quiet():
         pl.seed_everything(config.seed, verbose=False)
         module = _Training(config)
         module.method.prepare()
@@ -107,22 +108,22 @@ def train(
             trainer.fit(module, _loader(patches), _loader(check), ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from None
-    method = module.method.eval()
-    with torch.inference_mode():
-        loss, spread, constant_loss = (
-            torch.stack(values).mean().item() for values in zip(*map(module.compare, check), strict=True)
-        )
-    training = {
-        "data": folder.root.name,
-        "images": {"fit": len(fit), "held_out": len(held_out) if config.held_out else 0},
-        "epochs": trainer.current_epoch,
-        "patches": trainer.global_step * config.batch_size,
-        "seconds": round(clock.seconds, 1),
-        "loss": loss,
-        "collapsed": not (spread >= COLLAPSED and loss < constant_loss),
-    }
-    threshold, contrast = calibrate(method, held_out, config)
-    save_run(Run(out, config, method, threshold, training, contrast))
+        method = module.method.eval()
+        with torch.inference_mode():
+            loss, spread, constant_loss = (
+                torch.stack(values).mean().item() for values in zip(*map(module.compare, check), strict=True)
+            )
+        training = {
+            "data": folder.root.name,
+            "images": {"fit": len(fit), "held_out": len(held_out) if config.held_out else 0},
+            "epochs": trainer.current_epoch,
+            "patches": trainer.global_step * config.batch_size,
+            "seconds": round(clock.seconds, 1),
+            "loss": loss,
+            "collapsed": not (spread >= COLLAPSED and loss < constant_loss),
+        }
+        threshold, contrast = calibrate(method, held_out, config)
+        save_run(Run(out, config, method, threshold, training, contrast))
     return out
 
 
@@ -364,7 +365,11 @@ def _prepare(out: Path, config: TrainConfig, *, resume: bool) -> Path | None:
             raise ValueError(f"{out} holds a training; resume it (--resume) or name another folder")
         if (out / "config.json").exists():
             raise ValueError(f"{out} holds a finished training; name another folder for a new one")
-        if config_from(read_json(started)) != config:  # options that are newer than the file have their defaults
+        try:
+            before = config_from(read_json(started))  # options that are newer than the file have their defaults
+        except TypeError as error:
+            raise ValueError(f"{started} is damaged ({error}); restore it, or name another folder") from None
+        if before != config:
             raise ValueError(f"{out} was started with other options; give the same ones, or name another folder")
     else:
         write_json(started, asdict(config))

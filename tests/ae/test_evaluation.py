@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -43,3 +44,11 @@ def test_the_table_shows_methods_side_by_side(tiny_data, tiny_runs, tmp_path):
 def test_data_without_test_images_is_refused(tiny_data, tiny_runs, tmp_path):
     with pytest.raises(ValueError, match="has no test images"):
         evaluate(tiny_runs / "ssim", tiny_data / "train" / "good", tmp_path)
+
+
+def test_two_test_images_of_one_name_are_refused(tiny_data, tiny_runs, tmp_path):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    shutil.copy(data / "test" / "dent" / "0.png", data / "test" / "dent" / "0.jpg")
+    with pytest.raises(ValueError, match=r"dent holds 2 images named 0; .* rename one"):
+        evaluate(tiny_runs / "ssim", data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

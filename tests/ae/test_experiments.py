@@ -15,7 +15,7 @@ from ae.evaluation import evaluate
 from ae.experiments import VARIANTS, Row, experiment, rows_of, tables
 from ae.run import load_run, save_run
 from ae.segmentation import Segmenter
-from ae.thresholds import largest_region
+from ae.thresholds import largest_region, threshold_by_region
 
 FEW = {"epochs": 1, "patches_per_epoch": 8, "batch_size": 4, "latent": 8, "held_out": 0.34, "stride": 64}
 
@@ -115,6 +115,22 @@ class TestCalibration:
         segmenter = Segmenter(replace(found, config=replace(found.config, minimum_area=0)))
         largest = [largest_region(segmenter(image).residual > found.threshold) for image in held_out]
         assert 0 < max(largest) < 30
+
+    @pytest.mark.parametrize(
+        ("scale", "options"),
+        [(0.92, {"false_positive_rate": 0.02}), (1.5, {"threshold_rule": "region", "minimum_area": 40})],
+    )
+    def test_the_threshold_is_one_of_scores_in_the_images_own_size(self, tiny_data, tiny_runs, scale, options):
+        data, run = open_folder(tiny_data), load_run(tiny_runs / "ssim")
+        small = replace(run, config=replace(run.config, scale=scale, held_out=0.0))
+        found = recalibrate(small, data, **options)
+        segmenter = Segmenter(found)
+        scores = [segmenter(path).residual for path in data.train]
+        if "minimum_area" in options:
+            assert found.threshold == threshold_by_region(scores, 40)
+        else:
+            marked = np.mean([score > found.threshold for score in scores])
+            assert marked == pytest.approx(0.02, abs=1e-4)
 
     def test_scores_by_contrast_survive_the_run_folder(self, tiny_data, tiny_runs, tmp_path):
         run = recalibrate(load_run(tiny_runs / "ssim"), open_folder(tiny_data), normalise="contrast")

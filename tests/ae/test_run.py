@@ -48,8 +48,12 @@ def test_damaged_weights_are_named(copied):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 99}, "has format 99"),
+        ({"format": 99}, "its format is 99"),
         ({"threshold": None}, "is damaged"),
+        ({"threshold": "high"}, r"config\.json is damaged .*could not convert"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"config": {"latent": 8.5}}, "latent is 8.5; give an int"),
+        ({"config": {"test_flips": "no"}}, "test_flips is 'no'; give True or False"),
         ({"config": {"latent": 16}}, "of another model"),
         ({"config": {"depth": 3}}, r'unknown names \["depth"\]'),
         ({"config": {"method": "gan"}}, "method is 'gan'"),

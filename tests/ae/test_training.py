@@ -67,6 +67,23 @@ def test_an_occupied_folder_is_refused(tiny_data, tiny_runs, tmp_path, tiny_conf
         train(tiny_data, tmp_path, tiny_config, resume=True, progress=False)
 
 
+def test_two_processes_do_not_train_in_one_folder(tiny_data, tmp_path, tiny_config):
+    code = f"from ae.files import reserved\nwith reserved({str(tmp_path)!r}): print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match=r"another process works in .*; wait for its end"):
+            train(tiny_data, tmp_path, tiny_config, progress=False)
+        other.kill()
+    assert train(tiny_data, tmp_path, tiny_config, progress=False) == tmp_path
+
+
+def test_a_damaged_record_of_the_options_is_named(tiny_data, tmp_path, tiny_config):
+    for content in ("null", '{"latent": 8.5}'):
+        (tmp_path / "started.json").write_text(content)
+        with pytest.raises(ValueError, match=r"started\.json is damaged .*; restore it, or name another folder"):
+            train(tiny_data, tmp_path, tiny_config, resume=True, progress=False)
+
+
 class _Trap:
     """Unpickled, it would leave a file."""
 
