@@ -81,6 +81,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "best, box window": ("best", {"ssim_window": "box"}),
     "best, three loss scales": ("best", {"loss_scales": 3}),
     "best, l1 0.2": ("best", {"l1_share": 0.2}),
+    "best, l1 0.5": ("best", {"l1_share": 0.5}),
     "best, l1 0.8": ("best", {"l1_share": 0.8}),
     "best, latent 50": ("best", {"latent": 50}),
     "best, latent 200": ("best", {"latent": 200}),
