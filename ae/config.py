@@ -255,13 +255,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "opening": 4,
         "minimum_area": 0,
     },
-    # Leaves the plateau of SSIM's loss at once; averages maps of SSIM, of three scales, instead of reconstructions,
-    # weighs them by the difference of local means, and blurs them: docs/results.md tells what each brings.
+    # Leaves the plateau of SSIM's loss at once; learns brightness, too, of which SSIM sees little; averages maps of
+    # SSIM, of three scales, instead of reconstructions, weighs them by the difference of local means, and blurs them:
+    # docs/results.md tells what each brings.
     "best": {
         "epochs": 50,
         "learning_rate": 1e-3,
         "schedule": "one-cycle",
         "patience": 0,
+        "l1_share": 0.5,
         "estimator": "residual",
         "residual_scales": 3,
         "difference": 0.5,
@@ -276,8 +278,9 @@ def preset(name: str, **options: Any) -> TrainConfig:
     Parameters
     ----------
     name : {"paper", "best"}
-        "paper": the protocol of Bergmann et al. (2019); "best": a faster schedule, and the average of the tiles'
-        residual maps of three scales, weighed by the difference of local means and blurred.
+        "paper": the protocol of Bergmann et al. (2019); "best": a faster schedule, half of the loss the mean
+        absolute error, and the average of the tiles' residual maps of three scales, weighed by the difference of local
+        means and blurred.
     **options
         Fields of `TrainConfig`.
 
