@@ -278,7 +278,7 @@ def preset(name: str, **options: Any) -> TrainConfig:
     Parameters
     ----------
     name : {"paper", "best"}
-        "paper": the protocol of Bergmann et al. (2019); "best": a faster schedule, half of the loss the mean
+        "paper": the protocol of Bergmann et al. (2019); "best": a faster schedule, SSIM mixed with the mean
         absolute error, and the average of the tiles' residual maps of three scales, weighed by the difference of local
         means and blurred.
     **options
