@@ -94,7 +94,7 @@ def load_run(folder: Path | str) -> Run:
 def _parsed(content: Any) -> tuple[TrainConfig, float, dict[str, Any], Contrast | None]:
     """Take configuration, threshold, training and contrast out of a ``config.json``."""
     if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
+        raise ValueError(f"it has format {content['format']}, this version reads {FORMAT}")
     threshold = float(content["threshold"])
     if not math.isfinite(threshold):
         raise ValueError(f"threshold is {threshold}")

@@ -94,20 +94,21 @@ def train(
     folder = data if isinstance(data, DataFolder) else open_folder(data)
     images = load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH)
     fit, held_out = split_good(images, config.held_out, config.seed, PATCH)
-    with reserved(out), _quiet():
-        pl.seed_everything(config.seed, verbose=False)
-        module = _Training(config)
-        module.method.prepare()
-        checkpoint = _prepare(out, config, resume=resume)
-        clock = _Clock(config)
-        trainer = _trainer(out, config, clock, progress=progress)
-        batches = config.patches_per_epoch // config.batch_size
-        patches = _patches(fit, config, batches, config.augment, config.seed)
-        check = _patches(held_out, config, CHECK_BATCHES, "none", config.seed + 1)
-        try:
-            trainer.fit(module, _loader(patches), _loader(check), ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:  # how Lightning ends after Ctrl-C
-            raise KeyboardInterrupt from None
+    with reserved(out):
+        with _quiet():
+            pl.seed_everything(config.seed, verbose=False)
+            module = _Training(config)
+            module.method.prepare()
+            checkpoint = _prepare(out, config, resume=resume)
+            clock = _Clock(config)
+            trainer = _trainer(out, config, clock, progress=progress)
+            batches = config.patches_per_epoch // config.batch_size
+            patches = _patches(fit, config, batches, config.augment, config.seed)
+            check = _patches(held_out, config, CHECK_BATCHES, "none", config.seed + 1)
+            try:
+                trainer.fit(module, _loader(patches), _loader(check), ckpt_path=checkpoint, weights_only=True)
+            except SystemExit:  # how Lightning ends after Ctrl-C
+                raise KeyboardInterrupt from None
         method = module.method.eval()
         with torch.inference_mode():
             loss, spread, constant_loss = (

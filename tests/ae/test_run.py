@@ -48,7 +48,7 @@ def test_damaged_weights_are_named(copied):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 99}, "its format is 99"),
+        ({"format": 99}, "has format 99"),
         ({"threshold": None}, "is damaged"),
         ({"threshold": "high"}, r"config\.json is damaged .*could not convert"),
         ({"threshold": float("nan")}, "threshold is nan"),
