@@ -124,26 +124,22 @@ def source(length: int, pad: int, padding: str) -> list[int]:
     return [min(i % period, period - i % period) % length for i in places]
 
 
-@lru_cache(maxsize=1024)
-def tiles(
-    height: int, width: int, most_columns: int, most_rows: int = TILE_ROWS
-) -> tuple[tuple[int, int, int, int], ...]:
-    """Cut a plane into tiles (y0, y1, x0, x1) of nearly equal size.
+def tiles(*axes: list[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """Cut a plane into tiles (y0, y1, x0, x1), a volume into bricks (z0, z1, y0, y1, x0, x1), from spans of each axis.
 
-    The cut depends on the plane alone, never on the number of threads, so that sums come out the same to the last bit.
+    The cut depends on the image alone, never on the number of threads, so that sums come out the same to the last bit.
+
+    Examples
+    --------
+    >>> tiles(spans(4, 8, 2), [(0, 5)])
+    [(4, 6, 0, 5), (6, 8, 0, 5)]
     """
-    return tuple((y0, y1, x0, x1) for y0, y1 in _spans(height, most_rows) for x0, x1 in _spans(width, most_columns))
+    return [tuple(itertools.chain(*tile)) for tile in itertools.product(*axes)]
 
 
-@lru_cache(maxsize=1024)
-def bricks(lengths: tuple[int, ...], most: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Cut a volume into bricks (z0, z1, y0, y1, x0, x1) of nearly equal size, at most `most` long; see `tiles`."""
-    spans = (_spans(length, longest) for length, longest in zip(lengths, most, strict=True))
-    return tuple(tuple(itertools.chain(*brick)) for brick in itertools.product(*spans))
-
-
-def _spans(length: int, most: int) -> list[tuple[int, int]]:
-    """Cut 0 .. length into nearly equal spans of at most `most`."""
+def spans(first: int, last: int, most: int) -> list[tuple[int, int]]:
+    """Cut first .. last into nearly equal spans of at most `most`."""
+    length = last - first
     count = -(-length // most)
-    edges = [length * i // count for i in range(count + 1)]
+    edges = [first + length * i // count for i in range(count + 1)]
     return list(itertools.pairwise(edges))

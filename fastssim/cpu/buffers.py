@@ -94,13 +94,27 @@ def summed(taps_x: int, lanes: int) -> int:
     return 2 * (MAPS + 1) * pitch(taps_x, lanes)
 
 
-def tile_columns(width: int, taps: int, more: int, lanes: int) -> int:
-    """Return how many columns a tile has, for the least vectors in all; `more` columns of each are computed besides."""
+def tile_spans(
+    covered: tuple[int, int], width: int, halo: int, before: int, lanes: int, most: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Cut the columns `covered`, from and to, into those of tiles that take the fewest vectors in all.
 
-    def vectors(count: int) -> int:
-        return count * strip_of(-(-width // count) + more, lanes)
+    A tile reads `halo` columns more on its right and `before` more on its left, as far as the padded image of `width`
+    columns has them. most: vectors of a strip and columns of a tile.
+    """
+    longest, columns = most
 
-    least = 1
-    while strip_of(-(-width // least) + more, lanes) > longest(taps, lanes):
-        least += 1
-    return -(-width // min(range(least, 2 * least + 1), key=vectors))
+    def cut(vectors: int) -> tuple[int, int, list[tuple[int, int]]]:
+        """Fill strips of so many vectors, one after the other; return the vectors and the tiles in all, and these."""
+        spans, total, (x0, end) = [], 0, covered
+        while x0 < end:
+            first = max(x0 - before, 0)
+            room = first + vectors * lanes
+            x1 = min(end if room >= width else room - halo, end, x0 + columns)
+            total += strip_of(min(x1 + halo, width) - first, lanes)
+            spans.append((x0, x1))
+            x0 = x1
+        return total, len(spans), spans
+
+    enough = [vectors for vectors in range(BLOCK, longest + 1, BLOCK) if vectors * lanes > before + halo]
+    return min(map(cut, enough))[2]

@@ -17,7 +17,7 @@ from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_in_turns, run_slabs
 from fastssim.cpu.simd import vector_bytes
 from fastssim.interop import LARGEST
-from fastssim.plan import TILE_ROWS, Sums, source, tiles
+from fastssim.plan import TILE_ROWS, Sums, source, spans, tiles
 from fastssim.window import rounded
 
 if TYPE_CHECKING:
@@ -230,12 +230,17 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         else:
             covered = plan.padded
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
-    # A gradient tile computes the windows of its left neighbour that reach into it, too.
-    beside = 2 * halo_x if gradient else halo_x
-    most = buffers.tile_columns(covered[1], filters.room, beside, _lanes(plan.dtype))
     most_rows = buffers.exact_tile_rows(len(plan.taps_y)) if filters.exact else TILE_ROWS
-    cut = np.array(tiles(*covered, most, most_rows), np.int64)
-    cut += np.array((first_y, first_y, first_x, first_x), np.int64)
+    lanes = _lanes(plan.dtype)
+    across = buffers.tile_spans(
+        (first_x, first_x + covered[1]),
+        plan.padded[1],
+        halo_x,
+        halo_x if gradient else 0,  # a gradient tile computes the windows of its left neighbour that reach into it, too
+        lanes,
+        (buffers.longest(filters.room, lanes), covered[1]),
+    )
+    cut = np.array(tiles(spans(first_y, first_y + covered[0], most_rows), across), np.int64)
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]
     return _Layout(
         (*places, pad_y, pad_x, first_y, first_x, halo_y, halo_x),

@@ -171,11 +171,11 @@ def read_padded(plane: Any, place: Any, divisor: Any, outside: Any, out: Any) ->
 
 
 @inlined
-def row_of(plane: Any, rows: int, place: Any, before: int, count: int, divisor: Any, outside: Any, line: Any) -> int:
-    """Return the address of a part of a padded row, from `before` numbers before it on, read into `line` if need be.
+def row_of(plane: Any, rows: int, place: Any, count: int, divisor: Any, outside: Any, line: Any) -> int:
+    """Return the address of a part of a padded row, read into `line` if need be.
 
     It stays where it lies if nothing is padded or converted and the `count` numbers from there on are the plane's, of
-    `rows` rows: what surrounds the part is other pixels there, and in `line` what it held. place, outside: as for
+    `rows` rows: what follows the part is other pixels there, and in `line` what it held. place, outside: as for
     `read_padded`.
     """
     row, columns, pad, first, last = place
@@ -183,8 +183,8 @@ def row_of(plane: Any, rows: int, place: Any, before: int, count: int, divisor: 
     size = line.itemsize
     if kind == (FLOAT32 if size == 4 else FLOAT64) and step == 1 and row >= 0 and first >= pad:
         width = len(columns) - 2 * pad
-        offset = row * row_bytes + (first - pad - before) * size
+        offset = row * row_bytes + (first - pad) * size
         if last - pad <= width and offset >= 0 and offset + count * size <= (rows - 1) * row_bytes + width * size:
             return start + offset  # type: ignore[no-any-return]
-    read_padded(plane, place, divisor, outside, line[before:])
+    read_padded(plane, place, divisor, outside, line)
     return address_of(line)  # type: ignore[no-any-return]

@@ -41,6 +41,10 @@ what shares a tap of a mirrored window before it multiplies; the horizontal one 
 derivatives go into a rolling buffer of rows, and the gradient's rows leave as soon as the last window that covers them
 is done. Only the rolling buffers exist besides input and output, whatever the image's height.
 
+Strips go round: behind the last column comes the first. A pixel's gradient is made at the column of the first window
+that covers it; where that is left of all windows, among the last columns, whose derivatives are zeros. So an image
+takes no more columns with its gradient than without.
+
 Symbols: (y0, y1, x0, x1) is the tile, in the padded image; in gradient mode its pixels: every window that covers one
 of them is computed, but a window counts in the sum of one tile only; in value mode the tile's windows themselves.
 Gradients of padded pixels go to the rim and are folded onto their sources when all tiles are done.
@@ -489,8 +493,8 @@ def _gradient(
     """Finish one vector of gradient pixels of a row: combine filtered derivatives [maps][pitch] with s and d, write.
 
     s, d, mask: `pixel` is the place of the first vector's pixels, the mask may be None; scale of the gradient of SSIM;
-    l1: None, or (scale of the sign of x - y, what d misses of x - y) for columns of `ranges`; line_x, line_y: rows for
-    the gradients, nothing by y where grad_y is None.
+    l1: None, or (scale of the sign of x - y, what d misses of x - y) for columns of `ranges`, two of from and to;
+    line_x, line_y: rows for the gradients, nothing by y where grad_y is None.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -522,8 +526,9 @@ def _gradient(
             equal = code.zero() - missing  # d where x = y
             positive, negative = code.above(d, equal), code.above(equal, d)
             sign = code.select(positive, by_sign, code.select(negative, code.zero() - by_sign, code.zero()))
-            limits = [builder.extract_value(ranges_v, i) for i in range(2)]
-            sign = code.select(code.strip_mask(strip_v, vector_v, *limits), sign, code.zero())
+            limits = [builder.extract_value(ranges_v, i) for i in range(4)]
+            chosen = [code.strip_mask(strip_v, vector_v, *limits[i : i + 2]) for i in (0, 2)]
+            sign = code.select(builder.or_(*chosen), sign, code.zero())
         by_x = factor * (to_x + ((by_s + by_d) + (by_s + by_d)))
         write(line_x_t, line_x_v, by_x if sign is None else by_x + sign)
         if wanted(grad_y_t):
@@ -673,6 +678,21 @@ def _(l1: Any, counts: bool, missing: Any) -> Any:
     return something if wanted(l1) else nothing
 
 
+@inlined
+def _round_strips(columns: int, first: int, last: int) -> tuple[int, int, int, int]:
+    """Return two ranges, of which one may be empty, for first .. last-1, where -1 is the last of the columns."""
+    return max(first, 0), last, columns + first, columns + min(last, 0)
+
+
+@inlined
+def _in_order(row: Any, strip: int, lanes: int, halo: int, ahead: int, line: Any) -> int:
+    """Put a row in strips in order, its last `ahead` columns, of at most `halo`, first; return where `line` begins."""
+    start = -(-halo // lanes) * lanes  # so much room before keeps vectors within cache lines
+    out_of_strips(row, strip, lanes, line[start:])
+    _copy(line[start + strip * lanes - ahead :], ahead, line[start - ahead :])
+    return start - ahead
+
+
 @jit
 def _deliver(
     line: Any, row: int, edges: Any, x0: int, x1: int, gradient: Any, start: int, rim: Any, rim_start: int
@@ -696,9 +716,9 @@ def _deliver(
 
 
 @inlined
-def _ours(row: int, own: Any, begin: int, end: int) -> Any:
+def _ours(row: int, own: Any, columns: int) -> Any:
     """Return the columns of a row of windows that are valid, from and to, and those that count, from and to."""
-    return (begin, end, own[2], own[3]) if own[0] <= row < own[1] else (begin, end, 0, 0)
+    return (0, columns, own[2], own[3]) if own[0] <= row < own[1] else (0, columns, 0, 0)
 
 
 @unmanaged
@@ -727,9 +747,9 @@ def _tile(
     lanes = len(total) // 3
     y0, y1, x0, x1 = tile[0], tile[1], tile[2], tile[3]
     rows = rows_kept(halo_y + 1, grad_x is not None)
-    # Window rows first .. last-1 and columns left .. right-1 are computed; buffers begin at column `origin`.
+    # Window rows first .. last-1 and columns left .. right-1 are computed; buffers begin at column `left`.
     # Windows own_top .. own_bottom-1, own_left .. own_right-1 are counted; of pixels, near_top .. and so on, for l1.
-    first, last, left, right, origin = y0, y1, x0, x1, x0
+    first, last, left, right = y0, y1, x0, x1
     own_top, own_bottom, own_left, own_right = y0, y1, x0, x1
     near_bottom = y1 + (halo_y if grad_x is None and y1 == height - halo_y else 0)
     near_right = x1 + (halo_x if grad_x is None and x1 == width - halo_x else 0)
@@ -738,12 +758,13 @@ def _tile(
     if grad_x is not None:
         first, last = max(0, y0 - halo_y), min(height - halo_y, y1)
         left, right = max(0, x0 - halo_x), min(width - halo_x, x1)
-        origin = x0 - halo_x
         own_top, own_bottom, own_left, own_right = y0 - first_y, y1 - first_y, x0 - first_x, x1 - first_x
-    own = (own_top, own_bottom, own_left - origin, own_right - origin)
-    strip = strip_of(x1 + halo_x - origin, lanes)
+    own = (own_top, own_bottom, own_left - left, own_right - left)
+    columns = right + halo_x - left  # of pixels that are read
+    strip = strip_of(columns, lanes)
+    ahead = left + halo_x - x0  # gradients made among the last columns
+    signed = _round_strips(strip * lanes, near_left - left - halo_x, near_right - left - halo_x)
     pixel_rows, taken = height - 2 * pad_y, numbers_read(strip, lanes)
-    begin, end = left - origin, right + halo_x - origin  # of the columns that there are
     pixel_halo = halo_x if exact is None or grad_x is not None else 0  # sums have one of their own
     maps = 3 if grad_y is None else 4
     kinds = _entries((0, 0, 0, 0), plane_mask)  # one for each moment
@@ -818,23 +839,23 @@ def _tile(
                 place = (pixel_row - base) % rows * step
                 source = (rows_of[pixel_row], columns_of, pad_x, left, right + halo_x)
                 if exact is None:
-                    row_x = row_of(plane_x, pixel_rows, source, begin, taken, divisor_x, outside, line_x)
-                    row_y = row_of(plane_y, pixel_rows, source, begin, taken, divisor_y, outside, line_y)
+                    row_x = row_of(plane_x, pixel_rows, source, taken, divisor_x, outside, line_x)
+                    row_y = row_of(plane_y, pixel_rows, source, taken, divisor_y, outside, line_y)
                 else:  # other pixels would have a part in running sums
-                    read_padded(plane_x, source, divisor_x, outside, line_x[begin:])
-                    read_padded(plane_y, source, divisor_y, outside, line_y[begin:])
+                    read_padded(plane_x, source, divisor_x, outside, line_x)
+                    read_padded(plane_y, source, divisor_y, outside, line_y)
                     row_x, row_y = address_of(line_x), address_of(line_y)
                 row_mask = given(plane_mask, mask_rows[place:])
                 if plane_mask is not None:
-                    read_padded(plane_mask, source, one, one, line_mask[begin:])
+                    read_padded(plane_mask, source, one, one, line_mask)
                 if exact is not None:
-                    calm = calm and within(line_x, begin, end, most) and within(line_y, begin, end, most)
+                    calm = calm and within(line_x, columns, most) and within(line_y, columns, most)
                     if plane_mask is not None:
-                        calm = calm and within(line_mask, begin, end, type(outside)(FINITE))
+                        calm = calm and within(line_mask, columns, type(outside)(FINITE))
                 enter(row_x, row_y, mask_line, strip, lanes, pixel_halo, px, py, s[place:], d[place:], row_mask)
                 if l1 is not None and near_top <= pixel_row < near_bottom:
                     for vector in range(strip):
-                        _add_distances(d, place, strip, vector, near_left - origin, near_right - origin, missing, total)
+                        _add_distances(d, place, strip, vector, near_left - left, near_right - left, missing, total)
             loaded = row + count + halo_y
             if plane_mask is not None:
                 for pixel_row in range(loaded, row + ROWS + halo_y):  # below the last, whose windows are not there
@@ -848,9 +869,9 @@ def _tile(
                 continue_strips(moments, s, strip, lanes, halo_x, step, row_kinds)
             if plane_upstream is not None:
                 for r in range(count):
-                    read(plane_upstream, row + r, left, right - left, one, line_x[begin:])
+                    read(plane_upstream, row + r, left, right - left, one, line_x)
                     if exact is not None:
-                        calm = calm and within(line_x, begin, begin + right - left, type(outside)(FINITE))
+                        calm = calm and within(line_x, right - left, type(outside)(FINITE))
                     into_strips(line_x, strip, lanes, weights[r * step :])
         for r in range(count):
             if exact is None:
@@ -869,7 +890,7 @@ def _tile(
                     add_moments(sums, step, s, d, mask, top % rows * step, strip, lanes, -down[0])
             place = (row + r - base_windows) % rows * maps * step
             row_map = given(ssim_map, filtered[r * step :])
-            ours = _ours(row + r, own, begin, right - origin)
+            ours = _ours(row + r, own, right - left)
             next_x = to_come(plane_x, rows_of, loaded + r, first_column, image_columns)
             next_y = to_come(plane_y, rows_of, loaded + r, first_column, image_columns)
             for vector in range(strip):
@@ -888,7 +909,7 @@ def _tile(
             for r in range(count):
                 out_of_strips(filtered[r * step :], strip, lanes, out_x)
                 place = map_start + (row + r) * (width - halo_x) + left
-                _copy(out_x[begin:], right - left, ssim_map[place:])
+                _copy(out_x, right - left, ssim_map[place:])
         if grad_x is not None:
             for r in range(max(count, 0), ROWS):
                 place = (row + r - base_windows) % rows * maps * step
@@ -921,17 +942,16 @@ def _tile(
                     for vector in range(0, strip, BLOCK):
                         _across(filtered, place, vector, back_x, back_kinds, windows)
                 pixel = (row + r - base) % rows * step + halo_x * lanes
-                signed = (near_left - x0, near_right - x0)
                 sign = _sign(l1, near_top <= row + r < near_bottom, missing)
                 for vector in range(strip):
                     _gradient(
                         windows, taps_x, strip, vector, s, d, mask, pixel, scale, sign, signed, grad_y, out_x, out_y
                     )
-                out_of_strips(out_x, strip, lanes, weights)
-                _deliver(weights, row + r, edges, x0, x1, grad_x, grad_start, rim_x, rim_start)
+                place = _in_order(out_x, strip, lanes, halo_x, ahead, weights)
+                _deliver(weights[place:], row + r, edges, x0, x1, grad_x, grad_start, rim_x, rim_start)
                 if grad_y is not None:
-                    out_of_strips(out_y, strip, lanes, weights)
-                    _deliver(weights, row + r, edges, x0, x1, grad_y, grad_start, rim_y, rim_start)
+                    place = _in_order(out_y, strip, lanes, halo_x, ahead, weights)
+                    _deliver(weights[place:], row + r, edges, x0, x1, grad_y, grad_start, rim_y, rim_start)
 
 
 @jit

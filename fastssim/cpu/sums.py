@@ -204,10 +204,9 @@ def across(
 
 
 @jit
-def within(line: Any, begin: int, end: int, most: Any) -> bool:
-    """Tell whether the numbers begin .. end-1 of a line are at most so large; NaN is not."""
-    part = line[begin:end]
+def within(line: Any, count: int, most: Any) -> bool:
+    """Tell whether the first `count` numbers of a line are at most so large; NaN is not."""
     outside = 0
-    for i in range(end - begin):
-        outside += 0 if abs(part[i]) <= most else 1
+    for i in range(count):
+        outside += 0 if abs(line[i]) <= most else 1
     return outside == 0

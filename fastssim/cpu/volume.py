@@ -38,6 +38,7 @@ from fastssim.cpu.ssim import (
     _entries,
     _filter,
     _gradient,
+    _in_order,
     _of_rows,
     _ours,
     _pivot,
@@ -272,22 +273,22 @@ def ssim_brick(
     zero, one = type(outside)(0), type(outside)(1)
     lanes = len(total) // 3
     z0, z1, y0, y1, x0, x1 = brick[0], brick[1], brick[2], brick[3], brick[4], brick[5]
-    # Windows front .. back-1, top .. bottom-1, left .. right-1 are computed; buffers begin at the origins. Windows
-    # own_front .. own_back-1 and so on are counted.
+    # Windows front .. back-1, top .. bottom-1, left .. right-1 are computed; buffers begin at the origins and `left`.
+    # Windows own_front .. own_back-1 and so on are counted.
     front, back, top, bottom, left, right = z0, z1, y0, y1, x0, x1
-    origin_z, origin_y, origin_x = z0, y0, x0
+    origin_z, origin_y = z0, y0
     own_front, own_back, own_top, own_bottom, own_left, own_right = z0, z1, y0, y1, x0, x1
     if grad_x is not None:
         front, back = max(0, z0 - halo_z), min(depth - halo_z, z1)
         top, bottom = max(0, y0 - halo_y), min(height - halo_y, y1)
         left, right = max(0, x0 - halo_x), min(width - halo_x, x1)
-        origin_z, origin_y, origin_x = z0 - halo_z, y0 - halo_y, x0 - halo_x
+        origin_z, origin_y = z0 - halo_z, y0 - halo_y
         own_front, own_back = z0 - first_z, z1 - first_z
         own_top, own_bottom = y0 - first_y, y1 - first_y
         own_left, own_right = x0 - first_x, x1 - first_x
-    strip = strip_of(x1 + halo_x - origin_x, lanes)
+    strip = strip_of(right + halo_x - left, lanes)
+    ahead = left + halo_x - x0  # gradients made among the last columns, see `fastssim.cpu.ssim`
     pixel_rows, taken = height - 2 * pad_y, numbers_read(strip, lanes)
-    begin = left - origin_x  # first of the columns that there are
     maps = 3 if grad_y is None else 4
     back_kinds = _entries((0, 0, 0), grad_y)
     bands = -(-(bottom - top) // BAND)
@@ -335,8 +336,8 @@ def ssim_brick(
                     rows_of[row] if source_plane >= 0 else OUTSIDE, columns_of, pad_x, left, right + halo_x,
                 )  # fmt: skip
                 plane_x, plane_y = _slice(x, n, c, source_plane), _slice(y, n, c, source_plane)
-                row_x = row_of(plane_x, pixel_rows, source, begin, taken, divisor_x, outside, line_x)
-                row_y = row_of(plane_y, pixel_rows, source, begin, taken, divisor_y, outside, line_y)
+                row_x = row_of(plane_x, pixel_rows, source, taken, divisor_x, outside, line_x)
+                row_y = row_of(plane_y, pixel_rows, source, taken, divisor_y, outside, line_y)
                 enter(row_x, row_y, None, strip, lanes, halo_x, px, py, s[place:], d[place:], None)
             loaded = pixel_plane + 1
         for band in range(bands - 1 if count > 0 else -1, -1, -1):
@@ -353,7 +354,7 @@ def ssim_brick(
                     )  # fmt: skip
             for p in range(count):
                 own_rows = own_bottom if own_front <= z + p < own_back else own_top
-                own = (own_top, own_rows, own_left - origin_x, own_right - origin_x)
+                own = (own_top, own_rows, own_left - left, own_right - left)
                 for row in range(band_top, band_bottom, ROWS):
                     rows = min(ROWS, band_bottom - row)
                     place = p * deep_plane + (row - band_top) * 4 * step
@@ -362,12 +363,12 @@ def ssim_brick(
                     continue_strips(moments, s, strip, lanes, halo_x, step, _of_rows((0, 0, 0, 0)))
                     if upstream is not None:
                         for r in range(rows):
-                            read(_slice(upstream, n, c, z + p), row + r, left, right - left, one, line_x[begin:])
+                            read(_slice(upstream, n, c, z + p), row + r, left, right - left, one, line_x)
                             into_strips(line_x, strip, lanes, weights[r * step :])
                     for r in range(rows):
                         place = (z + p - origin_z) % ring * window_plane + (row + r - origin_y) * maps * step
                         row_map = given(ssim_map, filtered[r * step :])
-                        ours = _ours(row + r, own, begin, right - origin_x)
+                        ours = _ours(row + r, own, right - left)
                         for vector in range(0, strip, BLOCK):
                             _windows(moments, None, 4 * r * step, vector, taps_x, constants, grad_x, windows)
                         for vector in range(strip):
@@ -381,7 +382,7 @@ def ssim_brick(
                             out_of_strips(filtered[r * step :], strip, lanes, out_x)
                             line = (z + p) * (height - halo_y) + row + r
                             place = map_start + line * (width - halo_x) + left
-                            _copy(out_x[begin:], right - left, ssim_map[place:])
+                            _copy(out_x, right - left, ssim_map[place:])
         if grad_x is not None:
             for p in range(max(count, 0), PLANES):
                 start = (z + p - origin_z) % ring * window_plane
@@ -413,16 +414,16 @@ def ssim_brick(
                         pixel = (z + p - front) % ring * plane + (row + r - top) * step + halo_x * lanes
                         for vector in range(strip):
                             _gradient(
-                                windows, taps_x, strip, vector, s, d, None, pixel, scale, None, (0, 0), grad_y, out_x,
-                                out_y,
+                                windows, taps_x, strip, vector, s, d, None, pixel, scale, None, (0, 0, 0, 0), grad_y,
+                                out_x, out_y,
                             )  # fmt: skip
                         core_x = grad_x if inner else outer_x
-                        out_of_strips(out_x, strip, lanes, weights)
-                        _deliver(weights, row + r, flat, x0, x1, core_x, core_start, rim_x, rim_start)
+                        place = _in_order(out_x, strip, lanes, halo_x, ahead, weights)
+                        _deliver(weights[place:], row + r, flat, x0, x1, core_x, core_start, rim_x, rim_start)
                         if grad_y is not None:
                             core_y = grad_y if inner else outer_y
-                            out_of_strips(out_y, strip, lanes, weights)
-                            _deliver(weights, row + r, flat, x0, x1, core_y, core_start, rim_y, rim_start)
+                            place = _in_order(out_y, strip, lanes, halo_x, ahead, weights)
+                            _deliver(weights[place:], row + r, flat, x0, x1, core_y, core_start, rim_y, rim_start)
     return found
 
 

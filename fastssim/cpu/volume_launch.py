@@ -15,7 +15,7 @@ from fastssim.cpu.launch import KINDS, _aligned, _lanes, shared_out, up_to_middl
 from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_slabs
 from fastssim.interop import LARGEST
-from fastssim.plan import Sums, bricks, source
+from fastssim.plan import Sums, source, spans, tiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -177,17 +177,23 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
             covered = plan.padded
             _, pad_y, pad_x = plan.pad
             rim = covered[0] * (2 * pad_y * covered[2] + lengths[1] * 2 * pad_x)
-    # A gradient brick computes the windows of its left neighbour that reach into it, too.
-    beside = 2 * halos[2] if gradient else halos[2]
+    deep, down, last = ((start, start + length) for start, length in zip(first, covered, strict=True))
     lanes = _lanes(plan.dtype)
-    columns = min(kernels.BRICK_COLUMNS, buffers.tile_columns(covered[2], halos[2] + 1, beside, lanes))
-    cut = np.array(bricks(covered, (kernels.BRICK_PLANES, kernels.BRICK_ROWS, columns)), np.int64)
+    across = buffers.tile_spans(
+        last,
+        plan.padded[2],
+        halos[2],
+        halos[2] if gradient else 0,  # a gradient brick computes the windows on its left that reach into it, too
+        lanes,
+        (buffers.longest(len(plan.taps_x), lanes), kernels.BRICK_COLUMNS),
+    )
+    cut = tiles(spans(*deep, kernels.BRICK_PLANES), spans(*down, kernels.BRICK_ROWS), across)
     places = [
         np.array(source(length, pad, plan.padding), np.int64) for length, pad in zip(lengths, plan.pad, strict=True)
     ]
     return _Layout(
         (*places, *plan.pad, *first, *halos),
-        cut + np.repeat(np.array(first, np.int64), 2),
+        np.array(cut, np.int64),
         (n * c * len(cut), n * c * math.prod(lengths)),
         number,
         kernels.sizes(len(plan.taps_z), len(plan.taps_y), len(plan.taps_x), lanes),
