@@ -366,9 +366,10 @@ def _prepare(out: Path, config: TrainConfig, *, resume: bool) -> Path | None:
             raise ValueError(f"{out} holds a training; resume it (--resume) or name another folder")
         if (out / "config.json").exists():
             raise ValueError(f"{out} holds a finished training; name another folder for a new one")
+        content = read_json(started)
         try:
-            before = config_from(read_json(started))  # options that are newer than the file have their defaults
-        except TypeError as error:
+            before = config_from(content)  # options that are newer than the file have their defaults
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{started} is damaged ({error}); restore it, or name another folder") from None
         if before != config:
             raise ValueError(f"{out} was started with other options; give the same ones, or name another folder")

@@ -20,7 +20,7 @@ from fastssim.compat.images import as_they_stand, contrast
 from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
-from fastssim.window import Gaussian, Taps
+from fastssim.window import Gaussian, Taps, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,11 +78,24 @@ def ssim(
     tensor([1., 1.])
     """
     X, Y = _images(X, Y)
+    windows = _windows(win, win_size, win_sigma, X.shape[1])
+    return _ssim(X, Y, windows, data_range, size_average, K, nonnegative_ssim)
+
+
+def _ssim(
+    X: Tensor,
+    Y: Tensor,
+    windows: tuple[Window, ...],
+    data_range: float,
+    size_average: bool,
+    K: Sequence[float],
+    nonnegative_ssim: bool,
+) -> Tensor:
+    """`ssim` of images that are checked."""
     data_range = float(data_range)  # there a tensor or a number of NumPy's may come, too
-    taps = _taps(win, win_size, win_sigma, X.shape[1])
     #  The gradient of a mean needs no pass of its own to be scaled.
-    reduction = "mean" if size_average and not nonnegative_ssim and len(taps) == 1 else "channel"
-    each = _compared(whole, X, Y, taps, data_range, K, reduction)
+    reduction = "mean" if size_average and not nonnegative_ssim and len(windows) == 1 else "channel"
+    each = _compared(whole, X, Y, windows, data_range, K, reduction)
     if nonnegative_ssim:
         each = F.relu(each)
     return _averaged(each, X.dtype, size_average)
@@ -115,29 +128,61 @@ def ms_ssim(
     tensor(1.)
     """
     X, Y = _images(X, Y)
+    windows = _windows(win, win_size, win_sigma, X.shape[1])
+    return _ms_ssim(X, Y, windows, data_range, size_average, weights, K)
+
+
+def _ms_ssim(
+    X: Tensor,
+    Y: Tensor,
+    windows: tuple[Window, ...],
+    data_range: float,
+    size_average: bool,
+    weights: Sequence[float] | None,
+    K: Sequence[float],
+) -> Tensor:
+    """`ms_ssim` of images that are checked."""
     data_range = float(data_range)  # as in `ssim`
-    taps = _taps(win, win_size, win_sigma, X.shape[1])
-    least = (len(taps[0]) - 1) * 2**4
+    size = len(windows[0].weights_x)
+    least = (size - 1) * 2**4
     if min(X.shape[-2:]) <= least:
         raise AssertionError(f"Image size should be larger than {least} due to the 4 downsamplings in ms-ssim")
     powers = MS_WEIGHTS if weights is None else tuple(map(float, weights))
     x, y = as_they_stand(X, 1), as_they_stand(Y, 1)
     each = None
-    if len(taps) == 1 and min(x.shape[2:]) >> (len(powers) - 1) >= len(taps[0]):
-        window = Taps(taps * 2)
-        each = scales.joint_factors(x, y, len(powers), data_range=data_range, window=window, k1=K[0], k2=K[1])
+    if len(windows) == 1 and min(x.shape[2:]) >> (len(powers) - 1) >= size:
+        each = scales.joint_factors(x, y, len(powers), data_range=data_range, window=windows[0], k1=K[0], k2=K[1])
     each = each or scales.factors(
         x,
         y,
         len(powers),
         shrink=lambda image: scales.halved(image, padding=[length % 2 for length in image.shape[2:]]),
-        contrast=lambda x, y: _compared(contrast, x, y, taps, data_range, K),
-        ssim=lambda x, y: _compared(whole, x, y, taps, data_range, K),
+        contrast=lambda x, y: _compared(contrast, x, y, windows, data_range, K),
+        ssim=lambda x, y: _compared(whole, x, y, windows, data_range, K),
     )
     return _averaged(scales.product(each, powers), X.dtype, size_average)
 
 
-class SSIM(nn.Module):
+class _WithWindow(nn.Module):
+    """A module that keeps its window as a tensor, `win`, which may be replaced, as there."""
+
+    def __init__(self, win_size: int, win_sigma: float, channel: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.win_size = win_size
+        taps = Gaussian(win_size, win_sigma).taps_x
+        win = torch.tensor(taps, dtype=torch.float32).repeat([channel, 1] + [1] * spatial_dims)
+        self.win = win  # (channel, 1, [1,] 1, size)
+        self._made = win, _windows(win, win_size, win_sigma, channel)
+
+    def _windows(self, channels: int) -> tuple[Window, ...]:
+        """As the function; a compiler, which knows no tensor's numbers, gets the window as it was made."""
+        win, windows = self._made
+        if torch.compiler.is_compiling() and self.win is win and channels == len(win):
+            return windows
+        return _windows(self.win, self.win_size, 0.0, channels)
+
+
+class SSIM(_WithWindow):
     """`ssim` as a module; parameters as ``pytorch_msssim.SSIM``.
 
     Examples
@@ -158,9 +203,7 @@ class SSIM(nn.Module):
         K: Sequence[float] = (0.01, 0.03),
         nonnegative_ssim: bool = False,
     ) -> None:
-        super().__init__()
-        self.win_size = win_size
-        self.win = _window(win_size, win_sigma, channel, spatial_dims)
+        super().__init__(win_size, win_sigma, channel, spatial_dims)
         self.size_average = size_average
         self.data_range = data_range
         self.K = K
@@ -168,11 +211,12 @@ class SSIM(nn.Module):
 
     def forward(self, X: Tensor, Y: Tensor) -> Tensor:
         """Return the SSIM of two batches of images or volumes."""
-        return ssim(X, Y, self.data_range, self.size_average, win=self.win, K=self.K,
-                    nonnegative_ssim=self.nonnegative_ssim)  # fmt: skip
+        X, Y = _images(X, Y)
+        windows = self._windows(X.shape[1])
+        return _ssim(X, Y, windows, self.data_range, self.size_average, self.K, self.nonnegative_ssim)
 
 
-class MS_SSIM(nn.Module):  # noqa: N801  # the library's name
+class MS_SSIM(_WithWindow):  # noqa: N801  # the library's name
     """`ms_ssim` as a module; parameters as ``pytorch_msssim.MS_SSIM``.
 
     Examples
@@ -193,9 +237,7 @@ class MS_SSIM(nn.Module):  # noqa: N801  # the library's name
         weights: Sequence[float] | None = None,
         K: Sequence[float] = (0.01, 0.03),
     ) -> None:
-        super().__init__()
-        self.win_size = win_size
-        self.win = _window(win_size, win_sigma, channel, spatial_dims)
+        super().__init__(win_size, win_sigma, channel, spatial_dims)
         self.size_average = size_average
         self.data_range = data_range
         self.weights = weights
@@ -203,7 +245,9 @@ class MS_SSIM(nn.Module):  # noqa: N801  # the library's name
 
     def forward(self, X: Tensor, Y: Tensor) -> Tensor:
         """Return the multi-scale SSIM of two batches of images or volumes."""
-        return ms_ssim(X, Y, self.data_range, self.size_average, win=self.win, weights=self.weights, K=self.K)
+        X, Y = _images(X, Y)
+        windows = self._windows(X.shape[1])
+        return _ms_ssim(X, Y, windows, self.data_range, self.size_average, self.weights, self.K)
 
 
 def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,20 +261,14 @@ def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
     return X, Y
 
 
-def _window(size: int, sigma: float, channel: int, spatial_dims: int) -> Tensor:
-    """Return the taps in the shape that pytorch-msssim keeps them in, (channel, 1, [1,] 1, size)."""
-    taps = Gaussian(size, sigma).taps_x
-    return torch.tensor(taps, dtype=torch.float32).repeat([channel, 1] + [1] * spatial_dims)
-
-
-def _taps(win: Tensor | None, size: int, sigma: float, channels: int) -> tuple[tuple[float, ...], ...]:
-    """Return the taps of every channel, or one for all."""
+def _windows(win: Tensor | None, size: int, sigma: float, channels: int) -> tuple[Window, ...]:
+    """Return the window of every channel, or one for all."""
     if win is not None:
         size = win.shape[-1]
     if size % 2 != 1:
         raise ValueError("Window size should be odd.")
     if win is None:
-        return (Gaussian(size, sigma).weights_x,)
+        return (Gaussian(size, sigma),)
     if win.shape[0] != channels or win.numel() != channels * size:
         raise RuntimeError(
             f"win has shape {tuple(win.shape)}; for {channels} channels give ({channels}, 1, 1, {size}): one window for"
@@ -240,39 +278,45 @@ def _taps(win: Tensor | None, size: int, sigma: float, channels: int) -> tuple[t
     for row in dict.fromkeys(rows):
         if abs(sum(row) - 1) > 1e-3:
             raise ValueError(f"win sums to {sum(row)}; divide it by its sum: means are taken with these weights")
-    return rows[:1] if len(set(rows)) == 1 else rows
+    return tuple(map(_known_taps, rows[:1] if len(set(rows)) == 1 else rows))
 
 
-@lru_cache(maxsize=256)
-def _fitting(taps: tuple[float, ...], lengths: tuple[int, ...]) -> Taps:
+_known_taps = lru_cache(maxsize=256)(Taps)
+
+
+def _fitting(window: Window, lengths: Sequence[int]) -> Window:
     """Return the window, of a single tap along an axis that is shorter."""
-    return Taps(tuple(list(taps) if length >= len(taps) else [1.0] for length in lengths))
+    taps = window.weights_x
+    if min(lengths) >= len(taps):
+        return window
+    return _known_taps(tuple(taps if length >= len(taps) else (1.0,) for length in lengths))
 
 
 def _compared(
     compare: Callable[..., Tensor],
     x: Tensor,
     y: Tensor,
-    taps: tuple[tuple[float, ...], ...],
+    windows: tuple[Window, ...],
     data_range: float,
     K: Sequence[float],
     reduction: str = "channel",
 ) -> Tensor:
     """Mean over the windows of every channel, (N, C), or of all."""
     x, y = as_they_stand(x, data_range), as_they_stand(y, data_range)
+    size = len(windows[0].weights_x)
     for axis, length in enumerate(x.shape[2:], start=2):
-        if length < len(taps[0]):
+        if length < size:
             warnings.warn(
-                f"Skipping Gaussian Smoothing at dimension {axis} for input: {x.shape} and win size: {len(taps[0])}",
-                stacklevel=3,
+                f"Skipping Gaussian Smoothing at dimension {axis} for input: {x.shape} and win size: {size}",
+                stacklevel=4,
             )
     settings: dict[str, Any] = {
         "data_range": data_range, "k1": K[0], "k2": K[1], "reduction": reduction, "dims": x.ndim - 2
     }  # fmt: skip
-    windows = [_fitting(row, tuple(x.shape[2:])) for row in taps]
-    if len(windows) == 1:
-        return compare(x, y, window=windows[0], **settings)
-    planes = zip(x.split(1, 1), y.split(1, 1), windows, strict=True)
+    fitting = [_fitting(window, x.shape[2:]) for window in windows]
+    if len(fitting) == 1:
+        return compare(x, y, window=fitting[0], **settings)
+    planes = zip(x.split(1, 1), y.split(1, 1), fitting, strict=True)
     return torch.cat([compare(a, b, window=window, **settings) for a, b, window in planes], 1)
 
 

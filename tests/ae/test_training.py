@@ -78,7 +78,7 @@ def test_two_processes_do_not_train_in_one_folder(tiny_data, tmp_path, tiny_conf
 
 
 def test_a_damaged_record_of_the_options_is_named(tiny_data, tmp_path, tiny_config):
-    for content in ("null", '{"latent": 8.5}'):
+    for content in ("null", '{"latent": 8.5}', '{"latent": 0}', '{"colour": 1}'):
         (tmp_path / "started.json").write_text(content)
         with pytest.raises(ValueError, match=r"started\.json is damaged .*; restore it, or name another folder"):
             train(tiny_data, tmp_path, tiny_config, resume=True, progress=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -9,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastssim
+from fastssim.compat import pytorch_msssim
 from fastssim.compat.kornia import ssim_loss
 
 WINDOW = fastssim.Gaussian((5, 3), 1.5)
@@ -187,3 +190,34 @@ def test_gradients_come_for_many_upstreams_at_once(reduction):
     (together,) = torch.autograd.grad(value, x, upstreams, is_grads_batched=True, retain_graph=True)
     apart = [torch.autograd.grad(value, x, upstream, retain_graph=True)[0] for upstream in upstreams]
     torch.testing.assert_close(together, torch.stack(apart))
+
+
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytorch_msssim.SSIM(data_range=1.0, win_size=5, channel=2),
+        pytorch_msssim.SSIM(data_range=1.0, win_size=5, channel=2, size_average=False, nonnegative_ssim=True),
+        pytorch_msssim.MS_SSIM(data_range=1.0, win_size=3, channel=2),
+    ],
+)
+def test_modules_of_pytorch_msssim_compile_without_a_break(module, dtype):
+    x, y = torch.rand(2, 2, 2, 40, 37, dtype=dtype)
+    module = copy.deepcopy(module)  # knows its window still
+    torch._dynamo.reset()
+    gradients = []
+    for function in (module, torch.compile(module, fullgraph=True, backend="aot_eager")):
+        a = x.clone().requires_grad_()
+        function(a, y).sum().backward()
+        gradients.append(a.grad)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated:DeprecationWarning")
+def test_a_window_put_in_another_s_place_is_the_one_that_compiled_modules_use():
+    module = pytorch_msssim.SSIM(data_range=1.0, win_size=3, channel=1)
+    module.win = torch.tensor([[[[0.2, 0.6, 0.2]]]])
+    x, y = torch.rand(2, 1, 1, 10, 11)
+    torch._dynamo.reset()
+    assert torch.compile(module, backend="aot_eager")(x, y) == module(x, y)
