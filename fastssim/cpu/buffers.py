@@ -116,5 +116,5 @@ def tile_spans(
             x0 = x1
         return total, len(spans), spans
 
-    enough = [vectors for vectors in range(BLOCK, longest + 1, BLOCK) if vectors * lanes > before + halo]
-    return min(map(cut, enough))[2]
+    least = before + halo + BLOCK * lanes  # or tiles would be few columns beside those they share
+    return min(cut(vectors) for vectors in range(BLOCK, longest + 1, BLOCK) if vectors * lanes >= least)[2]
