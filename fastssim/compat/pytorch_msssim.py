@@ -79,19 +79,6 @@ def ssim(
     """
     X, Y = _images(X, Y)
     windows = _windows(win, win_size, win_sigma, X.shape[1])
-    return _ssim(X, Y, windows, data_range, size_average, K, nonnegative_ssim)
-
-
-def _ssim(
-    X: Tensor,
-    Y: Tensor,
-    windows: tuple[Window, ...],
-    data_range: float,
-    size_average: bool,
-    K: Sequence[float],
-    nonnegative_ssim: bool,
-) -> Tensor:
-    """`ssim` of images that are checked."""
     data_range = float(data_range)  # there a tensor or a number of NumPy's may come, too
     #  The gradient of a mean needs no pass of its own to be scaled.
     reduction = "mean" if size_average and not nonnegative_ssim and len(windows) == 1 else "channel"
@@ -129,19 +116,6 @@ def ms_ssim(
     """
     X, Y = _images(X, Y)
     windows = _windows(win, win_size, win_sigma, X.shape[1])
-    return _ms_ssim(X, Y, windows, data_range, size_average, weights, K)
-
-
-def _ms_ssim(
-    X: Tensor,
-    Y: Tensor,
-    windows: tuple[Window, ...],
-    data_range: float,
-    size_average: bool,
-    weights: Sequence[float] | None,
-    K: Sequence[float],
-) -> Tensor:
-    """`ms_ssim` of images that are checked."""
     data_range = float(data_range)  # as in `ssim`
     size = len(windows[0].weights_x)
     least = (size - 1) * 2**4
@@ -174,12 +148,11 @@ class _WithWindow(nn.Module):
         self.win = win  # (channel, 1, [1,] 1, size)
         self._made = win, _windows(win, win_size, win_sigma, channel)
 
-    def _windows(self, channels: int) -> tuple[Window, ...]:
-        """As the function; a compiler, which knows no tensor's numbers, gets the window as it was made."""
+    def _win(self, X: Tensor) -> Any:
+        """Return the window for images; to a compiler, which knows no tensor's numbers, as it was made."""
         win, windows = self._made
-        if torch.compiler.is_compiling() and self.win is win and channels == len(win):
-            return windows
-        return _windows(self.win, self.win_size, 0.0, channels)
+        made = torch.compiler.is_compiling() and self.win is win and X.shape[1] == len(win)
+        return windows if made else self.win
 
 
 class SSIM(_WithWindow):
@@ -211,9 +184,8 @@ class SSIM(_WithWindow):
 
     def forward(self, X: Tensor, Y: Tensor) -> Tensor:
         """Return the SSIM of two batches of images or volumes."""
-        X, Y = _images(X, Y)
-        windows = self._windows(X.shape[1])
-        return _ssim(X, Y, windows, self.data_range, self.size_average, self.K, self.nonnegative_ssim)
+        return ssim(X, Y, self.data_range, self.size_average, win=self._win(X), K=self.K,
+                    nonnegative_ssim=self.nonnegative_ssim)  # fmt: skip
 
 
 class MS_SSIM(_WithWindow):  # noqa: N801  # the library's name
@@ -245,9 +217,7 @@ class MS_SSIM(_WithWindow):  # noqa: N801  # the library's name
 
     def forward(self, X: Tensor, Y: Tensor) -> Tensor:
         """Return the multi-scale SSIM of two batches of images or volumes."""
-        X, Y = _images(X, Y)
-        windows = self._windows(X.shape[1])
-        return _ms_ssim(X, Y, windows, self.data_range, self.size_average, self.weights, self.K)
+        return ms_ssim(X, Y, self.data_range, self.size_average, win=self._win(X), weights=self.weights, K=self.K)
 
 
 def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,8 +231,10 @@ def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
     return X, Y
 
 
-def _windows(win: Tensor | None, size: int, sigma: float, channels: int) -> tuple[Window, ...]:
-    """Return the window of every channel, or one for all."""
+def _windows(win: Tensor | tuple[Window, ...] | None, size: int, sigma: float, channels: int) -> tuple[Window, ...]:
+    """Return the window of every channel, or one for all; `win` may be these already."""
+    if isinstance(win, tuple):
+        return win
     if win is not None:
         size = win.shape[-1]
     if size % 2 != 1:
@@ -308,7 +280,7 @@ def _compared(
         if length < size:
             warnings.warn(
                 f"Skipping Gaussian Smoothing at dimension {axis} for input: {x.shape} and win size: {size}",
-                stacklevel=4,
+                stacklevel=3,
             )
     settings: dict[str, Any] = {
         "data_range": data_range, "k1": K[0], "k2": K[1], "reduction": reduction, "dims": x.ndim - 2
