@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from bench.device import OnDevice
 from bench.harness import interleaved
+from fastssim.cpu.simd import X86, Code, vector_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STEPS = 32  # multiply-adds in a chain
 REPEATS = 20_000
-ELEMENTS = 1024  # fits the first cache
 COPIED = 1 << 28  # bytes, far more than any cache
 MATRIX = 4096  # rows of the matrices that a GPU multiplies
 
@@ -47,31 +48,48 @@ def measure(device: str = "cpu") -> Roofline:
         samples = interleaved(calls, rounds=5)
         done = float(MATRIX) ** 3
     else:
-        arrays = [np.full(ELEMENTS, 0.5, np.float32) for _ in range(threads)]
+        elements = _under_way() * vector_bytes() // 4
+        arrays = [np.full(elements, 0.5, np.float32) for _ in range(threads)]
         with ThreadPoolExecutor(threads) as pool:
             samples = interleaved(
                 {
-                    "fma": lambda: list(pool.map(_multiply_add, arrays)),
+                    "fma": lambda: list(pool.map(_multiply_add, arrays, [REPEATS] * threads)),
                     "copy": lambda: target.copy_(source),
                 },
                 rounds=5,
             )
-        done = float(threads * ELEMENTS * STEPS * REPEATS)
+        done = float(threads * elements * STEPS * REPEATS)
     return Roofline(threads, done / min(samples["fma"].seconds), 2 * COPIED / min(samples["copy"].seconds))
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _multiply_add(values: NDArray[np.float32]) -> None:
-    """Chains of multiply-adds over values that stay in the first cache.
+@intrinsic
+def _chains(typing: Any, values: Any) -> Any:
+    """Turn every v into v a + b, STEPS times: `_under_way` vectors side by side, each in a register."""
 
-    Two values a turn: as many vectors again are under way, enough to hide what one multiply-add takes.
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = Code(context, builder, signature.args[0].dtype)
+        a, b = code.number(0.999), code.number(0.001)
+        places = [code.at(code.data(signature.args[0], args[0]), i * code.lanes) for i in range(_under_way())]
+        vectors = [code.load(place) for place in places]
+        for _ in range(STEPS):
+            vectors = [vector * a + b for vector in vectors]
+        for vector, place in zip(vectors, places, strict=True):
+            code.store(vector, place)
+        return context.get_dummy_value()
+
+    return types.void(values), codegen
+
+
+def _under_way() -> int:
+    """Return how many vectors to multiply side by side: twelve and the factors fit sixteen registers.
+
+    Two multiply-adds a cycle of four cycles each want eight; processors with 32 registers may want more.
     """
-    a, b = np.float32(0.999), np.float32(0.001)
-    first, second = values[: ELEMENTS // 2], values[ELEMENTS // 2 :]
-    for _ in range(REPEATS):
-        for i in range(ELEMENTS // 2):
-            v, w = first[i], second[i]
-            for _ in range(STEPS):
-                v = v * a + b
-                w = w * a + b
-            first[i], second[i] = v, w
+    return 12 if X86 and vector_bytes() < 64 else 24  # bytes of AVX-512, which brings 32 registers
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _multiply_add(values: NDArray[np.float32], repeats: int) -> None:
+    """Multiply and add, STEPS times so many times."""
+    for _ in range(repeats):
+        _chains(values)

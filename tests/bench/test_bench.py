@@ -17,6 +17,7 @@ from bench.conventions import PER_CHANNEL, REFLECT, UNIFORM, VALID, decimated
 from bench.peers import MS_SSIM, SSIM, UNIFORM_SSIM, Peer
 from bench.suites import SUITES, Suite
 from fastssim import reference
+from fastssim.cpu.simd import vector_bytes
 
 BY_NAME = {peer.name: peer for peer in SSIM}
 LIMITS = roofline.Roofline(threads=1, fma_per_second=1e11, bytes_per_second=1e10)
@@ -219,6 +220,12 @@ def test_calls_that_are_timed_keep_their_memory():
 def test_the_roofline_takes_what_binds():
     assert LIMITS.seconds(fma=1e11, moved=1) == 1
     assert LIMITS.seconds(fma=1, moved=1e10) == 1
+
+
+def test_the_roofline_multiplies_and_adds_what_it_counts():
+    values = np.full(roofline._under_way() * vector_bytes() // 4, 0.5, np.float32)
+    roofline._multiply_add(values, 3)
+    np.testing.assert_allclose(values, 1 - 0.5 * 0.999 ** (3 * roofline.STEPS), rtol=1e-5)
 
 
 def test_the_roofline_is_measured(monkeypatch):
