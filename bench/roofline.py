@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from bench.device import OnDevice
 from bench.harness import interleaved
-from fastssim.cpu.simd import X86, Code, vector_bytes
+from fastssim.cpu.simd import X86, Code, lanes, vector_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +48,7 @@ def measure(device: str = "cpu") -> Roofline:
         samples = interleaved(calls, rounds=5)
         done = float(MATRIX) ** 3
     else:
-        elements = _under_way() * vector_bytes() // 4
+        elements = _under_way() * lanes(types.float32)
         arrays = [np.full(elements, 0.5, np.float32) for _ in range(threads)]
         with ThreadPoolExecutor(threads) as pool:
             samples = interleaved(

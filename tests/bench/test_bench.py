@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from numba import types
 
 import fastssim
 from bench import __main__ as command
@@ -17,7 +18,7 @@ from bench.conventions import PER_CHANNEL, REFLECT, UNIFORM, VALID, decimated
 from bench.peers import MS_SSIM, SSIM, UNIFORM_SSIM, Peer
 from bench.suites import SUITES, Suite
 from fastssim import reference
-from fastssim.cpu.simd import vector_bytes
+from fastssim.cpu.simd import lanes
 
 BY_NAME = {peer.name: peer for peer in SSIM}
 LIMITS = roofline.Roofline(threads=1, fma_per_second=1e11, bytes_per_second=1e10)
@@ -223,7 +224,7 @@ def test_the_roofline_takes_what_binds():
 
 
 def test_the_roofline_multiplies_and_adds_what_it_counts():
-    values = np.full(roofline._under_way() * vector_bytes() // 4, 0.5, np.float32)
+    values = np.full(roofline._under_way() * lanes(types.float32), 0.5, np.float32)
     roofline._multiply_add(values, 3)
     np.testing.assert_allclose(values, 1 - 0.5 * 0.999 ** (3 * roofline.STEPS), rtol=1e-5)
 
