@@ -16,6 +16,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, overload, register_jitable
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _FLAGS = ("contract",)
 _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
 X86 = llvm.get_process_triple().startswith("x86_64")
+SETTLED = 14  # vectors at once, of 16: one for a tap, one for what is under way
 _HURRY = 1500  # looks, some 70 us, before a thread that waits lets others have its core
 _ATTENTION = 4000  # looks, some 190 us, before a thread that listens for the next call gives up
 
@@ -35,6 +37,13 @@ def vector_bytes() -> int:
     if config.CPU_NAME is None:
         return 64 if llvm.get_host_cpu_features().get("avx512f") else 32
     return 64 if "+avx512f" in (config.CPU_FEATURES or "") else 32
+
+
+@cache
+def few_registers() -> bool:
+    """Tell whether there are just 16 SIMD registers, of 256 bits: LLVM then wants help to make do with them."""
+    features = config.CPU_FEATURES if config.CPU_FEATURES is not None else get_host_cpu_features()
+    return X86 and vector_bytes() == 32 and "+avx" in features
 
 
 def lanes(dtype: types.Float) -> int:
@@ -137,6 +146,21 @@ class Code:
         )
         read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
         self.builder.call(function, [self.builder.bitcast(pointer, byte), read, keep, data])
+
+    def settled(self, vectors: Sequence[Vector]) -> list[Vector]:
+        """Have vectors, at most `SETTLED`, in registers here: what uses the result comes after all that they are.
+
+        LLVM mixes independent sums to have more under way than registers hold, and stores and loads them many times. No
+        instruction is emitted.
+        """
+        kinds = [vector.value.type for vector in vectors]
+        places = ["=x"] * len(kinds) + [str(number) for number in range(len(kinds))]
+        result = kinds[0] if len(kinds) == 1 else ir.LiteralStructType(kinds)
+        values = [vector.value for vector in vectors]
+        found = self.builder.asm(ir.FunctionType(result, kinds), "", ",".join(places), values, True)  # noqa: FBT003  # has effects: stays put
+        if len(kinds) == 1:
+            return [Vector(self.builder, found)]
+        return [Vector(self.builder, self.builder.extract_value(found, number)) for number in range(len(kinds))]
 
     def splat(self, scalar: ir.Value) -> Vector:
         """Fill a vector with one number."""

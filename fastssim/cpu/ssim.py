@@ -63,7 +63,7 @@ from numba.extending import intrinsic, overload
 from fastssim.cpu.buffers import BLOCK, MAPS, ROWS, amid, pitch, sharing
 from fastssim.cpu.jit import inlined, jit, unmanaged
 from fastssim.cpu.pixels import address_of, ask_for, read, read_padded, row_of, to_come
-from fastssim.cpu.simd import Code, Vector, given, wanted
+from fastssim.cpu.simd import SETTLED, Code, Vector, few_registers, given, wanted
 from fastssim.cpu.strips import (
     ONE_ROW,
     continue_strips,
@@ -81,8 +81,9 @@ from fastssim.cpu.sums import FINITE, LARGEST_SQUARE, across, add_maps, add_mome
 from fastssim.plan import LEAST_WEIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
+    Term = Callable[[int, Any], Vector]  # the vector at a place, of that of the map before or None
     Averaged = tuple[Callable[[int], Vector], Callable[[int], Vector] | None]  # the mean and the variance at a place
 
 FAR = 4  # of v + C2: what the square of a mean about its pivot may be, for an error of 1e-7 or so of them
@@ -91,25 +92,83 @@ LEAST_PART = 1e-30  # a masked column that keeps less has no mean, and no part i
 # ---------------------------------------------------------------------------------------------------------- vectors
 
 
-def _filter(taps: list[Vector], outputs: int, terms: Callable[[int], list[Vector]]) -> list[list[Vector]]:
-    """Filter what `terms` gives for each place, one vector for each of several maps; return [map][output].
+def _filter(code: Code, taps: list[Vector], outputs: int, maps: list[Term]) -> list[list[Vector]]:
+    """Filter several maps; return [map][output].
 
-    sums[i][r] = sum over k of taps[k] terms(r + k)[i].
+    maps: each gives its vector at a place, and may make it of that of the map before.
+
+    sums[i][r] = sum over k of taps[k] values[i][r + k],  values[i][place] = maps[i](place, values[i - 1][place]).
     """
-    places = [terms(place) for place in range(len(taps) + outputs - 1)]
-    return [
-        [_sum_of(taps, [vectors[i] for vectors in places[r : r + len(taps)]]) for r in range(outputs)]
-        for i in range(len(places[0]))
-    ]
+    if few_registers():
+        for count in (4, 2):
+            if len(taps) + 2 * count - 1 <= SETTLED:
+                return _filter_by_turns(code, taps, outputs, maps, count)
+    values: list[list[Vector]] = [[] for _ in maps]
+    for place in range(len(taps) + outputs - 1):
+        before = None
+        for vectors, term in zip(values, maps, strict=True):
+            before = term(place, before)
+            vectors.append(before)
+
+    def total(vectors: list[Vector]) -> Vector:
+        terms = _terms(taps, vectors)
+        return _dot([tap for tap, _ in terms], [reduce(Vector.__add__, alike) for _, alike in terms])
+
+    return [[total(vectors[r : r + len(taps)]) for r in range(outputs)] for vectors in values]
 
 
-def _sum_of(taps: list[Vector], vectors: list[Vector]) -> Vector:
-    """Add up vectors times taps; what has the same tap is added first: many processors add beside multiplying."""
+def _filter_by_turns(code: Code, taps: list[Vector], outputs: int, maps: list[Term], count: int) -> list[list[Vector]]:
+    """Filter as `_filter` does, one map after the other and `count` outputs at a time.
+
+    What these reach, all of one map, stays in registers, most of it for the next outputs; so every other map starts at
+    the end of the one before.
+    """
+    turns = [range(first, min(first + count, outputs)) for first in range(0, outputs, count)]
+    results = []
+    values: dict[int, Vector] = {}
+    for term in maps:
+        before, values = values, {}
+        sums: dict[int, Vector] = {}
+        done: Sequence[int] = ()
+        for turn in turns:
+            reach = range(turn[0], turn[-1] + len(taps))
+            for place in reach:
+                if place not in values:
+                    values[place] = term(place, before.get(place))
+            settled = code.settled([*(values[place] for place in reach), *(sums[r] for r in done)])
+            values.update(zip(reach, settled, strict=False))
+            sums.update(zip(done, settled[len(reach) :], strict=True))
+            done = turn
+            sums.update(
+                zip(
+                    turn,
+                    _side_by_side(code, taps, [[values[r + k] for k in range(len(taps))] for r in turn]),
+                    strict=True,
+                )
+            )
+        sums.update(zip(done, code.settled([sums[r] for r in done]), strict=True))
+        results.append([sums[r] for r in range(outputs)])
+        turns.reverse()
+    return results
+
+
+def _side_by_side(code: Code, taps: list[Vector], neighbours: list[list[Vector]]) -> list[Vector]:
+    """Add up the vectors of several neighbours times taps, a tap at a time."""
+    sums: list[Vector] = []
+    for terms in zip(*(_terms(taps, vectors) for vectors in neighbours), strict=True):
+        (tap,) = code.settled([terms[0][0]])
+        products = [tap * reduce(Vector.__add__, alike) for _, alike in terms]
+        sums = list(map(Vector.__add__, sums, products)) if sums else products
+    return sums
+
+
+def _terms(taps: list[Vector], vectors: list[Vector]) -> list[tuple[Vector, list[Vector]]]:
+    """List the taps and what each multiplies, to be added first: many processors add beside multiplying."""
     if taps[0] is not taps[-1]:
-        return _dot(taps, vectors)
+        return [(tap, [vector]) for tap, vector in zip(taps, vectors, strict=True)]
     half = len(taps) // 2
-    pairs = [near + far for near, far in zip(vectors[:half], vectors[:half:-1], strict=True)]
-    return _dot(taps[: half + 1], [*pairs, vectors[half]])
+    pairs = map(list, zip(vectors[:half], vectors[:half:-1], strict=True))
+    return list(zip(taps[: half + 1], [*pairs, [vectors[half]]], strict=True))
 
 
 class Averages(NamedTuple):
@@ -125,13 +184,13 @@ class Averages(NamedTuple):
         return [mean + pivot for mean, pivot in zip(self.inner, pivots, strict=True)]
 
 
-def averages(taps: list[Vector], outputs: int, maps: list[Averaged]) -> list[Averages]:
+def averages(code: Code, taps: list[Vector], outputs: int, maps: list[Averaged]) -> list[Averages]:
     """Filter means and variances along one axis, about pivots of their own; return those of each map."""
     count = sharing(len(taps), outputs)
     results = []
     for averaged in maps:
         pivots = [averaged[0](first + amid(len(taps), count)) for first in range(0, outputs, count)]
-        inner, squares, pivots = _sums_about(taps, outputs, pivots, averaged)
+        inner, squares, pivots = _sums_about(code, taps, outputs, pivots, averaged)
         # Of a single pixel nothing is left.
         variances = [square - mean.times(mean) for mean, square in zip(inner, squares, strict=True)]
         results.append(Averages(inner, pivots, variances))
@@ -154,7 +213,7 @@ def weighted_averages(
     Variances come times n, and are left so but after the `last` axis. Neighbours that have their weight on different
     sides of a hole have no pivot in common: where one's mean lies too far from it, each is taken to be its own pivot.
     """
-    n = _filter(taps, outputs, lambda place: [weight(place)])[0]
+    (n,) = _filter(code, taps, outputs, [lambda place, _: weight(place)])
     something = [code.above(total, code.number(LEAST_PART)) for total in n]
     inverse = [code.select(some, code.one() / total, code.zero()) for some, total in zip(something, n, strict=True)]
 
@@ -167,7 +226,7 @@ def weighted_averages(
         results = []
         for averaged in maps:
             pivots = [own_mean(averaged[0], output) for output in chosen]
-            totals, squares, pivots = _sums_about(taps, outputs, pivots, averaged, weight)
+            totals, squares, pivots = _sums_about(code, taps, outputs, pivots, averaged, weight)
             inner = _products(totals, inverse)
             variances = [square - total * mean for total, mean, square in zip(totals, inner, squares, strict=True)]
             results.append(Averages(inner, pivots, _products(variances, inverse) if last else variances))
@@ -185,6 +244,7 @@ def weighted_averages(
 
 
 def _sums_about(
+    code: Code,
     taps: list[Vector],
     outputs: int,
     pivots: list[Vector],
@@ -200,13 +260,17 @@ def _sums_about(
     totals, squares = [], []
     for group, pivot in enumerate(pivots):
 
-        def moments(place: int, first: int = group * count, pivot: Vector = pivot) -> list[Vector]:
-            value = mean_of(first + place) - pivot
-            weighted = value if weight is None else weight(first + place) * value
-            square = weighted * value
-            return [weighted, square if variance_of is None else variance_of(first + place) + square]
+        def inner(place: int, first: int = group * count, pivot: Vector = pivot) -> Vector:
+            return mean_of(first + place) - pivot
 
-        found = _filter(taps, count, moments)
+        def weighted(place: int, _: None, first: int = group * count) -> Vector:
+            return inner(place) if weight is None else weight(first + place) * inner(place)
+
+        def square(place: int, weighted: Vector, first: int = group * count) -> Vector:
+            value = weighted * (weighted if weight is None else inner(place))
+            return value if variance_of is None else variance_of(first + place) + value
+
+        found = _filter(code, taps, count, [weighted, square])
         totals += found[0]
         squares += found[1]
     return totals, squares, [pivot for pivot in pivots for _ in range(count)]
@@ -253,7 +317,7 @@ def _down(
 
             weighted_averages(code, weights, ROWS, pixels, rows(m_type, m_value), c2, put, last=False)
         else:
-            put_rows(code, means_and_variances(averages(weights, ROWS, pixels)), target, step)
+            put_rows(code, means_and_variances(averages(code, weights, ROWS, pixels)), target, step)
         return context.get_dummy_value()
 
     return types.void(s, d, m, start, column, taps, taps_x, constants, out), codegen
@@ -310,7 +374,7 @@ def _windows(
         if wanted(mask_type):
             weighted_averages(code, weights, BLOCK, columns, row(4), bases[3], put, last=True)
         else:
-            put(averages(weights, BLOCK, columns))
+            put(averages(code, weights, BLOCK, columns))
         return context.get_dummy_value()
 
     return types.void(rows, mask, start, vector, taps, constants, grad_x, out), codegen
@@ -333,13 +397,14 @@ def _across(typing: Any, rows: Any, start: Any, vector: Any, taps: Any, maps: An
         source = code.at(code.at(code.data(rows_type, rows_value), start_value), column)
         target = code.at(code.data(out_type, out_value), column)
         count = len(maps_type)
+
+        def row(plane: int) -> Term:
+            return lambda place, _: code.load(code.at(source, plane * step + place * code.lanes))
+
         for first in range(0, count, 2):
             pair = range(first, min(first + 2, count))
 
-            def vectors(place: int, pair: range = pair) -> list[Vector]:
-                return [code.load(code.at(source, plane * step + place * code.lanes)) for plane in pair]
-
-            for plane, sums in zip(pair, _filter(weights, BLOCK, vectors), strict=True):
+            for plane, sums in zip(pair, _filter(code, weights, BLOCK, list(map(row, pair))), strict=True):
                 for number, total in enumerate(sums):
                     code.store(total, code.at(target, plane * step + number * code.lanes))
         return context.get_dummy_value()
@@ -472,12 +537,12 @@ def _vertical_adjoint(
         weights = tap_vectors(code, taps_type, taps_value)
         source = code.at(code.at(code.data(derivatives_type, derivatives_value), start_value), column_value)
         target = code.at(code.data(out_type, out_value), column_value)
+
+        def rows(number: int, i: int) -> Term:
+            return lambda row, _: code.load(code.at(source, (row * maps + number) * step + i * code.lanes))
+
         for number in range(maps):
-
-            def pair(row: int, number: int = number) -> list[Vector]:
-                return [code.load(code.at(source, (row * maps + number) * step + i * code.lanes)) for i in range(2)]
-
-            for i, sums in enumerate(_filter(weights, ROWS, pair)):
+            for i, sums in enumerate(_filter(code, weights, ROWS, [rows(number, i) for i in range(2)])):
                 for r in range(ROWS):
                     code.store(sums[r], code.at(target, (r * maps + number) * step + i * code.lanes))
         return context.get_dummy_value()

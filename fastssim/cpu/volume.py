@@ -155,7 +155,7 @@ def _depth_moments(
             return lambda k: code.load(code.at(source, starts[k]))
 
         pixels: list[Averaged] = [(planes(s_type, s_value), None), (planes(d_type, d_value), None)]
-        for number, sums in enumerate(means_and_variances(averages(weights, PLANES, pixels))):
+        for number, sums in enumerate(means_and_variances(averages(code, weights, PLANES, pixels))):
             _store_planes(code, sums, code.at(output, number * step), stride_value)
         return context.get_dummy_value()
 
@@ -181,7 +181,7 @@ def _down(typing: Any, deep: Any, place: Any, column: Any, taps: Any, taps_x: An
             return lambda row: code.load(code.at(source, (4 * row + number) * step))
 
         columns: list[Averaged] = [(rows(0), rows(1)), (rows(2), rows(3))]
-        results = averages(tap_vectors(code, taps_type, taps_value), ROWS, columns)
+        results = averages(code, tap_vectors(code, taps_type, taps_value), ROWS, columns)
         put_rows(code, means_and_variances(results), target, step)
         return context.get_dummy_value()
 
@@ -210,10 +210,10 @@ def _depth_adjoint(
         output = code.at(code.data(out_type, out_value), place_value)
         for number in range(4 if wanted(grad_y_type) else 3):
 
-            def term(k: int, number: int = number) -> list[Vector]:
-                return [code.load(code.at(code.at(source, starts[k]), number * step))]
+            def term(k: int, _: None, number: int = number) -> Vector:
+                return code.load(code.at(code.at(source, starts[k]), number * step))
 
-            (sums,) = _filter(weights, PLANES, term)
+            (sums,) = _filter(code, weights, PLANES, [term])
             _store_planes(code, sums, code.at(output, number * step), stride_value)
         return context.get_dummy_value()
 

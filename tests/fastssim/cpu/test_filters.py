@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from llvmlite import binding as llvm
 from numba import njit
 
 from fastssim import Gaussian, Taps, Uniform, reference, ssim, ssim_map
+from fastssim.cpu import buffers, simd, strips
 from fastssim.cpu import ssim as kernel
-from fastssim.cpu import strips
 from fastssim.cpu.simd import vector_bytes
 
 VALUE, MAP, GRADIENT = 1e-6, 5e-7, 1e-6  # measured: 2e-8, 2.5e-7, 3e-7
@@ -174,6 +175,41 @@ def test_vectors_of_the_other_width(tmp_path):
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}  # this code must not be kept for others
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=600)
+
+
+@pytest.mark.skipif(not (simd.X86 and llvm.get_host_cpu_features().get("avx")), reason="registers of 256 bits wanted")
+@pytest.mark.parametrize("mirrored", [True, False])
+@pytest.mark.parametrize("size", [1, 3, 7, 9, 11, 13])
+def test_filters_that_make_do_with_few_registers_give_the_same(size, mirrored, monkeypatch):
+    generator = np.random.default_rng(0)
+    weights = generator.random(size, np.float32)
+    if mirrored:
+        weights += weights[::-1]
+    weights /= weights.sum()
+    taps = (tuple(weights[: size // 2 + 1]),) if mirrored else tuple(weights)
+    lanes = vector_bytes() // 4
+    step = buffers.pitch(size, lanes)
+    rows = generator.random(4 * step, np.float32)
+
+    def filtered(few):
+        monkeypatch.setattr(kernel, "few_registers", lambda: few)
+
+        @njit(fastmath={"contract"})
+        def run(rows, taps, out, constants):
+            kernel._across(rows, 0, 0, taps, (0, 0, 0, 0), out[0])
+            kernel._windows(rows, None, 0, 0, taps, constants, None, out[1])
+            kernel._down(rows, rows, None, 0, 0, taps, taps, constants, out[2])
+
+        out = np.zeros((3, 16 * step), np.float32)
+        run(rows, taps, out, tuple(np.zeros(6, np.float32)))
+        return out
+
+    few, many = filtered(few=True), filtered(few=False)
+    np.testing.assert_allclose(few, many, rtol=0, atol=3e-7)  # other products are rounded before a sum
+    used = range(buffers.BLOCK * lanes)
+    for first in range(0, 4 * step, step):
+        expected = [weights @ rows[first + i : first + i + size * lanes : lanes].astype(float) for i in used]
+        np.testing.assert_allclose(few[0, first : first + len(used)], expected, rtol=1e-6)
 
 
 def test_mean_equals_the_maps_mean():
