@@ -139,13 +139,8 @@ def _filter_by_turns(code: Code, taps: list[Vector], outputs: int, maps: list[Te
             values.update(zip(reach, settled, strict=False))
             sums.update(zip(done, settled[len(reach) :], strict=True))
             done = turn
-            sums.update(
-                zip(
-                    turn,
-                    _side_by_side(code, taps, [[values[r + k] for k in range(len(taps))] for r in turn]),
-                    strict=True,
-                )
-            )
+            neighbours = [[values[r + k] for k in range(len(taps))] for r in turn]
+            sums.update(zip(turn, _side_by_side(code, taps, neighbours), strict=True))
         sums.update(zip(done, code.settled([sums[r] for r in done]), strict=True))
         results.append([sums[r] for r in range(outputs)])
         turns.reverse()
