@@ -182,14 +182,16 @@ class Code:
         return self.number(1)
 
     def strip_mask(self, strip: ir.Value, vector: ir.Value, first: ir.Value, last: ir.Value) -> ir.Value:
-        """Choose the lanes l with first <= l * strip + vector < last (signed)."""
+        """Choose the lanes l with first <= l * strip + vector < last."""
         builder = self.builder
         lane = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
-        column = builder.add(builder.mul(lane, self._integers(strip)), self._integers(vector))
-        return builder.and_(
-            builder.icmp_signed(">=", column, self._integers(first)),
-            builder.icmp_signed("<", column, self._integers(last)),
-        )
+        # One comparison without signs, c - first < last - first, as one with signs: AVX2 has no other.
+        least = ir.Constant(_I64, -(1 << 31))
+        start = builder.sub(builder.mul(lane, self._integers(strip)), self._integers(builder.sub(first, least)))
+        count = builder.sub(last, first)
+        some = builder.icmp_signed(">", count, ir.Constant(_I64, 0))
+        end = builder.select(some, builder.add(count, least), least)
+        return builder.icmp_signed("<", builder.add(start, self._integers(vector)), self._integers(end))
 
     def _integers(self, number: ir.Value) -> ir.Value:
         """Fill a vector of 32-bit integers with one number."""

@@ -459,18 +459,15 @@ def _ssim(
             r = code.one() / (b * d)
             inverse_b = d * r
             inverse_d = b * r
-            luminance = a * inverse_b
-            structure = c * inverse_d
             factors = [inverse_n] if masked else []
             if wanted(kind.upstream):
                 factors.append(code.load(code.at(code.data(kind.weights, value.weights), column)))
             for factor in factors:
-                luminance = luminance * factor
-                structure = structure * factor
-            by_means = structure * q * inverse_b * inverse_b
-            f_ms = by_means * m * q
+                r = r * factor
+            by_means = (c * r) * (inverse_b * q)  # C/D Q / B^2
+            f_ms = by_means * (m * q)
             f_md = code.zero() - by_means * (a + b)
-            by_variances = luminance * half_u * inverse_d * inverse_d
+            by_variances = (a * r) * (half_u * inverse_d)  # A/B / (2 D^2)
             q_s = by_variances * v_d
             q_d = code.zero() - by_variances * (c + d)
             m_s, m_d = (code.load(code.at(source, plane * step)) for plane in (4, 5))
