@@ -16,19 +16,31 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+#  Numba hands `forceinline` on to all that a function calls, which would be copied over and over.
+_INNER: dict[str, Any] = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": False}
+
+
 def jit(function: Callable[..., Any]) -> Any:
     """Compile `function` with the entry that calls it, see `fastssim.cpu.entry`; Python cannot call it."""
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+    return numba.njit(**_INNER)(function)
 
 
 def unmanaged(function: Callable[..., Any]) -> Any:
     """As `jit`, for what views many parts of buffers and makes or returns no array: nothing counts its references."""
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False, **_OPTIONS)(function)
+    return numba.njit(**_INNER, _nrt=False)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """As `jit`, for what is called once a row or more often: its code becomes a part of the caller's."""
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, **_OPTIONS)(function)
+    return numba.njit(**{**_INNER, "forceinline": True})(function)
+
+
+def merged(function: Callable[..., Any]) -> Any:
+    """As `jit`, for what one function calls in one place: they are compiled as one, so what it calls once less often.
+
+    It may not ask whether an argument is None: that is not known so early.
+    """
+    return numba.njit(**_OPTIONS, inline="always")(function)
 
 
 def kept(function: Callable[..., Any]) -> Any:

@@ -61,7 +61,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from fastssim.cpu.buffers import BLOCK, MAPS, ROWS, amid, pitch, sharing
-from fastssim.cpu.jit import inlined, jit, unmanaged
+from fastssim.cpu.jit import inlined, jit, merged, unmanaged
 from fastssim.cpu.pixels import address_of, ask_for, read, read_padded, row_of, to_come
 from fastssim.cpu.simd import SETTLED, Code, Vector, few_registers, given, wanted
 from fastssim.cpu.strips import (
@@ -1011,7 +1011,7 @@ def _tile(
                     _deliver(weights[place:], row + r, edges, x0, x1, grad_y, grad_start, rim_y, rim_start)
 
 
-@jit
+@merged
 def ssim_tiles(
     x: Any, y: Any, mask: Any, upstream: Any, divisors: Any, edges: Any, tiles: Any, begin: int, end: int,
     channels: int, step: int, taps: Any,
