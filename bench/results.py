@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from fastssim.cpu.simd import vector_bytes
+
 FORMAT = 3  # of 2, ratios are medians of the rounds' ratios
 PACKAGES = ("fastssim", "numpy", "numba", "torch")
 HEADER = """# Benchmarks
@@ -73,6 +75,7 @@ def describe() -> dict[str, Any]:
             "processor": _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "vector_bits": 8 * vector_bytes(),
             "system": platform.system(),
             "python": platform.python_version(),
         },
@@ -104,7 +107,8 @@ def section(name: str, content: dict[str, Any]) -> str:
         f"{r['threads']} threads {r['fma_per_second'] / 1e9:.0f} GFMA/s, {r['bytes_per_second'] / 1e9:.0f} GB/s"
         for r in rates
     )
-    where = content.get("gpu", f"{machine['processor']}, {machine['threads']} threads")
+    vectors = f", vectors of {machine['vector_bits']} bits" if "vector_bits" in machine else ""
+    where = content.get("gpu", f"{machine['processor']}, {machine['threads']} threads{vectors}")
     parts = [
         f"## {content['suite']}: {where}\n\n"
         f"`{name}`, {content['date']}, commit {content['commit']}, Python {machine['python']}, "

@@ -10,6 +10,7 @@ from bench import __main__ as command
 from bench import results
 from bench.compare import compare
 from bench.peers import SSIM
+from fastssim.cpu.simd import vector_bytes
 
 pytest.importorskip("matplotlib")
 
@@ -75,6 +76,7 @@ def test_docs_writes_page_and_plots(monkeypatch, tmp_path, capsys):
     picture = tmp_path / "docs" / "scaling-pixels-forward.svg"
     assert "![forward over pixels](scaling-pixels-forward.svg)" in page
     assert "| forward | pixels | fastssim | 1.00 |" in page
+    assert f" threads, vectors of {8 * vector_bytes()} bits\n" in page  # twice as wide, twice as fast
     assert "not measured: died of SIGKILL" in page
     drawn = picture.read_bytes()
     assert b"<svg" in drawn
