@@ -269,7 +269,7 @@ def _unobserved(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
     )
 
 
-def _is_batched(upstream: Tensor) -> bool:
+def is_batched(upstream: Tensor) -> bool:
     """Whether it stands for many, as for ``torch.autograd.grad(..., is_grads_batched=True)``."""
     return not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(upstream)  # noqa: SLF001  # no public word for it
 
@@ -333,7 +333,7 @@ class _Mean(torch.autograd.Function):
         if gradients is None:  # scaled in place and given away by a backward before, on a graph that was retained
             x, y, mask = ctx.saved_tensors
             _, *gradients = _with_gradients(x, y, mask, ctx)
-        if _is_batched(upstream):
+        if is_batched(upstream):
             gradients = [gradient * _spread(upstream, gradient) for gradient in gradients]
         elif not _is_one(upstream):
             for gradient in gradients:
@@ -362,7 +362,7 @@ class _Map(torch.autograd.Function):
         x, y, mask = ctx.saved_tensors
         to_x, to_y = ctx.needs_input_grad[:2]
         first, second = (x, y) if to_x else (y, x)
-        plain = _unobserved(first, second, mask) and not (_is_batched(upstream) or upstream.is_neg())
+        plain = _unobserved(first, second, mask) and not (is_batched(upstream) or upstream.is_neg())
         run: Any = _ssim_map_gradient if plain else _ops.ssim_map_gradient
         gradients = run(first, second, mask, *ctx.problem, upstream, to_x and to_y)
         by_x = gradients[0].to(x.dtype) if to_x else None

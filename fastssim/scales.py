@@ -15,7 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from fastssim import autograd
-from fastssim.autograd import _PROBLEM, _dtype, _filled, _in_forward_mode, _launch, _refuse_second_order, plan_of
+from fastssim.autograd import (
+    _PROBLEM, _dtype, _filled, _in_forward_mode, _launch, _refuse_second_order, is_batched, plan_of,
+)  # fmt: skip
 from fastssim.interop import readable
 from fastssim.plan import scales as scale_plans
 
@@ -146,10 +148,27 @@ class _Scales(torch.autograd.Function):
         if gradients is None:  # given away by a backward before, on a graph that was retained
             _, *gradients = _run(x, y, ctx)
         finest = gradients[: 2 * (ctx.to_x + ctx.to_y) : 2]
-        for gradient, coarser in zip(finest, gradients[1::2], strict=False):
-            _ops.ssim_deliver(gradient, coarser, upstream.contiguous())
+        if is_batched(upstream):
+            finest = [_sum_of_scales(*pair, upstream) for pair in zip(finest, gradients[1::2], strict=False)]
+        else:
+            for gradient, coarser in zip(finest, gradients[1::2], strict=False):
+                _ops.ssim_deliver(gradient, coarser, upstream.contiguous())
         by_x = finest[0].to(x.dtype) if ctx.to_x else None
         return by_x, finest[-1].to(y.dtype) if ctx.to_y else None, None, None, None
+
+
+def _sum_of_scales(finest: Tensor, coarser: Tensor, upstream: Tensor) -> Tensor:
+    """Return what `ssim_deliver` makes of a gradient, composed of operators that torch can batch."""
+    *coarse, total = (
+        part * weight[..., None, None]
+        for part, weight in zip([finest, *split(coarser, finest.shape, len(upstream))], upstream.unbind(), strict=True)
+    )
+    for part in reversed(coarse):
+        height, width = total.shape[-2:]
+        quarter = (total / 4)[..., :, None, :, None].expand(*total.shape[:-2], height, 2, width, 2)
+        odd = part.shape[-2] - 2 * height, part.shape[-1] - 2 * width  # left out when the image was halved
+        total = part + F.pad(quarter.reshape(*total.shape[:-2], 2 * height, 2 * width), (0, odd[1], 0, odd[0]))
+    return total
 
 
 def _run(x: Tensor, y: Tensor, ctx: Any) -> Any:

@@ -41,6 +41,19 @@ def test_a_graph_that_is_kept_gives_its_gradient_again(images):
         torch.autograd.grad(value, a, create_graph=True)
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 45, 51), (2, 1, 48, 48)])
+def test_many_upstream_gradients_at_once(images, shape):
+    x, y = (image.requires_grad_() for image in images(shape))
+    value = ms_ssim(x, y, window=WINDOW, weights=WEIGHTS, reduction="channel")
+    upstreams = torch.rand((3, *value.shape), generator=torch.Generator().manual_seed(1))
+    together = torch.autograd.grad(value, (x, y), upstreams, is_grads_batched=True, retain_graph=True)
+    for number, upstream in enumerate(upstreams):
+        for found, expected in zip(
+            together, torch.autograd.grad(value, (x, y), upstream, retain_graph=True), strict=True
+        ):
+            torch.testing.assert_close(found[number], expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_five_scales_equal_another_library(images, dtype):
     x, y = images((2, 3, 192, 208), dtype)
