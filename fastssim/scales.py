@@ -16,7 +16,14 @@ from torch.nn import functional as F
 
 from fastssim import autograd
 from fastssim.autograd import (
-    _PROBLEM, _dtype, _filled, _in_forward_mode, _launch, _refuse_second_order, is_batched, plan_of,
+    _PROBLEM,
+    _dtype,
+    _filled,
+    _in_forward_mode,
+    _launch,
+    _refuse_second_order,
+    is_batched,
+    plan_of,
 )  # fmt: skip
 from fastssim.interop import readable
 from fastssim.plan import scales as scale_plans
