@@ -24,7 +24,7 @@ from fastssim.autograd import (
     _refuse_second_order,
     is_batched,
     plan_of,
-)  # fmt: skip
+)
 from fastssim.interop import readable
 from fastssim.plan import scales as scale_plans
 
