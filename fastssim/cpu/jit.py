@@ -36,9 +36,9 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def merged(function: Callable[..., Any]) -> Any:
-    """As `jit`, for what one function calls in one place: they are compiled as one, so what it calls once less often.
+    """As `jit`, for what is called in one place: it becomes a part of its caller before types are known.
 
-    It may not ask whether an argument is None: that is not known so early.
+    What it calls is optimised once less; but it may not ask whether an argument is None.
     """
     return numba.njit(**_OPTIONS, inline="always")(function)
 
