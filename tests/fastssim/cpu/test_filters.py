@@ -189,7 +189,7 @@ def test_filters_that_make_do_with_few_registers_give_the_same(size, mirrored, m
     taps = (tuple(weights[: size // 2 + 1]),) if mirrored else tuple(weights)
     lanes = vector_bytes() // 4
     step = buffers.pitch(size, lanes)
-    rows = generator.random(4 * step, np.float32)
+    rows = generator.random((size + buffers.ROWS) * step, np.float32)  # as many as are read; four are maps
 
     def filtered(few):
         monkeypatch.setattr(kernel, "few_registers", lambda: few)
