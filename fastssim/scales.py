@@ -61,6 +61,20 @@ def split(coarser: Tensor, shape: torch.Size, count: int) -> list[Tensor]:
     return [part.view(one) for part, one in zip(parts, shapes, strict=True)]
 
 
+def sum_of_scales(finest: Tensor, coarser: Tensor, upstream: Tensor) -> Tensor:
+    """Return what `ssim_deliver` makes of a gradient, composed of operators that torch can batch."""
+    *coarse, total = (
+        part * weight[..., None, None]
+        for part, weight in zip([finest, *split(coarser, finest.shape, len(upstream))], upstream.unbind(), strict=True)
+    )
+    for part in reversed(coarse):
+        height, width = total.shape[-2:]
+        quarter = (total / 4)[..., :, None, :, None].expand(*total.shape[:-2], height, 2, width, 2)
+        odd = part.shape[-2] - 2 * height, part.shape[-1] - 2 * width  # left out when the image was halved
+        total = part + F.pad(quarter.reshape(*total.shape[:-2], 2 * height, 2 * width), (0, odd[1], 0, odd[0]))
+    return total
+
+
 def _memory(x: Tensor, y: Tensor, count: int, gradients: int) -> list[Tensor | None]:
     """Make room for the gradients: of the finest scale and of all others, by one image or both."""
     others = sum(map(math.prod, _shapes(x.shape, count)))
@@ -156,26 +170,12 @@ class _Scales(torch.autograd.Function):
             _, *gradients = _run(x, y, ctx)
         finest = gradients[: 2 * (ctx.to_x + ctx.to_y) : 2]
         if is_batched(upstream):
-            finest = [_sum_of_scales(*pair, upstream) for pair in zip(finest, gradients[1::2], strict=False)]
+            finest = [sum_of_scales(*pair, upstream) for pair in zip(finest, gradients[1::2], strict=False)]
         else:
             for gradient, coarser in zip(finest, gradients[1::2], strict=False):
                 _ops.ssim_deliver(gradient, coarser, upstream.contiguous())
         by_x = finest[0].to(x.dtype) if ctx.to_x else None
         return by_x, finest[-1].to(y.dtype) if ctx.to_y else None, None, None, None
-
-
-def _sum_of_scales(finest: Tensor, coarser: Tensor, upstream: Tensor) -> Tensor:
-    """Return what `ssim_deliver` makes of a gradient, composed of operators that torch can batch."""
-    *coarse, total = (
-        part * weight[..., None, None]
-        for part, weight in zip([finest, *split(coarser, finest.shape, len(upstream))], upstream.unbind(), strict=True)
-    )
-    for part in reversed(coarse):
-        height, width = total.shape[-2:]
-        quarter = (total / 4)[..., :, None, :, None].expand(*total.shape[:-2], height, 2, width, 2)
-        odd = part.shape[-2] - 2 * height, part.shape[-1] - 2 * width  # left out when the image was halved
-        total = part + F.pad(quarter.reshape(*total.shape[:-2], 2 * height, 2 * width), (0, odd[1], 0, odd[0]))
-    return total
 
 
 def _run(x: Tensor, y: Tensor, ctx: Any) -> Any:

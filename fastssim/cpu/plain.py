@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fastssim import reference
 from fastssim.interop import LARGEST, readable
 from fastssim.plan import Sums
-from fastssim.scales import split
+from fastssim.scales import sum_of_scales
 from fastssim.window import Taps
 
 if TYPE_CHECKING:
@@ -87,15 +87,7 @@ def halve(image: Tensor, out: Tensor, *, fractions: bool) -> None:
 
 def deliver(gradient: Tensor, coarser: Tensor, upstream: Tensor) -> None:
     """As `fastssim.cpu.scale_launch.deliver`."""
-    total = torch.zeros_like(gradient[..., :0, :0])
-    for part, weights in zip(
-        reversed([gradient, *split(coarser, gradient.shape, len(upstream))]), upstream.flip(0), strict=True
-    ):
-        finer = weights[..., None, None] * part
-        height, width = total.shape[2:]
-        finer[..., : 2 * height, : 2 * width] += total.repeat_interleave(2, -1).repeat_interleave(2, -2) / 4
-        total = finer
-    gradient.copy_(total)
+    gradient.copy_(sum_of_scales(gradient, coarser, upstream))
 
 
 def _arrays(plan: Plan, x: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Any, Any, NDArray[Any] | None]:

@@ -81,7 +81,7 @@ from fastssim.cpu.sums import FINITE, LARGEST_SQUARE, across, add_maps, add_mome
 from fastssim.plan import LEAST_WEIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     Term = Callable[[int, Any], Vector]  # the vector at a place, of that of the map before or None
     Averaged = tuple[Callable[[int], Vector], Callable[[int], Vector] | None]  # the mean and the variance at a place
@@ -101,7 +101,7 @@ def _filter(code: Code, taps: list[Vector], outputs: int, maps: list[Term]) -> l
     """
     if few_registers():
         for count in (4, 2):
-            if len(taps) + 2 * count - 1 <= SETTLED:
+            if len(taps) + count - 1 + count <= SETTLED:  # what a turn reaches, and its sums
                 return _filter_by_turns(code, taps, outputs, maps, count)
     values: list[list[Vector]] = [[] for _ in maps]
     for place in range(len(taps) + outputs - 1):
@@ -129,19 +129,14 @@ def _filter_by_turns(code: Code, taps: list[Vector], outputs: int, maps: list[Te
     for term in maps:
         before, values = values, {}
         sums: dict[int, Vector] = {}
-        done: Sequence[int] = ()
         for turn in turns:
             reach = range(turn[0], turn[-1] + len(taps))
             for place in reach:
                 if place not in values:
                     values[place] = term(place, before.get(place))
-            settled = code.settled([*(values[place] for place in reach), *(sums[r] for r in done)])
-            values.update(zip(reach, settled, strict=False))
-            sums.update(zip(done, settled[len(reach) :], strict=True))
-            done = turn
+            values.update(zip(reach, code.settled([values[place] for place in reach]), strict=True))
             neighbours = [[values[r + k] for k in range(len(taps))] for r in turn]
-            sums.update(zip(turn, _side_by_side(code, taps, neighbours), strict=True))
-        sums.update(zip(done, code.settled([sums[r] for r in done]), strict=True))
+            sums.update(zip(turn, code.settled(_side_by_side(code, taps, neighbours)), strict=True))
         results.append([sums[r] for r in range(outputs)])
         turns.reverse()
     return results
