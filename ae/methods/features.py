@@ -135,7 +135,7 @@ def _convolution(
     fused, bias = fuse_conv_bn_weights(kernel, None, mean, variance, _EPSILON, scale, shift)
     layer.load_state_dict({"weight": fused, "bias": bias})
     same = [_Same(taps, stride)] if taps > 1 else []
-    return nn.Sequential(*same, layer, *([] if last else [nn.ReLU6()]))
+    return nn.Sequential(*same, layer, *([] if last else [nn.ReLU6(inplace=True)]))
 
 
 def _fixed(*layers: nn.Module) -> nn.Sequential:
