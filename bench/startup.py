@@ -33,7 +33,7 @@ def run(
 
     ``import_ms`` counts from a process that has imported torch. The first call takes the gradient where there is one.
     """
-    times = min(rounds, 3 if quick else 5)
+    times = min(rounds, 2 if quick else 5)
     x, y = images(CASE)
     rows = []
     with Calls() as calls:
