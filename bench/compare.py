@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.measure import OWN
@@ -29,6 +29,7 @@ class Change:
     kind: str
     speed: dict[str, float]  # by library: ratio in the new run over that in the old; below 1, fastssim is slower
     at_best: dict[str, float]  # likewise: the most it may be in the new run over the least in the old
+    on_average: dict[str, float] = field(default_factory=dict)  # likewise, of mean ratios; where both have them
 
     @property
     def mean(self) -> float:
@@ -56,6 +57,9 @@ def compare(old: Path, new: Path) -> list[Change]:
         peer = key[3]
         change.speed[peer] = after[key].ratio / before[key].ratio
         change.at_best[peer] = after[key].upper / before[key].lower
+        means = before[key].mean, after[key].mean
+        if means[0] is not None and means[1] is not None:
+            change.on_average[peer] = means[1] / means[0]
     if not changes:
         raise ValueError(
             f"{old} and {new} have no measurement in common: same format, suite, case, library and version"
@@ -84,10 +88,17 @@ def agreement(changes: list[Change], tolerance: float) -> str:
     --------
     >>> agreement([Change("ssim", "c", "k", {"p": 1.1, "q": 0.8}, {})], 0.15)
     '1 of 2 ratios agree within 15%'
+    >>> agreement([Change("ssim", "c", "k", {"p": 1.1, "q": 0.8}, {}, {"p": 1.0, "q": 0.9})], 0.15)
+    '1 of 2 ratios agree within 15%, 2 of 2 mean ratios'
     """
-    speeds = [speed for change in changes for speed in change.speed.values()]
-    same = sum(abs(math.log(speed)) <= math.log1p(tolerance) for speed in speeds)
-    return f"{same} of {len(speeds)} ratios agree within {tolerance:.0%}"
+    best = [speed for change in changes for speed in change.speed.values()]
+    mean = [speed for change in changes for speed in change.on_average.values()]
+    line = f"{_same(best, tolerance)} of {len(best)} ratios agree within {tolerance:.0%}"
+    return f"{line}, {_same(mean, tolerance)} of {len(mean)} mean ratios" if mean else line
+
+
+def _same(speeds: list[float], tolerance: float) -> int:
+    return sum(abs(math.log(speed)) <= math.log1p(tolerance) for speed in speeds)
 
 
 def slower(change: Change, tolerance: float) -> bool:
@@ -110,6 +121,7 @@ class _Ratio(NamedTuple):
     lower: float  # by the least but two of ours
     ratio: float
     upper: float  # by the least but two of the library's
+    mean: float | None  # of all samples
 
 
 def _ratios(path: Path) -> dict[tuple[str, str, str, str, str, int | None], _Ratio]:
@@ -124,7 +136,8 @@ def _ratios(path: Path) -> dict[tuple[str, str, str, str, str, int | None], _Rat
             if row["peer"] != OWN and "times_fastssim" in row:
                 key = content["suite"], row["case"], row["kind"], row["peer"], row["version"], content.get("format")
                 ratio = float(row["times_fastssim"])
-                found[key] = _Ratio(row.get("times_lower", ratio), ratio, row.get("times_upper", ratio))
+                lower, upper = row.get("times_lower", ratio), row.get("times_upper", ratio)
+                found[key] = _Ratio(lower, ratio, upper, row.get("times_mean"))
     return found
 
 

@@ -195,6 +195,7 @@ def test_a_ratio_is_one_of_leasts_from_the_same_rounds():
     assert found["other"].seconds == [4.0, 40.0]
     assert found["other"].beside == [1.0, 3.0, 5.0, 2.0]
     assert found["other"].ratio() == (4 / 3, 4.0, 40.0)
+    assert found["other"].mean_ratio() == pytest.approx((4 / 2 * 40 / 3.5) ** 0.5)  # beside 1 and 3, 5 and 2
     assert found["own"].beside == []
 
 

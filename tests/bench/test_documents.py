@@ -133,6 +133,16 @@ def test_the_gate_goes_by_ratios(tmp_path, capsys, factor, status):
     assert f"{2 if 0.9 <= factor <= 1 else 0} of 2 ratios agree within 15%" in printed
 
 
+def test_mean_ratios_are_compared_where_both_results_have_them(tmp_path, capsys):
+    old, new = result(tmp_path / "old.json", a=10.0, b=4.0), result(tmp_path / "new.json", a=10.0, b=4.0)
+    for path, means in ((old, (10.0, 4.0)), (new, (8.0, 4.1))):
+        content = json.loads(path.read_text("utf-8"))
+        content["rows"] = [row | {"times_mean": mean} for row, mean in zip(content["rows"], means, strict=True)]
+        results.write(path, content)
+    command.main(["compare", str(old), str(new)])
+    assert "2 of 2 ratios agree within 15%, 1 of 2 mean ratios" in capsys.readouterr().out
+
+
 def test_the_tolerance_can_be_stated(tmp_path):
     old, new = result(tmp_path / "old.json", a=10.0), result(tmp_path / "new.json", a=9.0)
     command.main(["compare", str(old), str(new), "--tolerance", "0.2"])
