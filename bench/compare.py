@@ -57,9 +57,9 @@ def compare(old: Path, new: Path) -> list[Change]:
         peer = key[3]
         change.speed[peer] = after[key].ratio / before[key].ratio
         change.at_best[peer] = after[key].upper / before[key].lower
-        means = before[key].mean, after[key].mean
-        if means[0] is not None and means[1] is not None:
-            change.on_average[peer] = means[1] / means[0]
+        was, now = before[key].average, after[key].average
+        if was and now:
+            change.on_average[peer] = now / was
     if not changes:
         raise ValueError(
             f"{old} and {new} have no measurement in common: same format, suite, case, library and version"
@@ -91,10 +91,10 @@ def agreement(changes: list[Change], tolerance: float) -> str:
     >>> agreement([Change("ssim", "c", "k", {"p": 1.1, "q": 0.8}, {}, {"p": 1.0, "q": 0.9})], 0.15)
     '1 of 2 ratios agree within 15%, 2 of 2 mean ratios'
     """
-    best = [speed for change in changes for speed in change.speed.values()]
-    mean = [speed for change in changes for speed in change.on_average.values()]
-    line = f"{_same(best, tolerance)} of {len(best)} ratios agree within {tolerance:.0%}"
-    return f"{line}, {_same(mean, tolerance)} of {len(mean)} mean ratios" if mean else line
+    leasts = [speed for change in changes for speed in change.speed.values()]
+    means = [speed for change in changes for speed in change.on_average.values()]
+    line = f"{_same(leasts, tolerance)} of {len(leasts)} ratios agree within {tolerance:.0%}"
+    return f"{line}, {_same(means, tolerance)} of {len(means)} mean ratios" if means else line
 
 
 def _same(speeds: list[float], tolerance: float) -> int:
@@ -121,7 +121,7 @@ class _Ratio(NamedTuple):
     lower: float  # by the least but two of ours
     ratio: float
     upper: float  # by the least but two of the library's
-    mean: float | None  # of all samples
+    average: float | None  # over all samples; older results have none
 
 
 def _ratios(path: Path) -> dict[tuple[str, str, str, str, str, int | None], _Ratio]:
