@@ -47,7 +47,8 @@ def alexnet(path: Path | str) -> nn.Sequential:
             raise ValueError(f"{path} holds no weights of AlexNet ({first_line(error)})") from None
     first, second, third = layers
     pool = nn.MaxPool2d(3, 2)
-    return _fixed(_Coloured(), first, nn.ReLU(), pool, second, nn.ReLU(), pool, third, nn.ReLU())
+    relu = nn.ReLU(inplace=True)
+    return _fixed(_Coloured(), first, relu, pool, second, relu, pool, third, relu)
 
 
 def efficientnet_lite0() -> nn.Sequential:
@@ -139,7 +140,10 @@ def _convolution(
 
 
 def _fixed(*layers: nn.Module) -> nn.Sequential:
-    return nn.Sequential(*layers).eval().requires_grad_(requires_grad=False)
+    network = nn.Sequential(*layers).eval().requires_grad_(requires_grad=False)
+    # channels_last takes a CPU a fifth less time; PyTorch's types know no memory_format
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def _read(path: Path) -> dict[str, Any]:

