@@ -13,7 +13,7 @@ import numpy as np
 from numba import from_dtype, types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastssim.cpu import scales, ssim
+from fastssim.cpu import delivery, scales, ssim
 from fastssim.cpu.buffers import CHUNK
 from fastssim.cpu.jit import jit
 from fastssim.cpu.kinds import CALL, PLAN, Kind, Step, layout
@@ -111,12 +111,12 @@ def _taps(count: int, *, mirrored: bool) -> Any:
 
 
 def _fold(number: Any) -> Callable[..., None]:
-    """Write the entry of `ssim.fold`."""
+    """Write the entry of `delivery.fold`."""
 
     def entry(plan_at: int, begin: int, end: int, rim: int, gradient: int) -> None:
         plan = view(plan_at, _PLAN, 1)[0]
         rows, columns = view(plan.rows, _INT, plan.row_count), view(plan.columns, _INT, plan.column_count)
-        ssim.fold(
+        delivery.fold(
             rows, columns, plan.pads[0], plan.pads[1], begin, end, view(rim, number, _ALL), view(gradient, number, _ALL)
         )  # fmt: skip
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _SOURCES = (
-    "buffers.py", "entry.py", "jit.py", "kinds.py", "pixels.py", "scales.py", "simd.py", "ssim.py", "strips.py",
-    "sums.py", "../plan.py",
+    "buffers.py", "delivery.py", "entry.py", "filters.py", "formula.py", "jit.py", "kinds.py", "passes.py", "pixels.py",
+    "scales.py", "simd.py", "ssim.py", "strips.py", "sums.py", "../plan.py",
 )  # fmt: skip
 #  Numba's functions write a result and an exception through their first two arguments; ours have neither.
 _nothing = ctypes.create_string_buffer(16)

@@ -88,6 +88,26 @@ def read(plane: Any, row: int, column: int, count: int, divisor: Any, out: Any) 
         _convert(address + 2 * column * step, step, count, np.uint16, divisor, out)
 
 
+@jit
+def pivot_of(plane: Any, mask: Any, y0: int, y1: int, x0: int, x1: int, divisor: Any, cell: Any) -> float:
+    """Return the mean of up to 8 x 8 finite pixels with a weight spread over a part of the plane, or 0."""
+    step_y = max(1, (y1 - y0) // 8)
+    step_x = max(1, (x1 - x0) // 8)
+    total = 0.0
+    count = 0
+    for y in range(y0, y1, step_y):
+        for x in range(x0, x1, step_x):
+            if mask is not None:
+                read(mask, y, x, 1, type(divisor)(1), cell)
+                if cell[0] == 0:
+                    continue
+            read(plane, y, x, 1, divisor, cell)
+            if np.isfinite(cell[0]):
+                total += float(cell[0])
+                count += 1
+    return total / count if count else 0.0
+
+
 @intrinsic
 def _pointer(typing: Any, address: Any, like: Any) -> Any:  # noqa: ARG001  # as above
     """Take an address as a pointer to numbers of the type `like`."""

@@ -17,9 +17,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic, overload, register_jitable
 
 from fastssim.cpu import buffers
+from fastssim.cpu.buffers import ROWS
 from fastssim.cpu.jit import inlined
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 
@@ -175,3 +176,33 @@ def continue_strips(buffer: Any, like: Any, strip: int, width: int, halo: int, s
     """
     for i in range(halo):
         _rotate(buffer, like, i * width, (strip + i) * width, step, rows)
+
+
+def entries(least: Any, another: Any) -> Any:
+    """Return a tuple of zeros, with one more where there is `another`."""
+    raise NotImplementedError  # kernels call what follows; its type says whether there is anything
+
+
+@overload(entries)
+def _(least: Any, another: Any) -> Any:
+    zeros = (0,) * (len(least) + wanted(another))
+
+    def zeros_of(least: Any, another: Any) -> Any:
+        return zeros
+
+    return zeros_of
+
+
+def entries_of_rows(entries: Any) -> Any:
+    """Return a tuple of zeros, as many for each of ROWS rows as there are entries."""
+    raise NotImplementedError  # kernels call what follows
+
+
+@overload(entries_of_rows)
+def _(entries: Any) -> Any:
+    zeros = (0,) * (ROWS * len(entries))
+
+    def zeros_of(entries: Any) -> Any:
+        return zeros
+
+    return zeros_of

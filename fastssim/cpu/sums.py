@@ -9,7 +9,7 @@ behind in the next is 2^-53 of the largest term, and e - m^2 needs no pivot. Whe
 number is not finite and would never leave a running sum, the march is `calm` no longer and every sum starts anew.
 
 A window that is not uniform starts anew for every row and column. It comes here where so much of its weight lies in the
-middle that the pivot which neighbours share (`fastssim.cpu.ssim`) may weigh next to nothing in it.
+middle that the pivot which neighbours share (`fastssim.cpu.filters`) may weigh next to nothing in it.
 
 Layouts as in `fastssim.cpu.ssim`; sums: [map][pitch] of float64, then the totals [map][lanes] across.
 """
@@ -122,7 +122,7 @@ def _finish(
     """Write one vector of the filtered maps to out [map][pitch] and let the totals run on to the next.
 
     ahead: numbers to the column that comes in. share: what every tap is multiplied by. Unless `constants` is None the
-    maps are moments, and out is what `_ssim` of `fastssim.cpu.ssim` takes.
+    maps are moments, and out is what `ssim_and_derivatives` of `fastssim.cpu.formula` takes.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,7 +1,7 @@
 """Windowed SSIM on one brick of a volume, value and gradient in one march into the depth (Numba).
 
-The formulae, the pivots, the strips and the symbols are those of `fastssim.cpu.ssim`, whose filters across and down a
-plane serve here, too; a window has a third axis, into the depth. The march goes PLANES window planes at a time:
+Formulae, pivots, strips and symbols are those of images (`fastssim.cpu.ssim`), whose filters across and down a plane
+serve here, too; a window has a third axis, into the depth. The march goes PLANES window planes at a time:
 
     pixels       plane after plane into rings of s and d, as many planes as PLANES windows reach through
     depth        means and variances of s and of d along w_z: four maps of PLANES window planes, a band of rows
@@ -28,33 +28,19 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastssim.cpu.buffers import BLOCK, ROWS, TILE_COLUMNS, WINDOW_MAPS, pitch
+from fastssim.cpu.delivery import copy, deliver, fold, in_order
+from fastssim.cpu.filters import averages, filter_maps, means_and_variances
+from fastssim.cpu.formula import columns_of_windows, gradients, ssim_and_derivatives, take_sum
 from fastssim.cpu.jit import jit, kept
-from fastssim.cpu.pixels import read, row_of
+from fastssim.cpu.passes import adjoint_across, adjoint_down, moments_across, put_rows
+from fastssim.cpu.pixels import pivot_of, read, row_of
 from fastssim.cpu.simd import Code, Vector, given, wanted
-from fastssim.cpu.ssim import (
-    _across,
-    _copy,
-    _deliver,
-    _entries,
-    _filter,
-    _gradient,
-    _in_order,
-    _of_rows,
-    _ours,
-    _pivot,
-    _ssim,
-    _take,
-    _vertical_adjoint,
-    _windows,
-    averages,
-    fold,
-    means_and_variances,
-    put_rows,
-)
 from fastssim.cpu.strips import (
     ONE_ROW,
     continue_strips,
     enter,
+    entries,
+    entries_of_rows,
     into_strips,
     numbers_read,
     out_of_strips,
@@ -67,7 +53,7 @@ from fastssim.plan import OUTSIDE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastssim.cpu.ssim import Averaged
+    from fastssim.cpu.filters import Averaged
 
 PLANES = ROWS  # window planes per step
 BAND = 16  # window rows filtered into the depth together
@@ -213,7 +199,7 @@ def _depth_adjoint(
             def term(k: int, _: None, number: int = number) -> Vector:
                 return code.load(code.at(code.at(source, starts[k]), number * step))
 
-            (sums,) = _filter(code, weights, PLANES, [term])
+            (sums,) = filter_maps(code, weights, PLANES, [term])
             _store_planes(code, sums, code.at(output, number * step), stride_value)
         return context.get_dummy_value()
 
@@ -244,7 +230,7 @@ def _carry(deep: Any, halo: int, size: int, step: int) -> None:
     for p in range(PLANES):
         for row in range(halo - 1, -1, -1):  # rows may lie in both places
             start = p * size + row * 4 * step
-            _copy(deep[start:], 4 * step, deep[start + BAND * 4 * step :])
+            copy(deep[start:], 4 * step, deep[start + BAND * 4 * step :])
 
 
 @kept
@@ -263,7 +249,7 @@ def ssim_brick(
     divisors of integers in x, in y, what padding puts outside). ssim_map: flat, this volume from map_start, or None.
     grad_x, grad_y: flat, this is volume `volume`, or None; outer_x, outer_y: gradients of padded planes
     [volume][pad_z before, pad_z behind][height][width]; rim_x, rim_y: of padded rows and columns, [volume][padded
-    depth][as in `fastssim.cpu.ssim`].
+    depth][as in `fastssim.cpu.delivery`].
     """
     planes_of, rows_of, columns_of, pad_z, pad_y, pad_x, first_z, first_y, first_x, halo_z, halo_y, halo_x = edges
     step, plane, window_plane, deep_plane, ring = size
@@ -290,7 +276,7 @@ def ssim_brick(
     ahead = left + halo_x - x0  # gradients made among the last columns, see `fastssim.cpu.ssim`
     pixel_rows, taken = height - 2 * pad_y, numbers_read(strip, lanes)
     maps = 3 if grad_y is None else 4
-    back_kinds = _entries((0, 0, 0), grad_y)
+    back_kinds = entries((0, 0, 0), grad_y)
     bands = -(-(bottom - top) // BAND)
 
     s, d = work[: ring * plane], work[ring * plane : 2 * ring * plane]
@@ -310,8 +296,8 @@ def ssim_brick(
         y_begin, y_end = max(top - pad_y, 0), max(min(bottom + halo_y, height - pad_y) - pad_y, 1)
         x_begin, x_end = max(left - pad_x, 0), max(min(right + halo_x, width - pad_x) - pad_x, 1)
         slice_x, slice_y = _slice(x, n, c, inside), _slice(y, n, c, inside)
-        px = s.dtype.type(_pivot(slice_x, None, y_begin, y_end, x_begin, x_end, divisor_x, weights))
-        py = s.dtype.type(_pivot(slice_y, None, y_begin, y_end, x_begin, x_end, divisor_y, weights))
+        px = s.dtype.type(pivot_of(slice_x, None, y_begin, y_end, x_begin, x_end, divisor_x, weights))
+        py = s.dtype.type(pivot_of(slice_y, None, y_begin, y_end, x_begin, x_end, divisor_y, weights))
     constants = (px + py, px - py, c1, c2, type(outside)(0.5) * spread, spread)
     line_x[: strip * lanes] = px
     line_y[: strip * lanes] = py
@@ -360,7 +346,7 @@ def ssim_brick(
                     place = p * deep_plane + (row - band_top) * 4 * step
                     for vector in range(strip):
                         _down(deep, place, vector * lanes, taps_y, taps_x, moments)
-                    continue_strips(moments, s, strip, lanes, halo_x, step, _of_rows((0, 0, 0, 0)))
+                    continue_strips(moments, s, strip, lanes, halo_x, step, entries_of_rows((0, 0, 0, 0)))
                     if upstream is not None:
                         for r in range(rows):
                             read(_slice(upstream, n, c, z + p), row + r, left, right - left, one, line_x)
@@ -368,21 +354,21 @@ def ssim_brick(
                     for r in range(rows):
                         place = (z + p - origin_z) % ring * window_plane + (row + r - origin_y) * maps * step
                         row_map = given(ssim_map, filtered[r * step :])
-                        ours = _ours(row + r, own, right - left)
+                        ours = columns_of_windows(row + r, own, right - left)
                         for vector in range(0, strip, BLOCK):
-                            _windows(moments, None, 4 * r * step, vector, taps_x, constants, grad_x, windows)
+                            moments_across(moments, None, 4 * r * step, vector, taps_x, constants, grad_x, windows)
                         for vector in range(strip):
-                            _ssim(
+                            ssim_and_derivatives(
                                 windows, None, taps_x, strip, vector, constants, ours, total, upstream,
                                 weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
                             )  # fmt: skip
-                        found += _take(total, 0)
+                        found += take_sum(total, 0)
                     if ssim_map is not None:
                         for r in range(rows):
                             out_of_strips(filtered[r * step :], strip, lanes, out_x)
                             line = (z + p) * (height - halo_y) + row + r
                             place = map_start + line * (width - halo_x) + left
-                            _copy(out_x, right - left, ssim_map[place:])
+                            copy(out_x, right - left, ssim_map[place:])
         if grad_x is not None:
             for p in range(max(count, 0), PLANES):
                 start = (z + p - origin_z) % ring * window_plane
@@ -404,26 +390,26 @@ def ssim_brick(
                 for row in range(y0, y1, ROWS):
                     place = p * window_plane + (row - y0) * maps * step
                     for vector in range(0, strip, 2):
-                        _vertical_adjoint(spread_back, place, vector * lanes, back_y, taps_x, grad_y, filtered)
+                        adjoint_down(spread_back, place, vector * lanes, back_y, taps_x, grad_y, filtered)
                     for r in range(min(ROWS, y1 - row)):
                         place = r * maps * step
                         for number in range(maps):
                             continue_strips(filtered[place + number * step :], s, strip, lanes, halo_x, step, ONE_ROW)
                         for vector in range(0, strip, BLOCK):
-                            _across(filtered, place, vector, back_x, back_kinds, windows)
+                            adjoint_across(filtered, place, vector, back_x, back_kinds, windows)
                         pixel = (z + p - front) % ring * plane + (row + r - top) * step + halo_x * lanes
                         for vector in range(strip):
-                            _gradient(
+                            gradients(
                                 windows, taps_x, strip, vector, s, d, None, pixel, scale, None, (0, 0, 0, 0), grad_y,
                                 out_x, out_y,
                             )  # fmt: skip
                         core_x = grad_x if inner else outer_x
-                        place = _in_order(out_x, strip, lanes, halo_x, ahead, weights)
-                        _deliver(weights[place:], row + r, flat, x0, x1, core_x, core_start, rim_x, rim_start)
+                        place = in_order(out_x, strip, lanes, halo_x, ahead, weights)
+                        deliver(weights[place:], row + r, flat, x0, x1, core_x, core_start, rim_x, rim_start)
                         if grad_y is not None:
                             core_y = grad_y if inner else outer_y
-                            place = _in_order(out_y, strip, lanes, halo_x, ahead, weights)
-                            _deliver(weights[place:], row + r, flat, x0, x1, core_y, core_start, rim_y, rim_start)
+                            place = in_order(out_y, strip, lanes, halo_x, ahead, weights)
+                            deliver(weights[place:], row + r, flat, x0, x1, core_y, core_start, rim_y, rim_start)
     return found
 
 

@@ -14,8 +14,7 @@ from llvmlite import binding as llvm
 from numba import njit
 
 from fastssim import Gaussian, Taps, Uniform, reference, ssim, ssim_map
-from fastssim.cpu import buffers, simd, strips
-from fastssim.cpu import ssim as kernel
+from fastssim.cpu import buffers, delivery, filters, passes, simd, strips
 from fastssim.cpu.simd import vector_bytes
 
 VALUE, MAP, GRADIENT = 1e-6, 5e-7, 1e-6  # measured: 2e-8, 2.5e-7, 3e-7
@@ -82,7 +81,7 @@ def test_tiles_join_without_a_trace():
 
 @njit
 def deliver(line, edges, x0, x1, gradient, rim):
-    kernel._deliver(line, 0, edges, x0, x1, gradient, 0, rim, 0)
+    delivery.deliver(line, 0, edges, x0, x1, gradient, 0, rim, 0)
 
 
 @pytest.mark.parametrize(("x0", "x1"), [(0, 4), (2, 6), (3, 11), (9, 14), (11, 13), (12, 22), (16, 20), (0, 22)])
@@ -192,13 +191,13 @@ def test_filters_that_make_do_with_few_registers_give_the_same(size, mirrored, m
     rows = generator.random((size + buffers.ROWS) * step, np.float32)  # as many as are read; four are maps
 
     def filtered(few):
-        monkeypatch.setattr(kernel, "few_registers", lambda: few)
+        monkeypatch.setattr(filters, "few_registers", lambda: few)
 
         @njit(fastmath={"contract"})
         def run(rows, taps, out, constants):
-            kernel._across(rows, 0, 0, taps, (0, 0, 0, 0), out[0])
-            kernel._windows(rows, None, 0, 0, taps, constants, None, out[1])
-            kernel._down(rows, rows, None, 0, 0, taps, taps, constants, out[2])
+            passes.adjoint_across(rows, 0, 0, taps, (0, 0, 0, 0), out[0])
+            passes.moments_across(rows, None, 0, 0, taps, constants, None, out[1])
+            passes.moments_down(rows, rows, None, 0, 0, taps, taps, constants, out[2])
 
         out = np.zeros((3, 16 * step), np.float32)
         run(rows, taps, out, tuple(np.zeros(6, np.float32)))

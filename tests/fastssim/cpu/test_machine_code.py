@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +66,21 @@ def test_code_of_former_sources_is_not_taken_and_goes(folder, monkeypatch):
     assert machine_code._loaded(FOLD) is None
     machine_code.entry.__wrapped__(FOLD)
     assert [path.name for path in folder.iterdir()] == [former.name.rpartition("-")[0] + "-0123456789abcdef.o"]
+
+
+def test_its_sources_are_all_that_the_compiler_reads():
+    here = Path(machine_code.__file__).parent
+    found, waiting = set(), {here / "entry.py"}
+    while waiting:
+        source = waiting.pop()
+        found.add(source)
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("fastssim"):
+                place = here.parents[1] / node.module.replace(".", "/")
+                modules = [place / name.name for name in node.names] if place.is_dir() else [place]
+                waiting |= {module.with_suffix(".py") for module in modules} - found
+    assert {path.resolve() for path in found} == {(here / name).resolve() for name in machine_code._SOURCES}
 
 
 def test_code_that_calls_what_is_not_there_is_not_linked(folder):

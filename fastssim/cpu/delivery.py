@@ -1,0 +1,75 @@
+"""Rows of the gradient on their way from strips to the image, and from padding to its sources (Numba).
+
+Gradients of padded pixels go to the rim, [pad_y above, pad_y below][padded width], then [height][pad_x on the left,
+pad_x on the right], and are folded onto their sources when all tiles are done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastssim.cpu.jit import inlined, jit
+from fastssim.cpu.strips import out_of_strips
+
+
+@inlined
+def copy(source: Any, count: int, target: Any) -> None:
+    """Copy numbers, in a loop that is vectorised: its index cannot be negative."""
+    for i in range(count):
+        target[i] = source[i]
+
+
+@inlined
+def round_strips(columns: int, first: int, last: int) -> tuple[int, int, int, int]:
+    """Return two ranges, of which one may be empty, for first .. last-1, where -1 is the last of the columns."""
+    return max(first, 0), last, columns + first, columns + min(last, 0)
+
+
+@inlined
+def in_order(row: Any, strip: int, lanes: int, halo: int, ahead: int, line: Any) -> int:
+    """Put a row in strips in order, its last `ahead` columns, of at most `halo`, first; return where `line` begins."""
+    start = -(-halo // lanes) * lanes  # so much room before keeps vectors within cache lines
+    out_of_strips(row, strip, lanes, line[start:])
+    copy(line[start + strip * lanes - ahead :], ahead, line[start - ahead :])
+    return start - ahead
+
+
+@jit
+def deliver(
+    line: Any, row: int, edges: Any, x0: int, x1: int, gradient: Any, start: int, rim: Any, rim_start: int
+) -> None:
+    """Copy a row of gradients, columns x0 .. x1-1 of the padded image, to the image's pixels and to the rim's."""
+    rows_of, columns_of, pad_y, pad_x = edges[0], edges[1], edges[2], edges[3]
+    height, width = len(rows_of) - 2 * pad_y, len(columns_of)
+    inner = width - 2 * pad_x
+    row -= pad_y  # of the image
+    if not 0 <= row < height:
+        border = row + pad_y if row < 0 else row - height + pad_y
+        copy(line, x1 - x0, rim[rim_start + border * width + x0 :])
+        return
+    left, right = max(x0, pad_x), min(x1, width - pad_x)
+    copy(line[left - x0 :], right - left, gradient[start + row * inner + left - pad_x :])
+    if pad_x:
+        border = rim_start + 2 * pad_y * width + row * 2 * pad_x
+        copy(line, min(x1, pad_x) - x0, rim[border + x0 :])
+        right = max(x0, width - pad_x)
+        copy(line[right - x0 :], x1 - right, rim[border + right - inner :])
+
+
+@jit
+def fold(rows: Any, columns: Any, pad_y: int, pad_x: int, first: int, last: int, rim: Any, gradient: Any) -> None:
+    """Add the gradients of padded pixels, planes first .. last-1, to those of their sources; layout as in `_tile`."""
+    height, width = len(rows) - 2 * pad_y, len(columns) - 2 * pad_x
+    size = 2 * pad_y * len(columns) + height * 2 * pad_x
+    for plane in range(first, last):
+        start, place = plane * height * width, plane * size
+        for border in range(2 * pad_y):
+            row = rows[border if border < pad_y else height + border]
+            for column in range(len(columns)):
+                gradient[start + row * width + columns[column]] += rim[place]
+                place += 1
+        for row in range(height):
+            for border in range(2 * pad_x):
+                column = columns[border if border < pad_x else width + border]
+                gradient[start + row * width + column] += rim[place]
+                place += 1
