@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numba
+from numba.core.dispatcher import Dispatcher
+
+from fastssim.cpu.machine_code import sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +49,11 @@ def merged(function: Callable[..., Any]) -> Any:
 def kept(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call and keep the machine code on disk where a folder can be written."""
     try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
+        dispatcher = numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
         return numba.njit(**_OPTIONS)(function)
+    if isinstance(dispatcher, Dispatcher):  # not where NUMBA_DISABLE_JIT is set
+        kept_there: Any = dispatcher._cache._cache_file  # type: ignore[attr-defined]  # noqa: SLF001
+        #  Numba alone looks at the function's own file, not at those of what it calls.
+        kept_there._source_stamp = (*kept_there._source_stamp, sources())  # noqa: SLF001
+    return dispatcher

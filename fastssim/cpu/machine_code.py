@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from fastssim.cpu.kinds import Kind
 
 _HERE = Path(__file__).parent
-_SOURCES = (
-    "buffers.py", "delivery.py", "entry.py", "filters.py", "formula.py", "jit.py", "kinds.py", "passes.py", "pixels.py",
-    "scales.py", "simd.py", "ssim.py", "strips.py", "sums.py", "../plan.py",
-)  # fmt: skip
 #  Numba's functions write a result and an exception through their first two arguments; ours have neither.
 _nothing = ctypes.create_string_buffer(16)
 _engines: list[Any] = []  # machine code lives as long as its engine
@@ -119,7 +115,7 @@ def _engine() -> Any:
 
 def _paths(kind: Kind) -> Iterator[Path]:
     """Places where the machine code of a kind may be, the best first."""
-    name = f"{kind.name}-{_processor()}-{_sources()}.o"
+    name = f"{kind.name}-{_processor()}-{sources()}.o"
     return (folder / name for folder in folders())
 
 
@@ -134,9 +130,10 @@ def folders() -> Iterator[Path]:
 
 
 @cache
-def _sources() -> str:
+def sources() -> str:
     """Return a hash of the sources that machine code is made of."""
-    return _hash(*((_HERE / source).read_text(encoding="utf-8") for source in _SOURCES))
+    files = [*sorted(_HERE.glob("*.py")), _HERE.parent / "plan.py"]
+    return _hash(*(file.read_text(encoding="utf-8") for file in files))
 
 
 @cache

@@ -15,8 +15,7 @@ Each of the three has pivots of its own and ends in means and variances, which d
 Bands go from the bottom of the brick to its top, so that the rows of the band below that windows reach into are at
 hand. Nothing but the rings and a band exists besides input and output, however deep the volume is.
 
-Symbols: (z0, z1, y0, y1, x0, x1) is the brick, in the padded volume; in gradient mode its pixels, else its windows. A
-cached kernel is compiled anew when this file changes, not when those that it imports do.
+Symbols: (z0, z1, y0, y1, x0, x1) is the brick, in the padded volume; in gradient mode its pixels, else its windows.
 """
 
 from __future__ import annotations

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core.config import reload_config
 
 from fastssim.cpu import launch, machine_code
+from fastssim.cpu.jit import kept
 from fastssim.cpu.kinds import March, Step, layout, packer
 
 FOLD = Step("fold", "float32")
@@ -35,6 +35,10 @@ def folded(run):
     rim, gradient = np.ones(2 * 5 + 2 * 2, np.float32), np.zeros((2, 3), np.float32)
     assert run(plan.ctypes.data, 0, 1, rim.ctypes.data, gradient.ctypes.data) == 0
     return gradient.tolist()
+
+
+def square(number):
+    return number * number
 
 
 EXPECTED = [[3.0, 1.0, 3.0]] * 2  # of a corner: its column's, its row's and the corner's copy
@@ -62,25 +66,25 @@ def test_spoilt_code_is_never_run(folder, damage):
 def test_code_of_former_sources_is_not_taken_and_goes(folder, monkeypatch):
     machine_code.entry.__wrapped__(FOLD)
     (former,) = folder.iterdir()
-    monkeypatch.setattr(machine_code, "_sources", lambda: "0123456789abcdef")
+    monkeypatch.setattr(machine_code, "sources", lambda: "0123456789abcdef")
     assert machine_code._loaded(FOLD) is None
     machine_code.entry.__wrapped__(FOLD)
     assert [path.name for path in folder.iterdir()] == [former.name.rpartition("-")[0] + "-0123456789abcdef.o"]
 
 
-def test_its_sources_are_all_that_the_compiler_reads():
-    here = Path(machine_code.__file__).parent
-    found, waiting = set(), {here / "entry.py"}
-    while waiting:
-        source = waiting.pop()
-        found.add(source)
-        tree = ast.parse(source.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module.startswith("fastssim"):
-                place = here.parents[1] / node.module.replace(".", "/")
-                modules = [place / name.name for name in node.names] if place.is_dir() else [place]
-                waiting |= {module.with_suffix(".py") for module in modules} - found
-    assert {path.resolve() for path in found} == {(here / name).resolve() for name in machine_code._SOURCES}
+def test_code_that_numba_keeps_is_made_anew_when_any_source_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    reload_config()
+
+    def taken(function):
+        """Whether code was there that could be taken."""
+        dispatcher = kept(function)
+        assert dispatcher(2) == 4
+        return bool(dispatcher.stats.cache_hits)
+
+    assert [taken(square), taken(square)] == [False, True]
+    monkeypatch.setattr("fastssim.cpu.jit.sources", lambda: "0123456789abcdef")
+    assert not taken(square)
 
 
 def test_code_that_calls_what_is_not_there_is_not_linked(folder):
