@@ -1,4 +1,4 @@
-"""From a plan of tiles and arrays to the kernels of `fastssim.cpu.tiles`."""
+"""From a plan of tiles and arrays to the kernels of `fastssim.cpu.tile_copy` and `fastssim.cpu.tile_blend`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fastssim.cpu import tiles as kernels
+from fastssim.cpu import tile_blend, tile_copy
 from fastssim.cpu.pool import run_in_turns, run_slabs
+from fastssim.cpu.tile_sums import MAX, MEAN, MIN, STD
 from fastssim.tiles.plan import NO_SUMS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from fastssim.tiles.plan import Plan, Sums
 
-HOW = {"mean": kernels.MEAN, "max": kernels.MAX, "min": kernels.MIN, "mean_std": kernels.STD}
+HOW = {"mean": MEAN, "max": MAX, "min": MIN, "mean_std": STD}
 _ROWS = (16, 64)  # of a slab: many where a batch of tiles has few, and few where tiles come from memory
 _SPANS = 16  # taken down the rows together: the rows that are asked for ahead stay in the first caches
 _COPIED = (1 << 18, 1 << 21)  # bytes of a slab: small for a batch; else a large page, which two threads would clear
@@ -56,7 +57,7 @@ def gather(
         Sums over earlier rows of tiles, and over earlier tiles of this row, and where those that later parts finish go.
     """
     g = plan.geometry
-    at_hand = kernels.Cover(*(part or (0, len(plan.down.origins), 0, len(plan.across.origins))))
+    at_hand = tile_blend.Cover(*(part or (0, len(plan.down.origins), 0, len(plan.across.origins))))
     y0, y1 = rows or (g.top, g.top + g.height)
     channels = tiles.shape[1]
     tile_plane = g.tile_height * g.tile_width
@@ -64,7 +65,7 @@ def gather(
     row_step = tile_step * (at_hand.j1 - at_hand.j0)
     tables, covered = _tables(plan, row_step, tile_step)
     band_in, band_out, carry_in, carry_out = (sums.values for sums in (*band, *carry))
-    sinks = kernels.Sinks(
+    sinks = tile_blend.Sinks(
         band_in.reshape(-1),
         band_out.reshape(-1),
         carry_in.reshape(-1),
@@ -74,9 +75,9 @@ def gather(
     )
     out_step, out_pitch = (step // out.itemsize for step in out.strides[:2])
     planes = [values.shape[2] * values.shape[3] for values in (band_in, band_out, carry_in, carry_out)]
-    steps = kernels.Steps(*(channels * plane for plane in planes))
+    steps = tile_blend.Steps(*(channels * plane for plane in planes))
     flat = _lent(tiles)
-    layout = kernels.Layout(
+    layout = tile_blend.Layout(
         band_in=0,
         band_out=0,
         carry_in=0,
@@ -103,7 +104,7 @@ def gather(
     slabs = -(-(y1 - y0) // height) * channels
 
     def kernel(counts: int, _: int, leads: int) -> None:
-        kernels.gather_slabs(
+        tile_blend.gather_slabs(
             counts, slabs, leads, height, (y0, y1), HOW[reduction], flat, tables, covered, plan.spans,
             at_hand, layout, channel_steps, sinks, steps,
         )  # fmt: skip
@@ -125,7 +126,7 @@ def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.
         weight_columns = across.kinds * g.tile_width - across.origins
     else:
         weight_rows, weight_columns = -down.origins * g.tile_width, -across.origins
-    tables = kernels.Tables(
+    tables = tile_blend.Tables(
         np.stack([tile_rows, weight_rows], axis=1),
         np.stack([tile_columns, weight_columns], axis=1),
         down.weights.reshape(-1),
@@ -147,10 +148,10 @@ def copy(
     pixels = (image.ctypes.data, *image.strides[:2], len(image))
     places = origins * np.array([1, size])
     start, slabs, height, width = out.ctypes.data, _slab_count(out), out.shape[2], out.shape[3] * size
-    stream = kernels.STREAMS and out.nbytes >= _STREAMED
+    stream = tile_copy.STREAMS and out.nbytes >= _STREAMED
 
     def kernel(counts: int, threads: int, leads: int) -> None:
-        kernels.copy_tiles(counts, slabs, threads, leads, pixels, places, height, start, width, stream)
+        tile_copy.copy_tiles(counts, slabs, threads, leads, pixels, places, height, start, width, stream)
 
     run_in_turns(kernel, slabs, _threads(out.size))
 
@@ -166,7 +167,7 @@ def scatter(
 
     def slab(number: int) -> None:
         first, end = (len(out) * edge // slabs for edge in (number, number + 1))
-        kernels.scatter_tiles(
+        tile_blend.scatter_tiles(
             image, down.origins, across.origins, first, end, down.weights, across.weights,
             down.kinds, across.kinds, plan.full, out,
         )  # fmt: skip
@@ -193,7 +194,7 @@ def finite(pixels: NDArray[Any], exponent: tuple[int, int]) -> bool:
 
     def slab(number: int) -> None:
         part = words[edges[number] : edges[number + 1]] if number + 1 < len(edges) else rest.view(np.uint64)
-        found[number] = int(kernels.overflow(part, np.uint64(exponents), np.uint64(ones)))
+        found[number] = int(tile_blend.overflow(part, np.uint64(exponents), np.uint64(ones)))
 
     _share(slab, len(edges), pixels.size)
     overflown = ones << width

@@ -1,6 +1,6 @@
 // Overlapping tiles blended by gathering: one thread is one pixel of the image, one loop the tiles that cover it, in
 // row-major order; sums are float64 and stay in registers. No atomics, no zero-fill, no map of counts, no order that
-// threads could change: the same to the last bit as fastssim/cpu/tiles.py, whose head has the formulae and says what
+// threads could change: the same to the last bit as fastssim/cpu/tile_blend.py, whose head has the formulae and says what
 // `band` and `carry` hand on where tiles come piece by piece.
 
 constexpr bool DEVIATION = HOW == MEAN_STD;

@@ -1,4 +1,4 @@
-"""Cut out and blend overlapping tiles (Numba).
+"""Blend overlapping tiles (Numba).
 
 Blending gathers. For an output pixel (y, x), covered by the tiles (i, j) with origins r_i, c_j and pixels
 t_ij = tiles[i, j, y - r_i, x - c_j], with weights a_i = a[i, y - r_i] and b_j = b[j, x - c_j] that sum to 1,
@@ -15,9 +15,6 @@ Where tiles come piece by piece, the tiles i of ia .. ib-1 and j of ja .. jb-1 a
 of the same row of tiles were in another piece takes up its inner sum from `carry`; one whose earlier rows of tiles were
 takes up the outer sum from `band`; and each hands on in the same way what it cannot finish. Sums are therefore the
 same to the last bit however the tiles were cut into pieces.
-
-Stored values: sums are rounded to the nearest float32, then to float16 or bfloat16 (nearest, ties to even), or to the
-nearest whole number for uint8 (ties to even). float16 comes as int16, bfloat16 as uint16, see `fastssim.tiles.storage`.
 """
 
 from __future__ import annotations
@@ -30,183 +27,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastssim.cpu.jit import inlined
 from fastssim.cpu.jit import kept as jit
-from fastssim.cpu.pixels import CACHE_LINE
-from fastssim.cpu.simd import X86, Code, Vector, begin_turns, count_up, end_turns, lanes, next_slab, slab_done, wanted
+from fastssim.cpu.simd import Vector, begin_turns, count_up, end_turns, lanes, next_slab, slab_done, wanted
+from fastssim.cpu.tile_sums import MEAN, STD, Pixels, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-# A tuple's length is part of its type, so these tell the compiler what to compile.
-MEAN: tuple[int, ...] = ()
-MAX, MIN, STD = (0,), (0, 0), (0, 0, 0)
+# As MEAN and the others, these tell the compiler what to compile.
 _SINGLE: tuple[int, ...] = ()  # one pixel, where few share the same tiles
 _VECTOR, _WIDE = (0,), (0, 0)  # one register of pixels, VECTORS registers
 VECTORS = 4
-STREAMS = X86  # there are stores past the caches, and a fence behind them
 
-_BYTE, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-
-
-class _Pixels(Code):
-    """Float64 vectors of `count` pixels, loaded from and stored as any kind of pixel."""
-
-    def __init__(self, context: Any, builder: ir.IRBuilder, count: int) -> None:
-        super().__init__(context, builder, types.float64)
-        self.lanes = count
-        self.type = ir.VectorType(self.scalar, count)
-
-    def take(self, kind: Any, pointer: ir.Value) -> Vector:
-        """Load pixels of Numba type `kind`."""
-        builder = self.builder
-        if kind == types.float64:
-            return self.load(pointer)
-        stored = ir.VectorType(self.context.get_value_type(kind), self.lanes)
-        value = builder.load(builder.bitcast(pointer, stored.as_pointer()), align=kind.bitwidth // 8)
-        floats = ir.VectorType(ir.FloatType(), self.lanes)
-        if kind == types.uint8:
-            return Vector(builder, builder.uitofp(value, self.type))
-        if kind == types.int16:
-            value = builder.fpext(builder.bitcast(value, ir.VectorType(ir.HalfType(), self.lanes)), floats)
-        elif kind == types.uint16:
-            wide = builder.zext(value, ir.VectorType(_I32, self.lanes))
-            value = builder.bitcast(builder.shl(wide, self._whole(16)), floats)
-        return Vector(builder, builder.fpext(value, self.type))
-
-    def put(self, kind: Any, vector: Vector, pointer: ir.Value) -> None:
-        """Round to pixels of Numba type `kind` and store."""
-        builder = self.builder
-        value = vector.value
-        if kind == types.uint8:
-            whole = self._call("llvm.rint", vector).value
-            value = builder.trunc(builder.fptosi(whole, ir.VectorType(_I32, self.lanes)), self._stored(kind))
-        elif kind != types.float64:
-            value = builder.fptrunc(value, ir.VectorType(ir.FloatType(), self.lanes))
-        if kind == types.int16:
-            half = builder.fptrunc(value, ir.VectorType(ir.HalfType(), self.lanes))
-            value = builder.bitcast(half, self._stored(kind))
-        elif kind == types.uint16:
-            bits = builder.bitcast(value, ir.VectorType(_I32, self.lanes))
-            odd = builder.and_(builder.lshr(bits, self._whole(16)), self._whole(1))
-            rounded = builder.add(bits, builder.add(odd, self._whole(0x7FFF)))
-            no_number = builder.fcmp_unordered("uno", value, value)
-            kept = builder.select(no_number, builder.or_(bits, self._whole(0x400000)), rounded)
-            value = builder.trunc(builder.lshr(kept, self._whole(16)), self._stored(kind))
-        builder.store(value, builder.bitcast(pointer, self._stored(kind).as_pointer()), align=kind.bitwidth // 8)
-
-    def root(self, vector: Vector) -> Vector:
-        """Return the square root."""
-        return self._call("llvm.sqrt", vector)
-
-    def pick(self, order: str, a: Vector, b: Vector) -> Vector:
-        """Return `b` where it stands in `order` to `a` or is NaN, else `a`."""
-        builder = self.builder
-        chosen = builder.or_(
-            builder.fcmp_ordered(order, b.value, a.value), builder.fcmp_unordered("uno", b.value, b.value)
-        )
-        return self.select(chosen, b, a)
-
-    def some_nan(self, vector: Vector) -> ir.Value:
-        """Return 1 where a lane is NaN, else 0."""
-        builder = self.builder
-        found = builder.fcmp_unordered("uno", vector.value, vector.value)
-        one = builder.icmp_unsigned("!=", builder.bitcast(found, ir.IntType(self.lanes)), ir.IntType(self.lanes)(0))
-        return builder.zext(one, _I64)
-
-    def fill(self, number: float) -> Vector:
-        """Fill a vector with a number known now."""
-        return Vector(self.builder, ir.Constant(self.type, [number] * self.lanes))
-
-    def _stored(self, kind: Any) -> ir.VectorType:
-        return ir.VectorType(self.context.get_value_type(kind), self.lanes)
-
-    def _whole(self, number: int) -> ir.Constant:
-        return ir.Constant(ir.VectorType(_I32, self.lanes), [number] * self.lanes)
-
-    def _call(self, name: str, vector: Vector) -> Vector:
-        function = self.builder.module.declare_intrinsic(
-            f"{name}.v{self.lanes}f64", fnty=ir.FunctionType(self.type, [self.type])
-        )
-        return Vector(self.builder, self.builder.call(function, [vector.value]))
-
-
-class _Sums:
-    """The running numbers of one block of pixels: one per vector, or p, s1, s2 per vector."""
-
-    def __init__(self, code: _Pixels, how: int, vectors: int) -> None:
-        self._code = code
-        self._how = how
-        self._slots = [
-            [cgutils.alloca_once(code.builder, code.type) for _ in range(3 if how == len(STD) else 1)]
-            for _ in range(vectors)
-        ]
-
-    def __getitem__(self, place: tuple[int, int]) -> Vector:
-        vector, state = place
-        return Vector(self._code.builder, self._code.builder.load(self._slots[vector][state]))
-
-    def __setitem__(self, place: tuple[int, int], value: Vector) -> None:
-        vector, state = place
-        self._code.builder.store(value.value, self._slots[vector][state])
-
-    def clear(self, *, pivots: bool) -> None:
-        """Begin a sum, a maximum or a minimum; p as well, or only s1 and s2."""
-        start = {len(MAX): float("-inf"), len(MIN): float("inf")}.get(self._how, 0.0)
-        for vector, slots in enumerate(self._slots):
-            for state in range(0 if pivots or len(slots) == 1 else 1, len(slots)):
-                self[vector, state] = self._code.fill(start)
-
-    def copy_pivots(self, other: _Sums) -> None:
-        """Take p of other sums."""
-        if self._how == len(STD):
-            for vector in range(len(self._slots)):
-                self[vector, 0] = other[vector, 0]
-
-    def add(self, vector: int, pixels: Vector, weight: Vector) -> None:
-        """Take in one tile's pixels."""
-        if self._how == len(MEAN):
-            self[vector, 0] = weight * pixels + self[vector, 0]
-        elif self._how == len(STD):
-            off = pixels - self[vector, 0]
-            weighted = weight * off
-            self[vector, 1] = self[vector, 1] + weighted
-            self[vector, 2] = weighted * off + self[vector, 2]
-        else:
-            self[vector, 0] = self._code.pick(">" if self._how == len(MAX) else "<", self[vector, 0], pixels)
-
-    def add_row(self, row: _Sums, weight: Vector | None) -> None:
-        """Take in the sums over one row of tiles."""
-        for vector, slots in enumerate(self._slots):
-            if self._how in (len(MAX), len(MIN)):
-                self.add(vector, row[vector, 0], row[vector, 0])
-                continue
-            for state in range(0 if len(slots) == 1 else 1, len(slots)):
-                term = row[vector, state]
-                self[vector, state] = self[vector, state] + (term if weight is None else weight * term)
-
-    def minus_themselves(self) -> Vector:
-        """Return the sum of s - s over all sums s but the pivots."""
-        total = self._code.zero()
-        for vector, slots in enumerate(self._slots):
-            for state in range(0 if len(slots) == 1 else 1, len(slots)):
-                total = total + (self[vector, state] - self[vector, state])
-        return total
-
-    def load(self, pointer: ir.Value, step: ir.Value) -> None:
-        """Take up what an earlier piece handed on; `step` numbers lie between the states."""
-        self._each(pointer, step, lambda place, address: self.__setitem__(place, self._code.load(address)))
-
-    def store(self, pointer: ir.Value, step: ir.Value) -> None:
-        """Hand on."""
-        self._each(pointer, step, lambda place, address: self._code.store(self[place], address))
-
-    def _each(self, pointer: ir.Value, step: ir.Value, act: Callable[[tuple[int, int], ir.Value], None]) -> None:
-        for vector, slots in enumerate(self._slots):
-            address = self._code.at(pointer, vector * self._code.lanes)
-            for state in range(len(slots)):
-                act((vector, state), address)
-                address = self._code.at(address, step)
+_I64 = ir.IntType(64)
 
 
 class Cover(NamedTuple):
@@ -289,8 +122,8 @@ class _Block:
         self._flags, self._at, self._steps = fields(Flags, flags), fields(Places, places), fields(Steps, steps)
         self._how = len(how)
         self._vectors = VECTORS if len(block) == len(_WIDE) else 1
-        self._code = _Pixels(context, builder, 1 if len(block) == len(_SINGLE) else lanes(types.float64))
-        self._acc, self._row = (_Sums(self._code, self._how, self._vectors) for _ in range(2))
+        self._code = Pixels(context, builder, 1 if len(block) == len(_SINGLE) else lanes(types.float64))
+        self._acc, self._row = (Sums(self._code, self._how, self._vectors) for _ in range(2))
         self._zeros = cgutils.alloca_once(builder, self._code.type)
 
     def emit(self) -> ir.Value:
@@ -326,7 +159,7 @@ class _Block:
         for pixel in range(0, self._vectors * self._code.lanes + line, line):
             self._code.prefetch(self._code.at(pointer, pixel))
 
-    def _look_at(self, sums: _Sums) -> None:
+    def _look_at(self, sums: Sums) -> None:
         """Add s - s of every sum to the zeros: it is NaN where the sum is NaN or infinite."""
         if self._how in (len(MEAN), len(STD)):  # a maximum may drop what is infinite
             zeros = Vector(self._builder, self._builder.load(self._zeros))
@@ -370,9 +203,9 @@ class _Block:
                 code.put(self._sink_kinds.deviation.dtype, code.root(variance), self._output("deviation", vector))
             code.put(self._sink_kinds.out.dtype, value, self._output("out", vector))
 
-    def _norm(self) -> _Sums:
+    def _norm(self) -> Sums:
         """Sum the weights of all tiles that cover the block."""
-        norm = _Sums(self._code, len(MEAN), self._vectors)
+        norm = Sums(self._code, len(MEAN), self._vectors)
         norm.clear(pivots=True)
         with self._loop(self._cover.i0, self._cover.i1) as i, self._loop(self._cover.j0, self._cover.j1) as j:
             weights = self._weights(i, j)
@@ -566,88 +399,6 @@ def lanes_of_double(typing: Any) -> Any:
         return ir.Constant(_I64, lanes(types.float64))
 
     return types.int64(), codegen
-
-
-@intrinsic
-def _copy_bytes(typing: Any, target: Any, source: Any, count: Any) -> Any:
-    """Copy bytes from one address to another."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, start = (builder.inttoptr(address, _BYTE.as_pointer()) for address in args[:2])
-        cgutils.raw_memcpy(builder, to, start, args[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(target, source, count), codegen
-
-
-@intrinsic
-def _stream_lines(typing: Any, target: Any, source: Any, count: Any) -> Any:
-    """As `_copy_bytes`, past the caches: to whole cache lines."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.VectorType(_BYTE, CACHE_LINE).as_pointer()
-        with cgutils.for_range_slice(builder, _I64(0), args[2], _I64(CACHE_LINE), inc=True) as (byte, _):
-            to, start = (builder.inttoptr(builder.add(address, byte), kind) for address in args[:2])
-            store = builder.store(builder.load(start, align=1), to, align=CACHE_LINE)
-            store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
-        return context.get_dummy_value()
-
-    return types.void(target, source, count), codegen
-
-
-@inlined
-def _stream_bytes(target: int, source: int, count: int) -> None:
-    """As `_copy_bytes`, whole cache lines past the caches."""
-    head = min(-target % CACHE_LINE, count)
-    if head:
-        _copy_bytes(target, source, head)
-    end = head + (count - head) // CACHE_LINE * CACHE_LINE
-    _stream_lines(target + head, source + head, end - head)
-    if end < count:
-        _copy_bytes(target + end, source + end, count - end)
-
-
-@intrinsic
-def _streams_arrive(typing: Any) -> Any:
-    """Let what `_stream_lines` wrote be seen before what this thread writes next."""
-
-    def codegen(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
-        if STREAMS:
-            fence = ir.FunctionType(ir.VoidType(), [])
-            builder.call(builder.module.declare_intrinsic("llvm.x86.sse.sfence", fnty=fence), [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@jit
-def copy_tiles(
-    counts: int, slabs: int, threads: int, leads: int, image: Any, origins: Any, height: int, out: int, width: int,
-    stream: bool,  # noqa: FBT001  # kernels know no other way
-) -> None:  # fmt: skip
-    """Copy tiles of an image, each `height` rows of `width` bytes, to the address `out`, one behind the other.
-
-    image: its address, and the bytes from channel to channel and from row to row; its channels. origins [T, 2]: first
-    row and first byte of every tile. stream: past the caches. By turns, see `fastssim.cpu.pool.run_in_turns`.
-    """
-    start, channel_step, row_step, channels = image
-    tiles = len(origins)
-    begin_turns(counts, leads)
-    slab = next_slab(counts, slabs, threads)
-    while slab >= 0:
-        for tile in range(tiles * slab // slabs, tiles * (slab + 1) // slabs):
-            for channel in range(channels):
-                source = start + channel * channel_step + origins[tile, 0] * row_step + origins[tile, 1]
-                target = out + (tile * channels + channel) * height * width
-                for row in range(height):
-                    if stream:
-                        _stream_bytes(target + row * width, source + row * row_step, width)
-                    else:
-                        _copy_bytes(target + row * width, source + row * row_step, width)
-        _streams_arrive()
-        slab_done(counts)
-        slab = next_slab(counts, slabs, threads)
-    end_turns(counts, slabs, leads)
 
 
 @jit
