@@ -113,7 +113,8 @@ def split_good(
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Divide good images into those to fit and those held out.
 
-    A single image is cut in two: the held-out part is the strip at its right, at least a patch wide.
+    A single image is cut in two across its longer side: the held-out part is the strip at its right or bottom, at least
+    a patch wide.
 
     Parameters
     ----------
@@ -136,14 +137,17 @@ def split_good(
     if fraction == 0:
         return list(images), list(images)
     if len(images) == 1:
-        width = images[0].shape[2]
-        strip = max(smallest, round(width * fraction))
-        if width - strip < smallest:
+        (only,) = images
+        wide = only.shape[2] >= only.shape[1]
+        length = max(only.shape[1:])
+        strip = max(smallest, round(length * fraction))
+        if length - strip < smallest:
             raise ValueError(
-                f"one image of {width} pixels across cannot be cut into a part to fit and a part held out,"
-                f" each {smallest} pixels wide; give a second good image"
+                f"one image of {length} pixels along its longer side cannot be cut into a part to fit and a part held"
+                f" out, each {smallest} pixels wide; give a second good image"
             )
-        return [images[0][:, :, :-strip]], [images[0][:, :, -strip:]]
+        rest, end = np.split(only, [length - strip], axis=2 if wide else 1)
+        return [rest], [end]
     order = np.random.default_rng(seed).permutation(len(images))
     count = min(max(1, round(len(images) * fraction)), len(images) - 1)
     held = set(order[:count].tolist())

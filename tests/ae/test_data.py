@@ -89,6 +89,9 @@ class TestSplit:
         (fit,), (held,) = split_good([only], 0.1, 0, smallest=6)
         assert (np.concatenate([fit, held], axis=2) == only).all()
         assert held.shape[2] == 6
+        (fit,), (held,) = split_good([only.swapaxes(1, 2)], 0.1, 0, smallest=6)
+        assert (np.concatenate([fit, held], axis=1) == only.swapaxes(1, 2)).all()
+        assert held.shape[1] == 6
         with pytest.raises(ValueError, match="one image of 11 pixels"):
             split_good([image(8, 11)], 0.1, 0, smallest=6)
 
