@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastssim.cuda import launch
-from fastssim.cuda.device import device_of
+from fastssim.cuda.device import TORCH, device_of
 from fastssim.cuda.instances import TYPES
 from fastssim.cuda.launch import Reduction
 from fastssim.functional import check_fit, problem_of, scale_of
@@ -61,13 +63,23 @@ def ssim_and_gradient(
     """
     problem = problem_of(data_range, window, k1, k2, padding, "mean", unbiased, dims)
     for name, image in (("x", x), ("y", y)):
+        if not isinstance(getattr(image, "dtype", None), np.dtype):  # as CuPy's are
+            raise _foreign(name, image)
         if str(image.dtype) not in TYPES or str(image.dtype) == "bool":
             raise TypeError(f"{name} is {image.dtype}; give float16, float32, float64, uint8 or uint16")
         check_shape(name, image.shape, dims)
     if x.shape != y.shape:
         raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must be equal")
+    if x.size == 0:
+        raise ValueError(f"x has shape {x.shape}, no pixel at all; give at least one image")
     a, b = (image[(None,) * (dims + 2 - image.ndim)] for image in (x, y))
     check_fit(a.shape[2:], window, padding)
+    device, other = device_of(x), device_of(y)
+    for name, image, kind in (("x", x, device), ("y", y, other)):
+        if kind is TORCH:
+            raise _foreign(name, image)
+    if device.place(x) != device.place(y):
+        raise ValueError(f"x is on GPU {device.place(x)} and y on {device.place(y)}; move one of them")
     dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"
     scale = scale_of(data_range)
     if scale != 1:
@@ -78,9 +90,14 @@ def ssim_and_gradient(
         return value, *(gradient * scale for gradient in gradients)
     taps_z, taps_y, taps_x, c1, c2, padding, factor, fractions = problem
     plan = Plan(a.shape, dtype, taps_y, taps_x, c1, c2, padding, factor, fractions=fractions, taps_z=taps_z)
-    device = device_of(x)
     grad_x, grad_y = (device.empty(x, x.shape, dtype) for _ in range(2))
     windows = plan.count("mean")
     result = Reduction("all", dtype, windows)
     value, _ = launch.value_and_gradient(plan, a, b, None, 1 / windows, grad_x, grad_y, reduction=result)
     return value, grad_x, grad_y
+
+
+def _foreign(name: str, image: Any) -> TypeError:
+    """Return the error for anything but an array of CuPy's."""
+    kind = f"{type(image).__module__}.{type(image).__qualname__}"
+    return TypeError(f"{name} is a {kind}; give a cupy.ndarray, and tensors to fastssim.ssim")

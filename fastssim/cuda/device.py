@@ -151,12 +151,12 @@ class CupyDevice:
             _start(launch, argument, load_cupy().cuda.get_current_stream())
 
 
-_TORCH, _CUPY = TorchDevice(), CupyDevice()
+TORCH, _CUPY = TorchDevice(), CupyDevice()
 
 
 def device_of(array: Any) -> Device:
     """Return the way to handle an array: torch's or CuPy's."""
-    return _CUPY if type(array).__module__.split(".")[0] == "cupy" else _TORCH
+    return _CUPY if type(array).__module__.split(".")[0] == "cupy" else TORCH
 
 
 @cache

@@ -98,6 +98,9 @@ class EmulatedArrayDevice(EmulatedTorchDevice):
     def pointer(self, array):
         return array.ctypes.data
 
+    def place(self, array):  # noqa: ARG002
+        return "emulated"
+
     def contiguous(self, array):
         return np.ascontiguousarray(array)
 

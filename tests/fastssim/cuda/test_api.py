@@ -53,6 +53,18 @@ def test_arrays_in_the_emulator(monkeypatch):
     arrays(np, SOLID[1:], window=SOLID_WINDOW, dims=3)
 
 
+def test_arrays_of_a_range_far_from_one_in_the_emulator(monkeypatch):
+    for module in (launch, of_arrays):
+        monkeypatch.setattr(module, "device_of", lambda _: EmulatedArrayDevice())
+    x, y = (image[0].numpy() for image in pair("cpu", (1, 2, 19, 23)))
+    near = ssim_and_gradient(x, y)
+    scale = np.float32(2.0**-40)  # whose fourth power float32 does not hold
+    value, *gradients = ssim_and_gradient(x * scale, y * scale, data_range=float(scale))
+    assert value == near[0]
+    for gradient, expected in zip(gradients, near[1:], strict=True):
+        np.testing.assert_allclose(gradient * scale, expected, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "options", "error", "words"),
     [
@@ -63,6 +75,10 @@ def test_arrays_in_the_emulator(monkeypatch):
         (np.zeros((1, 1, 9, 9, 9)), np.zeros((1, 1, 9, 9, 9)), {}, ValueError, "for volumes pass dims=3"),
         (np.zeros((9, 9)), np.zeros((9, 9)), {"dims": 3}, ValueError, r"give \(N, C, D, H, W\)"),
         (np.zeros((9, 20, 20)), np.zeros((9, 20, 20)), {"dims": 3}, ValueError, "9 x 20 x 20 pixels, smaller"),
+        (np.zeros((0, 20, 20)), np.zeros((0, 20, 20)), {}, ValueError, "no pixel at all"),
+        (np.zeros((20, 20)), np.zeros((20, 20)), {}, TypeError, "x is a numpy.ndarray; give a cupy.ndarray"),
+        (torch.zeros(20, 20), torch.zeros(20, 20), {}, TypeError, "x is a torch.Tensor; give a cupy.ndarray"),
+        ([[0.0] * 20] * 20, np.zeros((20, 20)), {}, TypeError, "x is a builtins.list; give a cupy.ndarray"),
     ],
 )
 def test_bad_arrays_are_refused(x, y, options, error, words):
