@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fastssim.compat.options import NATIVE, options
-from fastssim.functional import ssim
+from fastssim.compat.options import FALLBACK, NATIVE, options
+from fastssim.functional import l1_ssim_loss, ssim
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FusedSSIMMap", "fused_ssim", "fused_ssim3d"]
+__all__ = ["FusedSSIMMap", "fused_l1_ssim_loss", "fused_ssim", "fused_ssim3d"]
 
 PACKAGE = "fused_ssim"
-REPLACES = {"fused_ssim": ("fused_ssim", "fused_ssim3d", "FusedSSIMMap")}
-ALL = "fused_ssim fused_ssim3d FusedSSIMMap"
+REPLACES = {"fused_ssim": ("fused_ssim", "fused_ssim3d", "fused_l1_ssim_loss", "FusedSSIMMap")}
+ALL = "fused_ssim fused_ssim3d fused_l1_ssim_loss FusedSSIMMap"
 OPTIONS = (
     *options(ALL, NATIVE, "img1 img2", "any float dtype and strides, on the CPU too"),
     *options(ALL, NATIVE, "padding", '"same" (zeros) and "valid"'),
     *options(ALL, NATIVE, "train", "False: no gradient"),
+    *options("fused_l1_ssim_loss", NATIVE, "ssim_weight", "L1 and SSIM in one pass"),
+    *options("fused_l1_ssim_loss", FALLBACK, "padding", '"valid": L1, of the same pixels, apart from SSIM'),
     *options("FusedSSIMMap", NATIVE, "C1 C2"),
     *options("FusedSSIMMap", NATIVE, "spatial_dims", "2 and 3; for another number a RuntimeError"),
 )
@@ -70,6 +72,34 @@ def fused_ssim3d(img1: Tensor, img2: Tensor, padding: str = "same", train: bool 
     return _compared(img1, img2, padding, train, "mean", 3)
 
 
+def fused_l1_ssim_loss(
+    img1: Tensor, img2: Tensor, ssim_weight: float = 0.2, padding: str = "same", train: bool = True
+) -> Tensor:
+    """Return the mean of ``(1 - ssim_weight) * |img1 - img2| + ssim_weight * (1 - SSIM)``.
+
+    Parameters as ``fused_ssim.fused_l1_ssim_loss``, which some releases have: those that LiteGS and others train with.
+
+    Raises
+    ------
+    AssertionError
+        As there, for another padding.
+    ValueError
+        For a weight outside [0, 1].
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 3, 32, 32, requires_grad=True)
+    >>> fused_l1_ssim_loss(x, torch.rand(1, 3, 32, 32)).backward()
+    """
+    _check(img1, img2, padding, 2)
+    y = img2.detach()
+    with torch.set_grad_enabled(torch.is_grad_enabled() and train):
+        if padding == "same":
+            return l1_ssim_loss(img1, y, alpha=1 - ssim_weight, padding="zeros")
+        distance = (img1 - y)[:, :, 5:-5, 5:-5].abs().mean()
+        return (1 - ssim_weight) * distance + ssim_weight * (1 - ssim(img1, y, padding="valid"))
+
+
 class FusedSSIMMap:
     """SSIM of every window: ``FusedSSIMMap.apply(C1, C2, img1, img2, padding, train)``."""
 
@@ -99,10 +129,14 @@ class FusedSSIMMap:
 def _compared(
     img1: Tensor, img2: Tensor, padding: str, train: bool, reduction: str, dims: int, k1: float = 0.01, k2: float = 0.03
 ) -> Tensor:
+    _check(img1, img2, padding, dims)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and train):
+        return ssim(img1, img2.detach(), k1=k1, k2=k2, padding=ALLOWED_PADDING[padding], reduction=reduction, dims=dims)
+
+
+def _check(img1: Tensor, img2: Tensor, padding: str, dims: int) -> None:
     if padding not in ALLOWED_PADDING:
         raise AssertionError(f"padding is {padding!r}; give one of {', '.join(map(repr, ALLOWED_PADDING))}")
     for name, image in (("img1", img1), ("img2", img2)):
         if image.ndim != dims + 2 or not image.is_floating_point():
             raise RuntimeError(f"{name} has shape {tuple(image.shape)}, {image.dtype}; give floats {_SHAPES[dims]}")
-    with torch.set_grad_enabled(torch.is_grad_enabled() and train):
-        return ssim(img1, img2.detach(), k1=k1, k2=k2, padding=ALLOWED_PADDING[padding], reduction=reduction, dims=dims)

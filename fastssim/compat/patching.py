@@ -52,6 +52,7 @@ def patch(library: str) -> Iterator[None]:
         (getattr(import_module(place), name), getattr(module, name))
         for place, names in module.REPLACES.items()
         for name in names
+        if hasattr(import_module(place), name)  # not every release has all
     ]
     pairs = [(original, replacement) for original, replacement in pairs if original is not replacement]
     kept = {(id(names), name): names for _, replacement in pairs for names, name in _bindings(replacement)}

@@ -93,6 +93,16 @@ def test_other_libraries(library, place, name):
     assert getattr(module, name) is original
 
 
+def test_a_release_without_some_functions_has_the_others_replaced(monkeypatch):
+    module = types.ModuleType("fused_ssim")
+    module.fused_ssim = original = lambda x, y: None  # noqa: ARG005
+    monkeypatch.setitem(sys.modules, "fused_ssim", module)
+    with fastssim.patch("fused_ssim"):
+        assert module.fused_ssim.__module__ == "fastssim.compat.fused_ssim"
+    assert module.fused_ssim is original
+    assert not hasattr(module, "fused_l1_ssim_loss")
+
+
 def test_an_unknown_library_is_refused():
     with pytest.raises(ValueError, match="library is 'torch'; give one of 'pytorch_msssim'"), fastssim.patch("torch"):
         pass

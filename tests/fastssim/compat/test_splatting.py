@@ -89,6 +89,24 @@ def test_fused_ssim(images, shape, padding):
         assert b.grad is None  # as there: the gradient is the first image's
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_fused_l1_ssim_loss(images, padding):
+    x, y = images((2, 3, 33, 40))
+    a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+    true_a, true_b = x.double().requires_grad_(), y.double()
+    expected = 0.7 * (true_a - true_b).abs() + 0.3 * (1 - original(true_a, true_b))
+    expected = (expected[..., 5:-5, 5:-5] if padding == "valid" else expected).mean()
+    value = fused.fused_l1_ssim_loss(a, b, 0.3, padding)
+    value.backward()
+    expected.backward()
+    assert abs(value - expected) <= 1e-6
+    assert (a.grad - true_a.grad).abs().max() <= 1e-5 * true_a.grad.abs().max()
+    assert b.grad is None
+    assert not fused.fused_l1_ssim_loss(a, b, padding=padding, train=False).requires_grad
+    with pytest.raises(AssertionError, match="padding is 'zeros'"):
+        fused.fused_l1_ssim_loss(a, b, padding="zeros")
+
+
 def test_fused_ssim_without_training_has_no_gradient(images):
     x, y = images((1, 1, 20, 20))
     assert not fused.fused_ssim(x.requires_grad_(), y, train=False).requires_grad
