@@ -253,12 +253,12 @@ def _window(
     gaussian_kernel: bool, sigma: float | Sequence[float], kernel_size: int | Sequence[int], dims: int
 ) -> Window:
     sigmas, sizes = _each(sigma, dims), _each(kernel_size, dims)
-    for values in (sizes, sigmas):
-        if len(values) != dims:
-            raise ValueError(
-                f"`kernel_size` has dimension {len(values)}, but expected to be two less that target dimensionality,"
-                f" which is: {dims + 2}"
-            )
+    if len(sizes) != dims or len(sigmas) != dims:
+        message = (  # as there, also where it is sigma that has too few or too many
+            f"`kernel_size` has dimension {len(sizes)}, but expected to be two less that target dimensionality,"
+            f" which is: {dims + 2}"
+        )
+        raise ValueError(message if len(sigmas) == dims else f"{message}; `sigma` has dimension {len(sigmas)}")
     if any(size % 2 == 0 or size <= 0 for size in sizes):
         raise ValueError(f"Expected `kernel_size` to have odd positive number. Got {sizes}.")
     if any(value <= 0 for value in sigmas):

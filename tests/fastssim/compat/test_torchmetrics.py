@@ -102,6 +102,12 @@ def test_errors(same_error, name):
         same_error(ValueError, one, other, x, x, **options)
 
 
+def test_too_few_sigmas_are_named_beside_what_torchmetrics_says():
+    x = torch.rand(1, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"^`kernel_size` has dimension 2, .* which is: 4; `sigma` has dimension 1$"):
+        getattr(ours, NAME)(x, x, sigma=[1.5])
+
+
 def test_errors_of_one_function(same_error):
     x = torch.rand(1, 1, 40, 40)
     both = {"return_full_image": True, "return_contrast_sensitivity": True}
