@@ -232,6 +232,8 @@ def _images(x: Tensor, y: Tensor, kernel_size: int, data_range: float) -> tuple[
             )
         if not 4 <= image.ndim <= 5:
             raise AssertionError(f"Expected number of dimensions to be between 4 and 5, got {image.ndim}")
+        if not image.numel():
+            raise ValueError(f"x has shape {tuple(image.shape)}, no pixel at all; give at least one image")
         least, most = image.detach().aminmax()
         if not (least >= 0 and most <= data_range):
             raise AssertionError(f"Expected values in [0, {data_range}], got {least.item()} to {most.item()}")

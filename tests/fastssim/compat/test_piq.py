@@ -67,6 +67,13 @@ def test_ms_ssim_is_piqs(images, parity, theirs, options, size):
     parity(ours.MultiScaleSSIMLoss(**options), theirs[1].MultiScaleSSIMLoss(**options), x, y)
 
 
+@pytest.mark.parametrize("function", [ours.ssim, ours.multi_scale_ssim])
+def test_images_without_a_pixel_are_refused_as_those_that_hold_no_window(function):
+    x = torch.rand(3, 3, 0, 0)
+    with pytest.raises(ValueError, match=r"x has shape \(3, 3, 0, 0\), no pixel"):
+        function(x, x, kernel_size=1)
+
+
 def test_errors_are_piqs(same_error, theirs):
     x = torch.rand(1, 1, 20, 20)
     for one, other in ((ours.ssim, theirs[0].ssim), (ours.multi_scale_ssim, theirs[1].multi_scale_ssim)):
