@@ -92,8 +92,7 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
         raise ValueError(f"x is on {a.device} and y on {b.device}; move one of them")
     if a.device.type not in {"cpu", "cuda"}:
         raise ValueError(f"x is on {a.device}; SSIM is computed on the CPU and on NVIDIA's GPUs: call .cpu() first")
-    if a.numel() == 0:
-        raise ValueError(f"x has shape {tuple(a.shape)}, no pixel at all; give at least one image")
+    check_pixels(a.shape)
     weights = None if mask is None else _mask(mask, a)
     while a.ndim < dims + 2:
         a, b = a[None], b[None]
@@ -116,6 +115,12 @@ def check_shape(name: str, shape: Sequence[int], dims: int) -> None:
         raise ValueError(
             f"{name} has shape {tuple(shape)}; give {_SHAPES[dims]}{hint if (dims, len(shape)) == (2, 5) else ''}"
         )
+
+
+def check_pixels(shape: Sequence[int]) -> None:
+    """Refuse images, of one shape, that hold nothing."""
+    if 0 in shape:
+        raise ValueError(f"x has shape {tuple(shape)}, no pixel at all; give at least one image")
 
 
 def _mask(mask: Any, image: torch.Tensor) -> torch.Tensor:

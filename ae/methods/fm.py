@@ -48,15 +48,16 @@ class FM(L2):
     def distance(self, batch: Tensor, reconstruction: Tensor) -> Tensor:
         """Squared error of pixels and features, over the number of pixels."""
         squared: Tensor = super().distance(batch, reconstruction)
+        features = self._features[0].to(batch.device)
         height, width = batch.shape[-2:]
         several = len(batch) if batch.is_cuda else max(AT_A_TIME // (height * width), 1)
         parts = zip(batch.split(several), reconstruction.split(several), strict=True)
-        return squared + sum(self._apart(x, x_hat) for x, x_hat in parts) / batch.numel()
+        return squared + sum(_apart(features, x, x_hat) for x, x_hat in parts) / batch.numel()
 
-    def _apart(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """Sum (F(x) - F(x_hat))^2."""
-        features = self._features[0].to(x.device)
-        with torch.no_grad():
-            expected = features(x)
-        apart: Tensor = (features(x_hat) - expected).square().sum()
-        return apart
+
+def _apart(features: nn.Module, x: Tensor, x_hat: Tensor) -> Tensor:
+    """Sum (F(x) - F(x_hat))^2."""
+    with torch.no_grad():
+        expected = features(x)
+    apart: Tensor = (features(x_hat) - expected).square().sum()
+    return apart

@@ -20,13 +20,15 @@ __all__ = ["FusedSSIMMap", "fused_l1_ssim_loss", "fused_ssim", "fused_ssim3d"]
 
 PACKAGE = "fused_ssim"
 REPLACES = {"fused_ssim": ("fused_ssim", "fused_ssim3d", "fused_l1_ssim_loss", "FusedSSIMMap")}
-ALL = "fused_ssim fused_ssim3d fused_l1_ssim_loss FusedSSIMMap"
+SSIM = "fused_ssim fused_ssim3d FusedSSIMMap"
+ALL = f"{SSIM} fused_l1_ssim_loss"
 OPTIONS = (
     *options(ALL, NATIVE, "img1 img2", "any float dtype and strides, on the CPU too"),
-    *options(ALL, NATIVE, "padding", '"same" (zeros) and "valid"'),
+    *options(SSIM, NATIVE, "padding", '"same" (zeros) and "valid"'),
+    *options("fused_l1_ssim_loss", NATIVE, "padding", '"same" (zeros)'),
+    *options("fused_l1_ssim_loss", FALLBACK, "padding", '"valid": L1, of the same pixels, apart from SSIM'),
     *options(ALL, NATIVE, "train", "False: no gradient"),
     *options("fused_l1_ssim_loss", NATIVE, "ssim_weight", "L1 and SSIM in one pass"),
-    *options("fused_l1_ssim_loss", FALLBACK, "padding", '"valid": L1, of the same pixels, apart from SSIM'),
     *options("FusedSSIMMap", NATIVE, "C1 C2"),
     *options("FusedSSIMMap", NATIVE, "spatial_dims", "2 and 3; for another number a RuntimeError"),
 )

@@ -49,10 +49,10 @@ def patch(library: str) -> Iterator[None]:
         raise ValueError(f"library is {library!r}; give one of {', '.join(map(repr, known))}")
     module = shim(library)
     pairs = [
-        (getattr(import_module(place), name), getattr(module, name))
-        for place, names in module.REPLACES.items()
+        (getattr(original, name), getattr(module, name))
+        for original, names in ((import_module(place), names) for place, names in module.REPLACES.items())
         for name in names
-        if hasattr(import_module(place), name)  # not every release has all
+        if hasattr(original, name)  # not every release has all
     ]
     pairs = [(original, replacement) for original, replacement in pairs if original is not replacement]
     kept = {(id(names), name): names for _, replacement in pairs for names, name in _bindings(replacement)}

@@ -17,6 +17,7 @@ from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast
 from fastssim.compat.options import NATIVE, REFUSED, options
 from fastssim.functional import ssim as whole
+from fastssim.interop import check_pixels
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian
 
@@ -232,8 +233,7 @@ def _images(x: Tensor, y: Tensor, kernel_size: int, data_range: float) -> tuple[
             )
         if not 4 <= image.ndim <= 5:
             raise AssertionError(f"Expected number of dimensions to be between 4 and 5, got {image.ndim}")
-        if not image.numel():
-            raise ValueError(f"x has shape {tuple(image.shape)}, no pixel at all; give at least one image")
+        check_pixels(image.shape)
         least, most = image.detach().aminmax()
         if not (least >= 0 and most <= data_range):
             raise AssertionError(f"Expected values in [0, {data_range}], got {least.item()} to {most.item()}")

@@ -11,7 +11,7 @@ from fastssim.cuda.device import TORCH, device_of
 from fastssim.cuda.instances import TYPES
 from fastssim.cuda.launch import Reduction
 from fastssim.functional import check_fit, problem_of, scale_of
-from fastssim.interop import check_shape
+from fastssim.interop import check_pixels, check_shape
 from fastssim.plan import Plan
 from fastssim.window import Gaussian
 
@@ -70,14 +70,13 @@ def ssim_and_gradient(
         check_shape(name, image.shape, dims)
     if x.shape != y.shape:
         raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must be equal")
-    if x.size == 0:
-        raise ValueError(f"x has shape {x.shape}, no pixel at all; give at least one image")
+    check_pixels(x.shape)
     a, b = (image[(None,) * (dims + 2 - image.ndim)] for image in (x, y))
     check_fit(a.shape[2:], window, padding)
-    device, other = device_of(x), device_of(y)
-    for name, image, kind in (("x", x, device), ("y", y, other)):
-        if kind is TORCH:
+    for name, image in (("x", x), ("y", y)):
+        if device_of(image) is TORCH:
             raise _foreign(name, image)
+    device = device_of(x)
     if device.place(x) != device.place(y):
         raise ValueError(f"x is on GPU {device.place(x)} and y on {device.place(y)}; move one of them")
     dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 import types
 
@@ -11,6 +12,7 @@ import torch
 
 import fastssim
 from fastssim.compat import pytorch_msssim as ours
+from fastssim.compat.options import shim
 
 theirs = pytest.importorskip("pytorch_msssim")
 
@@ -88,6 +90,8 @@ def test_what_it_does_not_reach():
 def test_other_libraries(library, place, name):
     module = pytest.importorskip(place)
     original = getattr(module, name)
+    for loaded, replaced in shim(library).REPLACES.items():
+        assert set(replaced) <= set(dir(importlib.import_module(loaded)))  # of the release that is pinned here
     with fastssim.patch(library):
         assert getattr(module, name).__module__.startswith("fastssim.compat")
     assert getattr(module, name) is original
