@@ -95,6 +95,8 @@ def fused_l1_ssim_loss(
     >>> fused_l1_ssim_loss(x, torch.rand(1, 3, 32, 32)).backward()
     """
     _check(img1, img2, padding, 2)
+    if not 0 <= ssim_weight <= 1:
+        raise ValueError(f"ssim_weight is {ssim_weight}; it must lie in [0, 1]")
     y = img2.detach()
     with torch.set_grad_enabled(torch.is_grad_enabled() and train):
         if padding == "same":

@@ -105,6 +105,8 @@ def test_fused_l1_ssim_loss(images, padding):
     assert not fused.fused_l1_ssim_loss(a, b, padding=padding, train=False).requires_grad
     with pytest.raises(AssertionError, match="padding is 'zeros'"):
         fused.fused_l1_ssim_loss(a, b, padding="zeros")
+    with pytest.raises(ValueError, match=r"ssim_weight is 2; it must lie in \[0, 1\]"):
+        fused.fused_l1_ssim_loss(a, b, 2, padding)
 
 
 def test_fused_ssim_without_training_has_no_gradient(images):
