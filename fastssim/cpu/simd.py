@@ -109,6 +109,16 @@ class Code:
         self.lanes = count or lanes(dtype)  # more than a register's are worked in several
         self.type = ir.VectorType(self.scalar, self.lanes)
         self._align = dtype.bitwidth // 8
+        self._align_stack()
+
+    def _align_stack(self) -> None:
+        """Have vectors that leave the registers for a while lie within one cache line each.
+
+        LLVM leaves the stack as the caller had it, at a multiple of 16 bytes, where one of 64 lies across two lines.
+        """
+        attributes = self.builder.function.attributes
+        attributes.add("nounwind")  # llvmlite leaves alignment out where it is the only attribute
+        attributes.alignstack = max(16, vector_bytes())
 
     def data(self, array_type: types.Array, array: ir.Value) -> ir.Value:
         """Pointer to the first number of a contiguous array."""

@@ -9,9 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+from llvmlite import ir
+from numba import types
 from numba.core.config import reload_config
+from numba.core.registry import cpu_target
 
-from fastssim.cpu import launch, machine_code
+from fastssim.cpu import launch, machine_code, simd
 from fastssim.cpu.jit import kept
 from fastssim.cpu.kinds import March, Step, layout, packer
 
@@ -121,3 +124,11 @@ def test_names_tell_kinds_apart():
 def test_blocks_are_packed_as_kernels_read_them():
     for fields in (launch.PLAN, launch.CALL):
         assert layout(fields).itemsize == packer(fields).size == 8 * sum(count for _, count, _ in fields)
+
+
+def test_vectors_on_the_stack_lie_within_a_cache_line():
+    module = ir.Module()
+    builder = ir.IRBuilder(ir.Function(module, ir.FunctionType(ir.VoidType(), []), "kernel").append_basic_block())
+    simd.Code(cpu_target.target_context, builder, types.float32)
+    builder.ret_void()
+    assert f"alignstack({max(16, simd.vector_bytes())})" in str(module)
