@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastssim.cpu.jit import inlined, jit
+from fastssim.cpu.pixels import CACHE_LINE, address_of
 from fastssim.cpu.strips import out_of_strips
 
 
@@ -32,6 +33,18 @@ def in_order(row: Any, strip: int, lanes: int, halo: int, ahead: int, line: Any)
     out_of_strips(row, strip, lanes, line[start:])
     copy(line[start + strip * lanes - ahead :], ahead, line[start - ahead :])
     return start - ahead
+
+
+@inlined
+def destination(row: int, edges: Any, x0: int, x1: int, gradient: Any, start: int) -> tuple[int, int]:
+    """Return where the image's pixels of a row that is to be delivered lie, as `pixels.to_come` does."""
+    pad_y, pad_x = edges[2], edges[3]
+    height, inner = len(edges[0]) - 2 * pad_y, len(edges[1]) - 2 * pad_x
+    row, left, right = row - pad_y, max(x0 - pad_x, 0), min(x1 - pad_x, inner)
+    if not 0 <= row < height:
+        return 0, 0
+    size = gradient.itemsize
+    return address_of(gradient) + (start + row * inner + left) * size, -(-(right - left) * size // CACHE_LINE)
 
 
 @jit

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastssim.cpu.jit import inlined, jit
-from fastssim.cpu.simd import Code
+from fastssim.cpu.simd import Code, wanted
 
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8, UINT16 = range(6)
 CACHE_LINE = 64
@@ -137,14 +137,15 @@ def view(address: int, like: Any, shape: Any) -> Any:
 
 
 @intrinsic
-def _ask_for(typing: Any, address: Any) -> Any:  # noqa: ARG001  # as above
-    """Ask for the memory at an address."""
+def _ask_for(typing: Any, address: Any, to_write: Any) -> Any:  # noqa: ARG001  # as above
+    """Ask for the memory at an address, to write it or, where that is None, to read it."""
 
-    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        Code(context, builder, types.float32).prefetch(builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        Code(context, builder, types.float32).prefetch(pointer, to_write=wanted(signature.args[1]))
         return context.get_dummy_value()
 
-    return types.void(address), codegen
+    return types.void(address, to_write), codegen
 
 
 @inlined
@@ -158,14 +159,22 @@ def to_come(plane: Any, rows: Any, row: int, column: int, count: int) -> tuple[i
 
 
 @inlined
-def ask_for(place: tuple[int, int], line: int) -> None:
-    """Ask for one of the cache lines `to_come`, so that it has come when it is read.
+def ask_for(place: tuple[int, int], line: int, to_write: Any) -> None:
+    """Ask for one of the cache lines `to_come`, so that it has come when it is read or, unless None, written.
 
     A processor does so by itself along a row, but not from a page to the next, where the row below often lies. It has
     many loads under way at a time, but not a row's: they are asked for one by one between other work.
     """
     if line < place[1]:
-        _ask_for(place[0] + line * CACHE_LINE)
+        _ask_for(place[0] + line * CACHE_LINE, to_write)
+
+
+@inlined
+def ask_for_both(x: tuple[int, int], y: tuple[int, int], first: int, count: int) -> None:
+    """Ask for some of the lines of two rows `to_come`, to read them."""
+    for line in range(first, first + count):
+        ask_for(x, line, None)
+        ask_for(y, line, None)
 
 
 @jit

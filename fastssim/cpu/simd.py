@@ -148,14 +148,14 @@ class Code:
         same = vector.value.type == self.type
         return vector if same else Vector(self.builder, self.builder.fptrunc(vector.value, self.type))
 
-    def prefetch(self, pointer: ir.Value) -> None:
-        """Ask for the memory at an address, which need not exist."""
+    def prefetch(self, pointer: ir.Value, *, to_write: bool = False) -> None:
+        """Ask for the memory at an address, which need not exist; for it alone, where it is to be written."""
         byte = ir.IntType(8).as_pointer()
         function = self.builder.module.declare_intrinsic(
             "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
         )
-        read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
-        self.builder.call(function, [self.builder.bitcast(pointer, byte), read, keep, data])
+        write, keep, data = (ir.Constant(_I32, number) for number in (int(to_write), 3, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), write, keep, data])
 
     def settled(self, vectors: Sequence[Vector]) -> list[Vector]:
         """Have vectors, at most `SETTLED`, in registers here: what uses the result comes after all that they are.

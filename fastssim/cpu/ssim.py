@@ -26,11 +26,11 @@ import numpy as np
 from numba.extending import overload
 
 from fastssim.cpu.buffers import BLOCK, MAPS, ROWS
-from fastssim.cpu.delivery import copy, deliver, in_order, round_strips
+from fastssim.cpu.delivery import copy, deliver, destination, in_order, round_strips
 from fastssim.cpu.formula import add_distances, columns_of_windows, gradients, ssim_and_derivatives, take_sum
 from fastssim.cpu.jit import inlined, merged, unmanaged
 from fastssim.cpu.passes import adjoint_across, adjoint_down, moments_across, moments_down
-from fastssim.cpu.pixels import address_of, ask_for, pivot_of, read, read_padded, row_of, to_come
+from fastssim.cpu.pixels import address_of, ask_for, ask_for_both, pivot_of, read, read_padded, row_of, to_come
 from fastssim.cpu.simd import given, wanted
 from fastssim.cpu.strips import (
     ONE_ROW,
@@ -240,8 +240,12 @@ def _tile(
                         calm = calm and within(line_x, right - left, type(outside)(FINITE))
                     into_strips(line_x, strip, lanes, weights[r * step :])
         for r in range(count):
+            next_x = to_come(plane_x, rows_of, loaded + r, first_column, image_columns)
+            next_y = to_come(plane_y, rows_of, loaded + r, first_column, image_columns)
             if exact is None:
                 for vector in range(0, strip, BLOCK):
+                    if grad_x is None:  # filters wait for no memory; but derivatives would drive the lines out again
+                        ask_for_both(next_x, next_y, vector, BLOCK)
                     moments_across(moments, mask, len(kinds) * r * step, vector, taps_x, constants, grad_x, windows)
             else:
                 top = row + r - base  # rows go round the buffers here
@@ -257,11 +261,9 @@ def _tile(
             place = (row + r - base_windows) % rows * maps * step
             row_map = given(ssim_map, filtered[r * step :])
             ours = columns_of_windows(row + r, own, right - left)
-            next_x = to_come(plane_x, rows_of, loaded + r, first_column, image_columns)
-            next_y = to_come(plane_y, rows_of, loaded + r, first_column, image_columns)
             for vector in range(strip):
-                ask_for(next_x, vector)
-                ask_for(next_y, vector)
+                if exact is not None or grad_x is not None:
+                    ask_for_both(next_x, next_y, vector, 1)
                 ssim_and_derivatives(
                     windows, mask, taps_x, strip, vector, constants, ours, total,
                     plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
@@ -309,7 +311,9 @@ def _tile(
                         adjoint_across(filtered, place, vector, back_x, back_kinds, windows)
                 pixel = (row + r - base) % rows * step + halo_x * lanes
                 sign = _sign(l1, near_top <= row + r < near_bottom, missing)
+                to_x = destination(row + r + 1, edges, x0, x1, grad_x, grad_start)
                 for vector in range(strip):
+                    ask_for(to_x, vector, grad_x)
                     gradients(
                         windows, taps_x, strip, vector, s, d, mask, pixel, scale, sign, signed, grad_y, out_x, out_y
                     )
