@@ -79,6 +79,7 @@ OPTIONS = {
     "false_positive_rate": "Share of good pixels above the threshold.",
     "minimum_area": "Drop smaller regions, in pixels.",
     "time_budget": "End a training after this long (90s, 15m, 2h), the schedule cut to fit.",
+    "least_epochs": "Train so many epochs even where --time-budget has no room for them.",
 }
 
 

@@ -34,7 +34,7 @@ _KINDS: dict[str, tuple[Any, str]] = {  # how a field is declared: what it takes
 }
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("latent", "epochs", "patches_per_epoch", "batch_size", "stride"), lambda v: v >= 1, "be at least 1"),
-    (("patience", "minimum_area", "seed", "vae_samples"), lambda v: v >= 0, "not be negative"),
+    (("patience", "minimum_area", "seed", "vae_samples", "least_epochs"), lambda v: v >= 0, "not be negative"),
     (
         ("weight_decay", "gradient_clip", "noise", "opening", "smoothing", "difference"),
         lambda v: v >= 0,
@@ -142,6 +142,8 @@ class TrainConfig:
         Smaller regions of a mask, in pixels, are dropped.
     time_budget : float, optional
         Seconds after which training ends, the schedule cut to fit; results then depend on the machine.
+    least_epochs : int
+        Epochs before which no `time_budget` ends training, so that a slow or busy machine takes longer instead.
 
     Raises
     ------
@@ -190,6 +192,7 @@ class TrainConfig:
     false_positive_rate: float = 0.01
     minimum_area: int = 16
     time_budget: float | None = None
+    least_epochs: int = 0
 
     def __post_init__(self) -> None:
         choices: dict[str, tuple[object, ...]] = {

@@ -214,6 +214,15 @@ class _Clock(Callback):
         """Seconds of training so far."""
         return self._before + (time.monotonic() - self._start if self._start else 0.0)
 
+    def share(self, trainer: pl.Trainer) -> float:
+        """Share of the training that is done: of all its steps, or of its time but for the least steps, if that is more."""
+        epochs = trainer.global_step / trainer.num_training_batches
+        share = epochs / self._config.epochs
+        if self._config.time_budget is not None:
+            spent = self.seconds / self._config.time_budget
+            share = max(share, min(spent, epochs / self._config.least_epochs) if self._config.least_epochs else spent)
+        return min(share, 1.0)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._start = time.monotonic()
@@ -235,16 +244,13 @@ class _Clock(Callback):
         """
         seeds = np.random.SeedSequence((self._config.seed, trainer.global_step))
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
-        share = trainer.global_step / (trainer.num_training_batches * self._config.epochs)
-        if self._config.time_budget is not None:
-            spent = self.seconds / self._config.time_budget
-            share = max(share, spent)
-            trainer.should_stop = trainer.should_stop or spent >= 1
+        share = self.share(trainer)
+        trainer.should_stop = trainer.should_stop or share >= 1
         training: Any = pl_module
         training.warm = share < self._config.warm_up
         rate = self._config.learning_rate
         if self._config.schedule == "one-cycle":
-            rate *= one_cycle(min(share, 1.0))
+            rate *= one_cycle(share)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
@@ -293,7 +299,6 @@ class _Progress(Callback):
     """One bar over the whole training: patches or time, losses, time left."""
 
     def __init__(self, config: TrainConfig, clock: _Clock) -> None:
-        self._budget = config.time_budget
         self._clock = clock
         self._title = config.method
         times = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
@@ -308,10 +313,7 @@ class _Progress(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Move the bar."""
-        share = trainer.global_step / (trainer.num_training_batches * (trainer.max_epochs or 1))
-        if self._budget is not None:
-            share = max(share, self._clock.seconds / self._budget)
-        self._bar.update(self._task, completed=min(share, 1.0))
+        self._bar.update(self._task, completed=self._clock.share(trainer))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the losses."""

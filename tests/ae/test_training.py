@@ -124,6 +124,12 @@ def test_a_time_budget_ends_training_early(tiny_data, tmp_path, tiny_config):
     assert run.training["seconds"] >= 1
 
 
+def test_a_time_budget_leaves_the_least_epochs(tiny_data, tmp_path, tiny_config):
+    config = replace(tiny_config, epochs=100_000, time_budget=1e-3, least_epochs=3)
+    run = load_run(train(tiny_data, tmp_path / "run", config, progress=False))
+    assert 3 <= run.training["epochs"] <= 4
+
+
 def test_early_stopping_watches_held_out_patches(tiny_data, tmp_path, tiny_config):
     config = replace(tiny_config, epochs=500, patience=1, learning_rate=1e-12, schedule="constant")
     run = load_run(train(tiny_data, tmp_path / "run", config, progress=False))
