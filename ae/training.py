@@ -215,7 +215,7 @@ class _Clock(Callback):
         return self._before + (time.monotonic() - self._start if self._start else 0.0)
 
     def share(self, trainer: pl.Trainer) -> float:
-        """Share of the training that is done: of all its steps, or of its time but for the least steps, if that is more."""
+        """Share of the training that is done, by its steps or, where that is more, by its time and least epochs."""
         epochs = trainer.global_step / trainer.num_training_batches
         share = epochs / self._config.epochs
         if self._config.time_budget is not None:

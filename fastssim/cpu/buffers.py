@@ -8,6 +8,7 @@ SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
 SPARE_ROWS_OF_VALUES = 60  # the same without a gradient
 TILE_COLUMNS = 320  # columns of a tile that rolling buffers in a second-level cache of 512 KiB allow
 WIDE_TILE_COLUMNS = 512  # the same where vectors have 16 lanes: such processors have 1 MiB or more
+WIDE_TILE_COLUMNS_OF_VALUES = 1024  # the same without a gradient, whose derivatives take most of it
 MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
 WINDOW_MAPS = MAPS + 2  # two means about the pivots and about zero, two variances, the mask
 SMALL = 7  # taps of a filter of which only two neighbouring outputs share a pivot
@@ -22,9 +23,10 @@ def strip_of(columns: int, lanes: int) -> int:
     return -(-columns // (BLOCK * lanes)) * BLOCK
 
 
-def longest(taps: int, lanes: int) -> int:
-    """Return the longest strip that buffers have room for; windows `taps` wide."""
-    return strip_of((WIDE_TILE_COLUMNS if lanes == 16 else TILE_COLUMNS) + 2 * (taps - 1), lanes)
+def longest(taps: int, lanes: int, *, gradient: bool) -> int:
+    """Return the longest strip that is worth its room in the cache; windows `taps` wide."""
+    wide = WIDE_TILE_COLUMNS if gradient else WIDE_TILE_COLUMNS_OF_VALUES
+    return strip_of((wide if lanes == 16 else TILE_COLUMNS) + 2 * (taps - 1), lanes)
 
 
 def pitch(taps: int, lanes: int) -> int:
@@ -32,7 +34,7 @@ def pitch(taps: int, lanes: int) -> int:
 
     No multiple of 64, so that rows do not fall on the same cache sets. A row that is not in strips yet fits, too.
     """
-    numbers = (longest(taps, lanes) + max(taps, lanes)) * lanes
+    numbers = (longest(taps, lanes, gradient=False) + max(taps, lanes)) * lanes
     return numbers if numbers % 64 else numbers + 16
 
 

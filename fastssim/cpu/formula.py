@@ -29,7 +29,7 @@ counted.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -40,6 +40,9 @@ from fastssim.cpu.jit import inlined
 from fastssim.cpu.simd import Code, Vector, wanted
 from fastssim.cpu.strips import tap_count
 from fastssim.plan import LEAST_WEIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @inlined
@@ -70,23 +73,13 @@ def ssim_and_derivatives(
         masked = wanted(kind.mask)
         column = builder.mul(value.vector, ir.Constant(value.vector.type, code.lanes))
         source = code.at(code.data(kind.windows, value.windows), column)
-        m, v_s, q, v_d = (code.load(code.at(source, plane * step)) for plane in range(4))
-        _, _, c1, c2, half_u, u = code.splats(value.constants, len(kind.constants))
-        limits = [builder.extract_value(value.ranges, i) for i in range(4)]
-        valid = code.strip_mask(value.strip, value.vector, limits[0], limits[1])
-        counted = builder.and_(valid, code.strip_mask(value.strip, value.vector, limits[2], limits[3]))
+        constants = code.splats(value.constants, len(kind.constants))
+        ssim, terms = ssim_of(code, [code.load(code.at(source, plane * step)) for plane in range(4)], constants)
+        valid, counted = chosen_lanes(code, value.strip, value.vector, value.ranges)
         if masked:
             n = code.load(code.at(source, (6 if wanted(kind.grad_x) else 4) * step))
             something = code.above(n, code.number(LEAST_WEIGHT))
             inverse_n = code.select(something, code.one() / n, code.zero())
-        v_s, v_d = u * v_s, u * v_d
-        q2 = q * q
-        a = code.number(0.5) * (m * m - q2) + c1
-        b = a + q2
-        c = code.number(0.5) * (v_s - v_d) + c2
-        d = c + v_d
-        ssim = (a * c) / (b * d)
-
         sums = code.data(kind.total, value.total)
         if masked:
             ssim = code.select(something, ssim, code.one())
@@ -100,7 +93,7 @@ def ssim_and_derivatives(
             factors = [inverse_n] if masked else []
             if wanted(kind.upstream):
                 factors.append(code.load(code.at(code.data(kind.weights, value.weights), column)))
-            f_ms, f_md, q_s, q_d = _derivatives(code, _Terms(m, q, v_d, a, b, c, d), half_u, factors)
+            f_ms, f_md, q_s, q_d = _derivatives(code, terms, constants[4], factors)
             m_s, m_d = (code.load(code.at(source, plane * step)) for plane in (4, 5))
             p_s = f_ms - (m_s + m_s) * q_s
             p_d = f_md - (m_d + m_d) * q_d
@@ -152,6 +145,26 @@ class _Terms(NamedTuple):
     b: Vector
     c: Vector
     d: Vector
+
+
+def ssim_of(code: Code, maps: Sequence[Vector], constants: Sequence[Vector]) -> tuple[Vector, _Terms]:
+    """Apply the formula to M, v_s, Q, v_d; return SSIM, and what it is made of."""
+    m, v_s, q, v_d = maps
+    _, _, c1, c2, _, u = constants
+    v_s, v_d = u * v_s, u * v_d
+    q2 = q * q
+    a = code.number(0.5) * (m * m - q2) + c1
+    b = a + q2
+    c = code.number(0.5) * (v_s - v_d) + c2
+    d = c + v_d
+    return (a * c) / (b * d), _Terms(m, q, v_d, a, b, c, d)
+
+
+def chosen_lanes(code: Code, strip: Any, vector: Any, ranges: Any) -> tuple[Any, Any]:
+    """Choose the lanes of windows that are valid, and of those among them that count."""
+    limits = [code.builder.extract_value(ranges, i) for i in range(4)]
+    valid, counted = (code.strip_mask(strip, vector, *limits[i : i + 2]) for i in (0, 2))
+    return valid, code.builder.and_(valid, counted)
 
 
 def _derivatives(

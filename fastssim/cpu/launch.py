@@ -238,7 +238,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         halo_x,
         halo_x if gradient else 0,  # a gradient tile computes the windows of its left neighbour that reach into it, too
         lanes,
-        (buffers.longest(filters.room, lanes), covered[1]),
+        (buffers.longest(filters.room, lanes, gradient=gradient), covered[1]),
     )
     cut = np.array(tiles(spans(first_y, first_y + covered[0], most_rows), across), np.int64)
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]

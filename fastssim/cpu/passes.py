@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from fastssim.cpu.buffers import BLOCK, ROWS, pitch
 from fastssim.cpu.filters import averages, filter_maps, means_and_variances, weighted_averages
+from fastssim.cpu.formula import chosen_lanes, ssim_of
 from fastssim.cpu.simd import Code, Vector, wanted
 from fastssim.cpu.strips import tap_count, tap_vectors
 
@@ -74,12 +75,8 @@ def moments_across(
         code = Code(context, builder, rows_type.dtype)
         step = pitch(tap_count(taps_type), code.lanes)
         column = builder.mul(vector_value, ir.Constant(vector_value.type, code.lanes))
-        source = code.at(code.at(code.data(rows_type, rows_value), start_value), column)
+        row = _row_of_maps(code, code.at(code.at(code.data(rows_type, rows_value), start_value), column), step)
         target = code.at(code.data(out_type, out_value), column)
-
-        def row(number: int) -> Callable[[int], Vector]:
-            return lambda place: code.load(code.at(source, number * step + place * code.lanes))
-
         columns: list[Averaged] = [(row(0), row(1)), (row(2), row(3))]
         weights = tap_vectors(code, taps_type, taps_value)
         bases = code.splats(constants_value, len(constants_type))
@@ -102,6 +99,45 @@ def moments_across(
         return context.get_dummy_value()
 
     return types.void(rows, mask, start, vector, taps, constants, grad_x, out), codegen
+
+
+@intrinsic
+def ssim_across(
+    typing: Any, rows: Any, start: Any, strip: Any, vector: Any, taps: Any, constants: Any, ranges: Any, total: Any
+) -> Any:
+    """Filter BLOCK vectors as `moments_across` does, and apply the formula at once where the sum of SSIM is all.
+
+    ranges, total: as for `ssim_and_derivatives`.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rows_type, _, _, _, taps_type, constants_type, _, total_type = signature.args
+        rows_value, start_value, strip_value, vector_value, taps_value, constants_value, ranges_value, total_value = (
+            args
+        )
+        code = Code(context, builder, rows_type.dtype)
+        step = pitch(tap_count(taps_type), code.lanes)
+        column = builder.mul(vector_value, ir.Constant(vector_value.type, code.lanes))
+        row = _row_of_maps(code, code.at(code.at(code.data(rows_type, rows_value), start_value), column), step)
+        constants = code.splats(constants_value, len(constants_type))
+        results = averages(code, tap_vectors(code, taps_type, taps_value), BLOCK, [(row(0), row(1)), (row(2), row(3))])
+        s_means, d_means = (one.means(base) for one, base in zip(results, constants, strict=False))
+        sums = code.data(total_type, total_value)
+        total = code.load(sums)
+        for place, maps in enumerate(zip(s_means, results[0].variances, d_means, results[1].variances, strict=True)):
+            here = builder.add(vector_value, ir.Constant(vector_value.type, place))
+            _, counted = chosen_lanes(code, strip_value, here, ranges_value)
+            ssim, _ = ssim_of(code, maps, constants)
+            total = total + code.select(counted, ssim, code.zero())
+        code.store(total, sums)
+        return context.get_dummy_value()
+
+    return types.void(rows, start, strip, vector, taps, constants, ranges, total), codegen
+
+
+def _row_of_maps(code: Code, source: Any, step: int) -> Callable[[int], Callable[[int], Vector]]:
+    """Return what loads the vector at a place of a map, of maps that lie `step` numbers apart."""
+    return lambda number: lambda place: code.load(code.at(source, number * step + place * code.lanes))
 
 
 @intrinsic

@@ -29,7 +29,7 @@ from fastssim.cpu.buffers import BLOCK, MAPS, ROWS
 from fastssim.cpu.delivery import copy, deliver, destination, in_order, round_strips
 from fastssim.cpu.formula import add_distances, columns_of_windows, gradients, ssim_and_derivatives, take_sum
 from fastssim.cpu.jit import inlined, merged, unmanaged
-from fastssim.cpu.passes import adjoint_across, adjoint_down, moments_across, moments_down
+from fastssim.cpu.passes import adjoint_across, adjoint_down, moments_across, moments_down, ssim_across
 from fastssim.cpu.pixels import address_of, ask_for, ask_for_both, pivot_of, read, read_padded, row_of, to_come
 from fastssim.cpu.simd import given, wanted
 from fastssim.cpu.strips import (
@@ -242,10 +242,15 @@ def _tile(
         for r in range(count):
             next_x = to_come(plane_x, rows_of, loaded + r, first_column, image_columns)
             next_y = to_come(plane_y, rows_of, loaded + r, first_column, image_columns)
+            ours = columns_of_windows(row + r, own, right - left)
+            if exact is None and grad_x is None and plane_mask is None and ssim_map is None:
+                for vector in range(0, strip, BLOCK):
+                    ask_for_both(next_x, next_y, vector, BLOCK)  # so early derivatives would drive them out again
+                    ssim_across(moments, len(kinds) * r * step, strip, vector, taps_x, constants, ours, total)
+                results[0] += take_sum(total, 0)
+                continue
             if exact is None:
                 for vector in range(0, strip, BLOCK):
-                    if grad_x is None:  # filters wait for no memory; but derivatives would drive the lines out again
-                        ask_for_both(next_x, next_y, vector, BLOCK)
                     moments_across(moments, mask, len(kinds) * r * step, vector, taps_x, constants, grad_x, windows)
             else:
                 top = row + r - base  # rows go round the buffers here
@@ -260,10 +265,8 @@ def _tile(
                     add_moments(sums, step, s, d, mask, top % rows * step, strip, lanes, -down[0])
             place = (row + r - base_windows) % rows * maps * step
             row_map = given(ssim_map, filtered[r * step :])
-            ours = columns_of_windows(row + r, own, right - left)
             for vector in range(strip):
-                if exact is not None or grad_x is not None:
-                    ask_for_both(next_x, next_y, vector, 1)
+                ask_for_both(next_x, next_y, vector, 1)
                 ssim_and_derivatives(
                     windows, mask, taps_x, strip, vector, constants, ours, total,
                     plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,

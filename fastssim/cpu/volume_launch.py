@@ -185,7 +185,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         halos[2],
         halos[2] if gradient else 0,  # a gradient brick computes the windows on its left that reach into it, too
         lanes,
-        (buffers.longest(len(plan.taps_x), lanes), kernels.BRICK_COLUMNS),
+        (buffers.longest(len(plan.taps_x), lanes, gradient=True), kernels.BRICK_COLUMNS),
     )
     cut = tiles(spans(*deep, kernels.BRICK_PLANES), spans(*down, kernels.BRICK_ROWS), across)
     places = [

@@ -10,7 +10,7 @@ from fastssim import Gaussian, Taps, Uniform, l1_ssim_loss, reference, ssim_map
 from fastssim.cpu import buffers
 
 HALO, LANES = 10, 16
-LONGEST = buffers.longest(HALO + 1, LANES)
+LONGEST = buffers.longest(HALO + 1, LANES, gradient=True)
 GRADIENT = 1e-6  # relative L2
 
 
@@ -43,6 +43,12 @@ def test_an_image_that_fills_strips_takes_no_vector_more(columns, before):
 
 def test_tiles_are_cut_where_strips_are_full():
     assert vectors(spans(1024, HALO)[0], 1024, HALO) == [36, 32]  # two of 36, were they of one width
+
+
+def test_values_take_longer_strips_than_gradients():
+    longest = buffers.longest(HALO + 1, LANES, gradient=False)
+    assert vectors(spans(1024, 0, (longest, 1 << 30))[0], 1024, 0) == [1024 // LANES]
+    assert longest + HALO < buffers.pitch(HALO + 1, LANES) / LANES
 
 
 def test_tiles_of_equal_cost_are_few_and_alike():
