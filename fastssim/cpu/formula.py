@@ -66,44 +66,20 @@ def ssim_and_derivatives(
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = _Arguments(*signature.args)
-        value = _Arguments(*args)
-        code = Code(context, builder, kind.windows.dtype)
-        step = pitch(tap_count(kind.taps), code.lanes)
-        masked = wanted(kind.mask)
+        taps_type, masked = signature.args[2], wanted(signature.args[1])
+        code = Code(context, builder, signature.args[0].dtype)
+        step = pitch(tap_count(taps_type), code.lanes)
+        kind, value = Formula(*signature.args[3:]), Formula(*args[3:])
         column = builder.mul(value.vector, ir.Constant(value.vector.type, code.lanes))
-        source = code.at(code.data(kind.windows, value.windows), column)
-        constants = code.splats(value.constants, len(kind.constants))
-        ssim, terms = ssim_of(code, [code.load(code.at(source, plane * step)) for plane in range(4)], constants)
-        valid, counted = chosen_lanes(code, value.strip, value.vector, value.ranges)
-        if masked:
-            n = code.load(code.at(source, (6 if wanted(kind.grad_x) else 4) * step))
-            something = code.above(n, code.number(LEAST_WEIGHT))
-            inverse_n = code.select(something, code.one() / n, code.zero())
+        source = code.at(code.data(signature.args[0], args[0]), column)
+        count = 6 if wanted(kind.grad_x) else 4
+        maps = [code.load(code.at(source, plane * step)) for plane in range(count + masked)]
         sums = code.data(kind.total, value.total)
+        ssim, counted = apply_formula(code, step, kind, value, maps[:count], maps[count] if masked else None)
         if masked:
-            ssim = code.select(something, ssim, code.one())
-            counted = builder.and_(counted, something)
             counts = code.at(sums, code.lanes)
             code.store(code.load(counts) + code.select(counted, code.one(), code.zero()), counts)
         code.store(code.load(sums) + code.select(counted, ssim, code.zero()), sums)
-        if wanted(kind.ssim_map):
-            code.store(ssim, code.at(code.data(kind.ssim_map, value.ssim_map), column))
-        if wanted(kind.grad_x):
-            factors = [inverse_n] if masked else []
-            if wanted(kind.upstream):
-                factors.append(code.load(code.at(code.data(kind.weights, value.weights), column)))
-            f_ms, f_md, q_s, q_d = _derivatives(code, terms, constants[4], factors)
-            m_s, m_d = (code.load(code.at(source, plane * step)) for plane in (4, 5))
-            p_s = f_ms - (m_s + m_s) * q_s
-            p_d = f_md - (m_d + m_d) * q_d
-            maps = [q_s, q_d, p_s + p_d]
-            if wanted(kind.grad_y):
-                maps.append(p_s - p_d)
-            target = code.at(code.data(kind.derivatives, value.derivatives), value.derivatives_start)
-            target = code.at(target, column)
-            for plane, derivative in enumerate(maps):
-                code.store(code.select(valid, derivative, code.zero()), code.at(target, plane * step))
         return context.get_dummy_value()
 
     return (
@@ -115,12 +91,9 @@ def ssim_and_derivatives(
     )  # fmt: skip
 
 
-class _Arguments(NamedTuple):
-    """What `ssim_and_derivatives` is given: Numba types at one time, LLVM values at another."""
+class Formula(NamedTuple):
+    """What the formula is told and where it writes, see `ssim_and_derivatives`: Numba types, or LLVM values."""
 
-    windows: Any
-    mask: Any
-    taps: Any
     strip: Any
     vector: Any
     constants: Any
@@ -135,6 +108,49 @@ class _Arguments(NamedTuple):
     derivatives_start: Any
 
 
+def apply_formula(
+    code: Code, step: int, kind: Formula, value: Formula, maps: Sequence[Vector], n: Vector | None = None
+) -> tuple[Vector, Any]:
+    """Apply the formula to M, v_s, Q, v_d and, for derivatives, m_s, m_d; return SSIM and the lanes that count."""
+    builder = code.builder
+    column = builder.mul(value.vector, ir.Constant(value.vector.type, code.lanes))
+    _, _, c1, c2, half_u, u = code.splats(value.constants, len(kind.constants))
+    m, v_s, q, v_d = maps[:4]
+    v_s, v_d = u * v_s, u * v_d
+    q2 = q * q
+    a = code.number(0.5) * (m * m - q2) + c1
+    b = a + q2
+    c = code.number(0.5) * (v_s - v_d) + c2
+    d = c + v_d
+    ssim = (a * c) / (b * d)
+    limits = [builder.extract_value(value.ranges, i) for i in range(4)]
+    valid, counted = (code.strip_mask(value.strip, value.vector, *limits[i : i + 2]) for i in (0, 2))
+    counted = builder.and_(valid, counted)
+    factors = []
+    if n is not None:
+        something = code.above(n, code.number(LEAST_WEIGHT))
+        ssim = code.select(something, ssim, code.one())
+        counted = builder.and_(counted, something)
+        factors.append(code.select(something, code.one() / n, code.zero()))
+    if wanted(kind.ssim_map):
+        code.store(ssim, code.at(code.data(kind.ssim_map, value.ssim_map), column))
+    if wanted(kind.grad_x):
+        if wanted(kind.upstream):
+            factors.append(code.load(code.at(code.data(kind.weights, value.weights), column)))
+        f_ms, f_md, q_s, q_d = _derivatives(code, _Terms(m, q, v_d, a, b, c, d), half_u, factors)
+        m_s, m_d = maps[4:]
+        p_s = f_ms - (m_s + m_s) * q_s
+        p_d = f_md - (m_d + m_d) * q_d
+        derivatives = [q_s, q_d, p_s + p_d]
+        if wanted(kind.grad_y):
+            derivatives.append(p_s - p_d)
+        target = code.at(code.data(kind.derivatives, value.derivatives), value.derivatives_start)
+        target = code.at(target, column)
+        for plane, derivative in enumerate(derivatives):
+            code.store(code.select(valid, derivative, code.zero()), code.at(target, plane * step))
+    return ssim, counted
+
+
 class _Terms(NamedTuple):
     """What the formula is made of, see above; variances times u."""
 
@@ -145,26 +161,6 @@ class _Terms(NamedTuple):
     b: Vector
     c: Vector
     d: Vector
-
-
-def ssim_of(code: Code, maps: Sequence[Vector], constants: Sequence[Vector]) -> tuple[Vector, _Terms]:
-    """Apply the formula to M, v_s, Q, v_d; return SSIM, and what it is made of."""
-    m, v_s, q, v_d = maps
-    _, _, c1, c2, _, u = constants
-    v_s, v_d = u * v_s, u * v_d
-    q2 = q * q
-    a = code.number(0.5) * (m * m - q2) + c1
-    b = a + q2
-    c = code.number(0.5) * (v_s - v_d) + c2
-    d = c + v_d
-    return (a * c) / (b * d), _Terms(m, q, v_d, a, b, c, d)
-
-
-def chosen_lanes(code: Code, strip: Any, vector: Any, ranges: Any) -> tuple[Any, Any]:
-    """Choose the lanes of windows that are valid, and of those among them that count."""
-    limits = [code.builder.extract_value(ranges, i) for i in range(4)]
-    valid, counted = (code.strip_mask(strip, vector, *limits[i : i + 2]) for i in (0, 2))
-    return valid, code.builder.and_(valid, counted)
 
 
 def _derivatives(

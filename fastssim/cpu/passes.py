@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from fastssim.cpu.buffers import BLOCK, ROWS, pitch
 from fastssim.cpu.filters import averages, filter_maps, means_and_variances, weighted_averages
-from fastssim.cpu.formula import chosen_lanes, ssim_of
+from fastssim.cpu.formula import Formula, apply_formula
 from fastssim.cpu.simd import Code, Vector, wanted
 from fastssim.cpu.strips import tap_count, tap_vectors
 
@@ -103,36 +103,43 @@ def moments_across(
 
 @intrinsic
 def ssim_across(
-    typing: Any, rows: Any, start: Any, strip: Any, vector: Any, taps: Any, constants: Any, ranges: Any, total: Any
-) -> Any:
-    """Filter BLOCK vectors as `moments_across` does, and apply the formula at once where the sum of SSIM is all.
+    typing: Any, rows: Any, start: Any, taps: Any, strip: Any, vector: Any, constants: Any, ranges: Any, total: Any,
+    upstream: Any, weights: Any, ssim_map: Any, grad_x: Any, grad_y: Any, derivatives: Any, derivatives_start: Any,
+) -> Any:  # fmt: skip
+    """Filter BLOCK vectors as `moments_across` does without a mask, and apply the formula at once.
 
-    ranges, total: as for `ssim_and_derivatives`.
+    From the strip on as for `ssim_and_derivatives`.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows_type, _, _, _, taps_type, constants_type, _, total_type = signature.args
-        rows_value, start_value, strip_value, vector_value, taps_value, constants_value, ranges_value, total_value = (
-            args
-        )
+        rows_type, _, taps_type = signature.args[:3]
+        rows_value, start_value, taps_value = args[:3]
+        kind, value = Formula(*signature.args[3:]), Formula(*args[3:])
         code = Code(context, builder, rows_type.dtype)
         step = pitch(tap_count(taps_type), code.lanes)
-        column = builder.mul(vector_value, ir.Constant(vector_value.type, code.lanes))
+        column = builder.mul(value.vector, ir.Constant(value.vector.type, code.lanes))
         row = _row_of_maps(code, code.at(code.at(code.data(rows_type, rows_value), start_value), column), step)
-        constants = code.splats(constants_value, len(constants_type))
-        results = averages(code, tap_vectors(code, taps_type, taps_value), BLOCK, [(row(0), row(1)), (row(2), row(3))])
-        s_means, d_means = (one.means(base) for one, base in zip(results, constants, strict=False))
-        sums = code.data(total_type, total_value)
+        bases = code.splats(value.constants, len(kind.constants))
+        s, d = averages(code, tap_vectors(code, taps_type, taps_value), BLOCK, [(row(0), row(1)), (row(2), row(3))])
+        maps = [s.means(bases[0]), s.variances, d.means(bases[1]), d.variances]
+        if wanted(kind.grad_x):
+            maps += [s.means(), d.means()]
+        sums = code.data(kind.total, value.total)
         total = code.load(sums)
-        for place, maps in enumerate(zip(s_means, results[0].variances, d_means, results[1].variances, strict=True)):
-            here = builder.add(vector_value, ir.Constant(vector_value.type, place))
-            _, counted = chosen_lanes(code, strip_value, here, ranges_value)
-            ssim, _ = ssim_of(code, maps, constants)
+        for place, vectors in enumerate(zip(*maps, strict=True)):
+            here = value._replace(vector=builder.add(value.vector, ir.Constant(value.vector.type, place)))
+            ssim, counted = apply_formula(code, step, kind, here, vectors)
             total = total + code.select(counted, ssim, code.zero())
         code.store(total, sums)
         return context.get_dummy_value()
 
-    return types.void(rows, start, strip, vector, taps, constants, ranges, total), codegen
+    return (
+        types.void(
+            rows, start, taps, strip, vector, constants, ranges, total, upstream, weights, ssim_map, grad_x, grad_y,
+            derivatives, derivatives_start,
+        ),
+        codegen,
+    )  # fmt: skip
 
 
 def _row_of_maps(code: Code, source: Any, step: int) -> Callable[[int], Callable[[int], Vector]]:

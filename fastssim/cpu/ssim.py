@@ -243,10 +243,15 @@ def _tile(
             next_x = to_come(plane_x, rows_of, loaded + r, first_column, image_columns)
             next_y = to_come(plane_y, rows_of, loaded + r, first_column, image_columns)
             ours = columns_of_windows(row + r, own, right - left)
-            if exact is None and grad_x is None and plane_mask is None and ssim_map is None:
+            place = (row + r - base_windows) % rows * maps * step
+            row_map = given(ssim_map, filtered[r * step :])
+            if exact is None and plane_mask is None:
                 for vector in range(0, strip, BLOCK):
-                    ask_for_both(next_x, next_y, vector, BLOCK)  # so early derivatives would drive them out again
-                    ssim_across(moments, len(kinds) * r * step, strip, vector, taps_x, constants, ours, total)
+                    ask_for_both(next_x, next_y, vector, BLOCK)  # beside filters, which wait for no memory
+                    ssim_across(
+                        moments, len(kinds) * r * step, taps_x, strip, vector, constants, ours, total,
+                        plane_upstream, weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
+                    )  # fmt: skip
                 results[0] += take_sum(total, 0)
                 continue
             if exact is None:
@@ -263,8 +268,6 @@ def _tile(
                 across(sums, step, strip, lanes, across_taps, share, calm, kinds, constants, grad_x, windows)
                 if calm:
                     add_moments(sums, step, s, d, mask, top % rows * step, strip, lanes, -down[0])
-            place = (row + r - base_windows) % rows * maps * step
-            row_map = given(ssim_map, filtered[r * step :])
             for vector in range(strip):
                 ask_for_both(next_x, next_y, vector, 1)
                 ssim_and_derivatives(

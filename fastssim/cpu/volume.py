@@ -29,9 +29,9 @@ from numba.extending import intrinsic
 from fastssim.cpu.buffers import BLOCK, ROWS, TILE_COLUMNS, WINDOW_MAPS, pitch
 from fastssim.cpu.delivery import copy, deliver, fold, in_order
 from fastssim.cpu.filters import averages, filter_maps, means_and_variances
-from fastssim.cpu.formula import columns_of_windows, gradients, ssim_and_derivatives, take_sum
+from fastssim.cpu.formula import columns_of_windows, gradients, take_sum
 from fastssim.cpu.jit import jit, kept
-from fastssim.cpu.passes import adjoint_across, adjoint_down, moments_across, put_rows
+from fastssim.cpu.passes import adjoint_across, adjoint_down, put_rows, ssim_across
 from fastssim.cpu.pixels import pivot_of, read, row_of
 from fastssim.cpu.simd import Code, Vector, given, wanted
 from fastssim.cpu.strips import (
@@ -355,10 +355,8 @@ def ssim_brick(
                         row_map = given(ssim_map, filtered[r * step :])
                         ours = columns_of_windows(row + r, own, right - left)
                         for vector in range(0, strip, BLOCK):
-                            moments_across(moments, None, 4 * r * step, vector, taps_x, constants, grad_x, windows)
-                        for vector in range(strip):
-                            ssim_and_derivatives(
-                                windows, None, taps_x, strip, vector, constants, ours, total, upstream,
+                            ssim_across(
+                                moments, 4 * r * step, taps_x, strip, vector, constants, ours, total, upstream,
                                 weights[r * step :], row_map, grad_x, grad_y, derivatives, place,
                             )  # fmt: skip
                         found += take_sum(total, 0)
