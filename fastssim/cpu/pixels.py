@@ -88,22 +88,40 @@ def read(plane: Any, row: int, column: int, count: int, divisor: Any, out: Any) 
         _convert(address + 2 * column * step, step, count, np.uint16, divisor, out)
 
 
+@inlined
+def _bytes_of(kind: int) -> int:
+    """Return how many bytes a pixel takes."""
+    return 4 if kind == FLOAT32 else 8 if kind == FLOAT64 else 1 if kind == UINT8 else 2
+
+
+@inlined
+def _every(plane: Any, step: int, column: int) -> tuple[int, int, int, int]:
+    """Return a plane of every so many columns of a plane from one on, as `read` takes it."""
+    start, kind, row_bytes, size = plane
+    return start + column * size * _bytes_of(kind), kind, row_bytes, size * step
+
+
 @jit
-def pivot_of(plane: Any, mask: Any, y0: int, y1: int, x0: int, x1: int, divisor: Any, cell: Any) -> float:
-    """Return the mean of up to 8 x 8 finite pixels with a weight spread over a part of the plane, or 0."""
+def pivot_of(plane: Any, mask: Any, y0: int, y1: int, x0: int, x1: int, divisor: Any, cells: Any) -> float:
+    """Return the mean of some 8 x 8 finite pixels with a weight spread over a part of the plane, or 0.
+
+    cells: room for two times 16 numbers.
+    """
     step_y = max(1, (y1 - y0) // 8)
     step_x = max(1, (x1 - x0) // 8)
+    columns = -(-(x1 - x0) // step_x)
+    pixels, weights = cells, cells[16:]
     total = 0.0
     count = 0
     for y in range(y0, y1, step_y):
-        for x in range(x0, x1, step_x):
-            if mask is not None:
-                read(mask, y, x, 1, type(divisor)(1), cell)
-                if cell[0] == 0:
-                    continue
-            read(plane, y, x, 1, divisor, cell)
-            if np.isfinite(cell[0]):
-                total += float(cell[0])
+        read(_every(plane, step_x, x0), y, 0, columns, divisor, pixels)
+        if mask is not None:
+            read(_every(mask, step_x, x0), y, 0, columns, type(divisor)(1), weights)
+        for i in range(columns):
+            if mask is not None and weights[i] == 0:
+                continue
+            if np.isfinite(pixels[i]):
+                total += float(pixels[i])
                 count += 1
     return total / count if count else 0.0
 
@@ -154,7 +172,7 @@ def to_come(plane: Any, rows: Any, row: int, column: int, count: int) -> tuple[i
     start, kind, row_bytes, step = plane
     if row >= len(rows) or rows[row] < 0 or step != 1:
         return 0, 0
-    size = 4 if kind == FLOAT32 else 8 if kind == FLOAT64 else 1 if kind == UINT8 else 2
+    size = _bytes_of(kind)
     return start + rows[row] * row_bytes + column * size, -(-count * size // CACHE_LINE)
 
 

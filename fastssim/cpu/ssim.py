@@ -131,7 +131,7 @@ def _tile(
     ahead = left + halo_x - x0  # gradients made among the last columns
     signed = round_strips(strip * lanes, near_left - left - halo_x, near_right - left - halo_x)
     pixel_rows, taken = height - 2 * pad_y, numbers_read(strip, lanes)
-    pixel_halo = halo_x if exact is None or grad_x is not None else 0  # sums have one of their own
+    pixel_halo = 0 if grad_x is None else halo_x  # of pixels that a gradient is made of; what is filtered has its own
     maps = 3 if grad_y is None else 4
     kinds = entries((0, 0, 0, 0), plane_mask)  # one for each moment
     row_kinds = entries_of_rows(kinds)
@@ -195,7 +195,7 @@ def _tile(
             base_windows = row - halo_y
         if count > 0:
             if exact is None and row + ROWS + halo_y - base > rows:
-                used = (strip + halo_x) * lanes
+                used = (strip + pixel_halo) * lanes
                 _wind_back(s, row - base, loaded - base, step, used)
                 _wind_back(d, row - base, loaded - base, step, used)
                 if plane_mask is not None:

@@ -274,6 +274,7 @@ def ssim_brick(
     strip = strip_of(right + halo_x - left, lanes)
     ahead = left + halo_x - x0  # gradients made among the last columns, see `fastssim.cpu.ssim`
     pixel_rows, taken = height - 2 * pad_y, numbers_read(strip, lanes)
+    pixel_halo = 0 if grad_x is None else halo_x  # of pixels that a gradient is made of
     maps = 3 if grad_y is None else 4
     back_kinds = entries((0, 0, 0), grad_y)
     bands = -(-(bottom - top) // BAND)
@@ -323,7 +324,7 @@ def ssim_brick(
                 plane_x, plane_y = _slice(x, n, c, source_plane), _slice(y, n, c, source_plane)
                 row_x = row_of(plane_x, pixel_rows, source, taken, divisor_x, outside, line_x)
                 row_y = row_of(plane_y, pixel_rows, source, taken, divisor_y, outside, line_y)
-                enter(row_x, row_y, None, strip, lanes, halo_x, px, py, s[place:], d[place:], None)
+                enter(row_x, row_y, None, strip, lanes, pixel_halo, px, py, s[place:], d[place:], None)
             loaded = pixel_plane + 1
         for band in range(bands - 1 if count > 0 else -1, -1, -1):
             band_top, band_bottom = top + band * BAND, min(top + (band + 1) * BAND, bottom)
