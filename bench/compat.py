@@ -51,6 +51,11 @@ def _piq(module: str, name: str, **options: Any) -> Score:
     return lambda x, y, data_range, window: score(x, y, window, data_range=data_range, **options)
 
 
+def _monai(module: str, dims: int = 2) -> Score:
+    loss = import_module(module).SSIMLoss
+    return lambda x, y, data_range, window: 1 - loss(dims, data_range=data_range, win_size=window)(x, y)
+
+
 def _skimage(module: str, **options: Any) -> Score:
     score = import_module(module).structural_similarity
 
@@ -96,6 +101,8 @@ TORCHMETRICS_SCALES = _pair(
 )  # fmt: skip
 PIQ = _pair("piq", partial(_piq, name="ssim", downsample=False), "piq", "ssim", VALID, environment="piq")
 PIQ_SCALES = _pair("piq", partial(_piq, name="multi_scale_ssim"), "piq", "ms_ssim", PER_CHANNEL, environment="piq")
+MONAI = _pair("monai", _monai, "monai", "monai.losses", VALID, environment="monai")
+MONAI_VOLUMES = _pair("monai", partial(_monai, dims=3), "monai", "monai.losses", VALID, environment="monai")
 SKIMAGE = _pair("scikit-image", _skimage, "skimage", "skimage.metrics", UNIFORM, **_ARRAYS)
 SKIMAGE_WANG = _pair("scikit-image", partial(_skimage, **_WANG), "skimage", "skimage.metrics", VALID, **_ARRAYS)
 SKIMAGE_GRADIENT = _pair(
@@ -109,6 +116,7 @@ _BOTH = {  # function: table, scales' share of the work
     "torchmetrics' multi-scale SSIM": ("TORCHMETRICS_SCALES", 4 / 3),
     "piq.ssim, downsample=False": ("PIQ", 1.0),
     "piq.multi_scale_ssim": ("PIQ_SCALES", 4 / 3),
+    "monai.losses.SSIMLoss": ("MONAI", 1.0),
 }
 TABLES = tuple(
     f"bench.compat:{name}"
@@ -118,6 +126,7 @@ TABLES = tuple(
         "SKIMAGE_WANG",
         "SKIMAGE_GRADIENT",
         "KORNIA_VOLUMES",
+        "MONAI_VOLUMES",
     )
 )
 KINDS = (
@@ -141,7 +150,11 @@ VOLUME_KINDS = tuple(
     Kind(
         f"{function} of volumes, {kind.name}", kind.task, f"bench.compat:{table}", fma=1.5 * kind.fma, moved=kind.moved
     )
-    for function, table in {"pytorch_msssim.ssim": "MSSSIM", "kornia.metrics.ssim3d": "KORNIA_VOLUMES"}.items()
+    for function, table in {
+        "pytorch_msssim.ssim": "MSSSIM",
+        "kornia.metrics.ssim3d": "KORNIA_VOLUMES",
+        "monai.losses.SSIMLoss": "MONAI_VOLUMES",
+    }.items()
     for kind in SSIM_KINDS[:2]
 )
 

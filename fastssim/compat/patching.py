@@ -28,7 +28,7 @@ def patch(library: str) -> Iterator[None]:
     Parameters
     ----------
     library : str
-        "pytorch_msssim", "fused_ssim", "torchmetrics", "kornia", "piq", "skimage" or "cucim".
+        "pytorch_msssim", "fused_ssim", "torchmetrics", "kornia", "piq", "monai", "skimage" or "cucim".
 
     Raises
     ------

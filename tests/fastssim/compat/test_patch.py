@@ -84,6 +84,7 @@ def test_what_it_does_not_reach():
     [
         ("kornia", "kornia.losses", "ssim_loss"),
         ("torchmetrics", "torchmetrics.image", "StructuralSimilarityIndexMeasure"),
+        ("monai", "monai.losses", "SSIMLoss"),
         ("skimage", "skimage.metrics", "structural_similarity"),
     ],
 )
