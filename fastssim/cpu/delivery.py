@@ -36,15 +36,21 @@ def in_order(row: Any, strip: int, lanes: int, halo: int, ahead: int, line: Any)
 
 
 @inlined
+def _of_image(row: int, edges: Any, x0: int, x1: int) -> tuple[int, int]:
+    """Return where in a plane the image's pixels of a padded row lie, columns x0 .. x1-1, and how many; -1 if none."""
+    pad_y, pad_x = edges[2], edges[3]
+    height, width = len(edges[0]) - 2 * pad_y, len(edges[1]) - 2 * pad_x
+    left, right = max(x0 - pad_x, 0), min(x1 - pad_x, width)
+    return (row - pad_y) * width + left if pad_y <= row < pad_y + height else -1, right - left
+
+
+@inlined
 def destination(row: int, edges: Any, x0: int, x1: int, gradient: Any, start: int) -> tuple[int, int]:
     """Return where the image's pixels of a row that is to be delivered lie, as `pixels.to_come` does."""
-    pad_y, pad_x = edges[2], edges[3]
-    height, inner = len(edges[0]) - 2 * pad_y, len(edges[1]) - 2 * pad_x
-    row, left, right = row - pad_y, max(x0 - pad_x, 0), min(x1 - pad_x, inner)
-    if not 0 <= row < height:
+    place, count = _of_image(row, edges, x0, x1)
+    if place < 0:
         return 0, 0
-    size = gradient.itemsize
-    return address_of(gradient) + (start + row * inner + left) * size, -(-(right - left) * size // CACHE_LINE)
+    return address_of(gradient) + (start + place) * gradient.itemsize, -(-count * gradient.itemsize // CACHE_LINE)
 
 
 @jit
@@ -54,19 +60,17 @@ def deliver(
     """Copy a row of gradients, columns x0 .. x1-1 of the padded image, to the image's pixels and to the rim's."""
     rows_of, columns_of, pad_y, pad_x = edges[0], edges[1], edges[2], edges[3]
     height, width = len(rows_of) - 2 * pad_y, len(columns_of)
-    inner = width - 2 * pad_x
-    row -= pad_y  # of the image
-    if not 0 <= row < height:
-        border = row + pad_y if row < 0 else row - height + pad_y
+    place, count = _of_image(row, edges, x0, x1)
+    if place < 0:
+        border = row if row < pad_y else row - height
         copy(line, x1 - x0, rim[rim_start + border * width + x0 :])
         return
-    left, right = max(x0, pad_x), min(x1, width - pad_x)
-    copy(line[left - x0 :], right - left, gradient[start + row * inner + left - pad_x :])
+    copy(line[max(pad_x - x0, 0) :], count, gradient[start + place :])
     if pad_x:
-        border = rim_start + 2 * pad_y * width + row * 2 * pad_x
+        border = rim_start + 2 * pad_y * width + (row - pad_y) * 2 * pad_x
         copy(line, min(x1, pad_x) - x0, rim[border + x0 :])
         right = max(x0, width - pad_x)
-        copy(line[right - x0 :], x1 - right, rim[border + right - inner :])
+        copy(line[right - x0 :], x1 - right, rim[border + right - (width - 2 * pad_x) :])
 
 
 @jit
