@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,11 @@ def as_they_stand(image: Tensor, data_range: float) -> Tensor:
     if image.dtype in FLOATS or (image.dtype in LARGEST and data_range != 1) or image.is_complex():
         return image
     return image.to(torch.float32)
+
+
+def each_axis(value: Any, dims: int) -> list[Any]:
+    """Take one value for all axes, or a sequence."""
+    return list(value) if isinstance(value, Sequence) else [value] * dims
 
 
 def large(image: Tensor) -> float:

@@ -10,7 +10,6 @@ last row and column left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -20,13 +19,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, contrast
+from fastssim.compat.images import as_they_stand, contrast, each_axis
 from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian, Taps, Uniform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from fastssim.compat.monai_metrics import MultiScaleSSIMMetric, SSIMMetric
@@ -96,8 +97,8 @@ class SSIMLoss(nn.Module):
         self.spatial_dims = spatial_dims
         self.data_range = data_range
         self.kernel_type = kernel_type
-        self.kernel_size = _each(win_size, spatial_dims)
-        self.kernel_sigma = _each(kernel_sigma, spatial_dims)
+        self.kernel_size = each_axis(win_size, spatial_dims)
+        self.kernel_sigma = each_axis(kernel_sigma, spatial_dims)
         self.k1 = k1
         self.k2 = k2
 
@@ -179,7 +180,7 @@ def compute_ms_ssim(
     _check_axes(y_pred, spatial_dims)
     if y.shape != y_pred.shape:
         raise ValueError(f"y_pred and y should have same shapes, got {y_pred.shape} and {y.shape}.")
-    sizes, sigmas = _each(kernel_size, spatial_dims), _each(kernel_sigma, spatial_dims)
+    sizes, sigmas = (tuple(each_axis(value, spatial_dims)) for value in (kernel_size, kernel_sigma))
     _check_window(sizes, sigmas, spatial_dims)
     divisor = max(1, len(weights) - 1) ** 2
     for length, size in zip(y_pred.shape[2:], sizes, strict=True):
@@ -260,11 +261,6 @@ def _check_window(sizes: Sequence[int], sigmas: Sequence[float], dims: int) -> N
             f"{len(sizes)} sizes and {len(sigmas)} sigmas of a window for {dims} spatial dimensions: give one of each"
             " for every axis, or one for all"
         )
-
-
-def _each(value: Any, dims: int) -> tuple[Any, ...]:
-    """Take one value for all axes, or a sequence."""
-    return tuple(value) if isinstance(value, Sequence) else (value,) * dims
 
 
 def _plain(image: Any) -> Tensor:

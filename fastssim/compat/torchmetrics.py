@@ -9,20 +9,21 @@ images where none is given; factors of multi-scale SSIM are means of an image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, contrast
+from fastssim.compat.images import as_they_stand, contrast, each_axis
 from fastssim.compat.options import NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian, Uniform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from fastssim.compat.torchmetrics_metrics import (
@@ -187,7 +188,7 @@ def multiscale(
     """Multi-scale SSIM of every image, (N,)."""
     dtype = _check_images(preds, target)
     dims = preds.ndim - 2
-    _check_scales(preds.shape, _each(kernel_size, dims), len(betas))
+    _check_scales(preds.shape, each_axis(kernel_size, dims), len(betas))
     window = _window(gaussian_kernel, sigma, kernel_size, dims)
     x, y = (as_they_stand(image, 1) for image in (preds, target))
 
@@ -244,15 +245,10 @@ def _check_scales(shape: torch.Size, kernel_size: Sequence[int], scales: int) ->
             )
 
 
-def _each(value: Any, dims: int) -> list[Any]:
-    """Take one value for all axes, or a sequence."""
-    return list(value) if isinstance(value, Sequence) else [value] * dims
-
-
 def _window(
     gaussian_kernel: bool, sigma: float | Sequence[float], kernel_size: int | Sequence[int], dims: int
 ) -> Window:
-    sigmas, sizes = _each(sigma, dims), _each(kernel_size, dims)
+    sigmas, sizes = each_axis(sigma, dims), each_axis(kernel_size, dims)
     if len(sizes) != dims or len(sigmas) != dims:
         message = (  # as there, also where it is sigma that has too few or too many
             f"`kernel_size` has dimension {len(sizes)}, but expected to be two less that target dimensionality,"
