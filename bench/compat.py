@@ -51,9 +51,9 @@ def _piq(module: str, name: str, **options: Any) -> Score:
     return lambda x, y, data_range, window: score(x, y, window, data_range=data_range, **options)
 
 
-def _monai(module: str, dims: int = 2) -> Score:
+def _monai(module: str) -> Score:
     loss = import_module(module).SSIMLoss
-    return lambda x, y, data_range, window: 1 - loss(dims, data_range=data_range, win_size=window)(x, y)
+    return lambda x, y, data_range, window: 1 - loss(x.ndim - 2, data_range=data_range, win_size=window)(x, y)
 
 
 def _skimage(module: str, **options: Any) -> Score:
@@ -102,7 +102,6 @@ TORCHMETRICS_SCALES = _pair(
 PIQ = _pair("piq", partial(_piq, name="ssim", downsample=False), "piq", "ssim", VALID, environment="piq")
 PIQ_SCALES = _pair("piq", partial(_piq, name="multi_scale_ssim"), "piq", "ms_ssim", PER_CHANNEL, environment="piq")
 MONAI = _pair("monai", _monai, "monai", "monai.losses", VALID, environment="monai")
-MONAI_VOLUMES = _pair("monai", partial(_monai, dims=3), "monai", "monai.losses", VALID, environment="monai")
 SKIMAGE = _pair("scikit-image", _skimage, "skimage", "skimage.metrics", UNIFORM, **_ARRAYS)
 SKIMAGE_WANG = _pair("scikit-image", partial(_skimage, **_WANG), "skimage", "skimage.metrics", VALID, **_ARRAYS)
 SKIMAGE_GRADIENT = _pair(
@@ -126,7 +125,6 @@ TABLES = tuple(
         "SKIMAGE_WANG",
         "SKIMAGE_GRADIENT",
         "KORNIA_VOLUMES",
-        "MONAI_VOLUMES",
     )
 )
 KINDS = (
@@ -153,7 +151,7 @@ VOLUME_KINDS = tuple(
     for function, table in {
         "pytorch_msssim.ssim": "MSSSIM",
         "kornia.metrics.ssim3d": "KORNIA_VOLUMES",
-        "monai.losses.SSIMLoss": "MONAI_VOLUMES",
+        "monai.losses.SSIMLoss": "MONAI",
     }.items()
     for kind in SSIM_KINDS[:2]
 )

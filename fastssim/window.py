@@ -172,7 +172,7 @@ class Taps(Window):
         self._set(weights=axes[0] if len(axes) == 1 else axes, axes=axes)
 
 
-def _bell(sigma: float, i: int) -> float:
+def _bell(sigma: float, i: float) -> float:
     """Height of the Gaussian, 1 in the middle, `i` pixels from there."""
     distance = i / sigma
     return math.exp(-0.5 * distance * distance)  # a power would overflow with an error, and compilers trace none

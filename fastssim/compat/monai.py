@@ -9,7 +9,6 @@ last row and column left out.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian, Taps, Uniform
+from fastssim.window import _bell as bell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,12 +142,11 @@ def compute_ssim_and_cs(
     >>> ssim.shape, contrast.shape
     (torch.Size([1, 2, 6, 14]), torch.Size([1, 2, 6, 14]))
     """
-    if y.shape != y_pred.shape:
-        raise ValueError(f"y_pred and y should have same shapes, got {y_pred.shape} and {y.shape}.")
+    _check_shapes(y_pred, y)
     if y_pred.ndim != spatial_dims + 2:
         raise RuntimeError(f"y_pred has {y_pred.ndim} axes; with {spatial_dims} spatial dimensions give 2 more")
     x, y, settings = _prepared(y_pred, y, data_range, kernel_type, kernel_size, kernel_sigma, k1, k2)
-    return tuple(compare(x, y, reduction="none", **settings).float() for compare in (whole, contrast))  # type: ignore[return-value]  # two
+    return whole(x, y, reduction="none", **settings).float(), contrast(x, y, reduction="none", **settings).float()
 
 
 def compute_ms_ssim(
@@ -178,8 +177,7 @@ def compute_ms_ssim(
             [1.]])
     """
     _check_axes(y_pred, spatial_dims)
-    if y.shape != y_pred.shape:
-        raise ValueError(f"y_pred and y should have same shapes, got {y_pred.shape} and {y.shape}.")
+    _check_shapes(y_pred, y)
     sizes, sigmas = (tuple(each_axis(value, spatial_dims)) for value in (kernel_size, kernel_sigma))
     _check_window(sizes, sigmas, spatial_dims)
     divisor = max(1, len(weights) - 1) ** 2
@@ -244,6 +242,11 @@ def similarity(
     return whole(x, y, reduction=reduction, **settings).float()
 
 
+def _check_shapes(y_pred: Tensor, y: Tensor) -> None:
+    if y.shape != y_pred.shape:
+        raise ValueError(f"y_pred and y should have same shapes, got {y_pred.shape} and {y.shape}.")
+
+
 def _check_axes(y_pred: Tensor, spatial_dims: int) -> None:
     if spatial_dims not in {2, 3}:
         raise ValueError(f"spatial_dims is {spatial_dims!r}; give 2 for images or 3 for volumes")
@@ -302,8 +305,7 @@ def _window(kernel_type: str, sizes: tuple[int, ...], sigmas: tuple[float, ...])
         return Gaussian(sizes, sigmas) if kernel_type == "gaussian" else Uniform(sizes)
 
     def weight(size: int, sigma: float, place: int) -> float:
-        distance = (place - (size - 1) / 2) / sigma
-        return math.exp(-0.5 * distance * distance) if kernel_type == "gaussian" else 1.0
+        return bell(sigma, place - (size - 1) / 2) if kernel_type == "gaussian" else 1.0
 
     return Taps(
         tuple(
