@@ -301,8 +301,12 @@ def _window(kernel_type: str, sizes: tuple[int, ...], sigmas: tuple[float, ...])
     """Return a window; of even sizes with one more weight, 0, for a pixel that it does not reach."""
     if kernel_type not in {"gaussian", "uniform"}:
         raise ValueError(f"kernel_type is {kernel_type!r}; give 'gaussian' or 'uniform'")
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"windows of {sizes} pixels; give 1 or more along every axis")
     if all(size % 2 for size in sizes):
         return Gaussian(sizes, sigmas) if kernel_type == "gaussian" else Uniform(sizes)
+
+    Gaussian(1, sigmas)  # refuses what is no sigma
 
     def weight(size: int, sigma: float, place: int) -> float:
         return bell(sigma, place - (size - 1) / 2) if kernel_type == "gaussian" else 1.0

@@ -273,5 +273,10 @@ def test_options_that_mean_nothing_are_refused():
         ours.compute_ms_ssim(X, X, 2, kernel_sigma=(1.5,))
     with pytest.raises(ValueError, match="spatial_dims is 1; give 2 for images or 3 for volumes"):
         ours.SSIMLoss(1)(X[0], X[0])
+    with pytest.raises(ValueError, match=r"windows of \(0, 0\) pixels; give 1 or more along every axis"):
+        ours.SSIMLoss(2, win_size=0)(X, X)
+    for size in (3, 4):
+        with pytest.raises(ValueError, match=r"sigma is 0\.0; it must be finite and above 0"):
+            ours.SSIMLoss(2, win_size=size, kernel_sigma=0.0)(X, X)
     with pytest.raises(RuntimeError, match=r"windows of \(11, 11\) pixels do not fit into \(12, 4\)"):
         ours.SSIMLoss(2)(X[..., :4], X[..., :4])
