@@ -12,7 +12,7 @@ from bench import roofline
 from bench.cases import Case
 from bench.conventions import PER_CHANNEL, REFLECT, UNIFORM, VALID, Convention, MultiScale
 from bench.measure import Kind, measure
-from bench.peers import Peer, _arrays, _pairs, _part_of
+from bench.peers import Peer, _arrays, _pairs, _part_of, of_module
 from bench.ssim import KINDS as SSIM_KINDS
 
 if TYPE_CHECKING:
@@ -25,9 +25,13 @@ VOLUME = Case((1, 1, 48, 160, 160))
 OURS = "fastssim.compat."
 
 
-def _msssim(module: str, name: str) -> Score:
+def _named(module: str, name: str) -> Score:
     score = getattr(import_module(module), name)
     return lambda x, y, data_range, window: score(x, y, data_range=data_range, win_size=window)
+
+
+def _piqa(module: str, name: str) -> Score:
+    return of_module(getattr(_part_of("piqa", module) if module == "ssim" else import_module(module), name))
 
 
 def _kornia(module: str) -> Score:
@@ -86,9 +90,13 @@ def _pair(
 _ARRAYS: dict[str, Any] = {"gradient": False, "prepare": _arrays, "devices": ("cpu",)}
 _SCORES = ("structural_similarity_index_measure", "multiscale_structural_similarity_index_measure")
 _WANG: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-MSSSIM = _pair("pytorch-msssim", partial(_msssim, name="ssim"), "pytorch_msssim", "pytorch_msssim", VALID)
+MSSSIM = _pair("pytorch-msssim", partial(_named, name="ssim"), "pytorch_msssim", "pytorch_msssim", VALID)
 MSSSIM_SCALES = _pair(
-    "pytorch-msssim", partial(_msssim, name="ms_ssim"), "pytorch_msssim", "pytorch_msssim", PER_CHANNEL
+    "pytorch-msssim", partial(_named, name="ms_ssim"), "pytorch_msssim", "pytorch_msssim", PER_CHANNEL
+)
+FRAME = _pair("frame-analytics", partial(_named, name="ssim"), "frame_analytics", "frame_analytics", VALID)
+FRAME_SCALES = _pair(
+    "frame-analytics", partial(_named, name="ms_ssim"), "frame_analytics", "frame_analytics", PER_CHANNEL
 )
 KORNIA = _pair("kornia", _kornia, "kornia", "kornia", REFLECT)
 KORNIA_VOLUMES = _pair("kornia", _kornia_volumes, "kornia", "kornia", VALID)
@@ -101,6 +109,8 @@ TORCHMETRICS_SCALES = _pair(
 )  # fmt: skip
 PIQ = _pair("piq", partial(_piq, name="ssim", downsample=False), "piq", "ssim", VALID, environment="piq")
 PIQ_SCALES = _pair("piq", partial(_piq, name="multi_scale_ssim"), "piq", "ms_ssim", PER_CHANNEL, environment="piq")
+PIQA = _pair("piqa", partial(_piqa, name="SSIM"), "piqa", "ssim", VALID, environment="piqa")
+PIQA_SCALES = _pair("piqa", partial(_piqa, name="MS_SSIM"), "piqa", "ssim", PER_CHANNEL, environment="piqa")
 MONAI = _pair("monai", _monai, "monai", "monai.losses", VALID, environment="monai")
 SKIMAGE = _pair("scikit-image", _skimage, "skimage", "skimage.metrics", UNIFORM, **_ARRAYS)
 SKIMAGE_WANG = _pair("scikit-image", partial(_skimage, **_WANG), "skimage", "skimage.metrics", VALID, **_ARRAYS)
@@ -110,11 +120,15 @@ SKIMAGE_GRADIENT = _pair(
 _BOTH = {  # function: table, scales' share of the work
     "pytorch_msssim.ssim": ("MSSSIM", 1.0),
     "pytorch_msssim.ms_ssim": ("MSSSIM_SCALES", 4 / 3),
+    "frame_analytics.ssim": ("FRAME", 1.0),
+    "frame_analytics.ms_ssim": ("FRAME_SCALES", 4 / 3),
     "kornia.losses.ssim_loss": ("KORNIA", 1.0),
     "torchmetrics' SSIM": ("TORCHMETRICS", 1.0),
     "torchmetrics' multi-scale SSIM": ("TORCHMETRICS_SCALES", 4 / 3),
     "piq.ssim, downsample=False": ("PIQ", 1.0),
     "piq.multi_scale_ssim": ("PIQ_SCALES", 4 / 3),
+    "piqa.SSIM": ("PIQA", 1.0),
+    "piqa.MS_SSIM": ("PIQA_SCALES", 4 / 3),
     "monai.losses.SSIMLoss": ("MONAI", 1.0),
 }
 TABLES = tuple(

@@ -107,7 +107,11 @@ def _piq_multiscale() -> Score:
 
 
 def _piqa(name: str = "SSIM") -> Score:
-    module = getattr(_part_of("piqa", "ssim"), name)
+    return of_module(getattr(_part_of("piqa", "ssim"), name))
+
+
+def of_module(module: Any) -> Score:
+    """Call a module of piqa's kind, made once for a window, a number of channels and a range."""
 
     @lru_cache(maxsize=8)
     def made(window: int, channels: int, data_range: float, dtype: torch.dtype, device: torch.device) -> Any:

@@ -1,8 +1,8 @@
 """Run the originals' own test files against the drop-in modules: `python -m bench upstream`; needs the network.
 
-Of the libraries that `fastssim.compat` replaces, pytorch-msssim (scripts) and scikit-image (for pytest) ship their
-tests in a source distribution. They run in a process where `fastssim.patch` has put our functions in the originals'
-place.
+Of the libraries that `fastssim.compat` replaces, pytorch-msssim (scripts), frame-analytics and scikit-image (for
+pytest) ship their tests in a source distribution. They run in a process where `fastssim.patch` has put our functions in
+the originals' place.
 pytorch-msssim's scripts read pictures from the network, in whose place a generated one lies here. docs/drop-in.md says
 what cannot run, and why.
 """
@@ -53,7 +53,7 @@ with fastssim.patch(sys.argv[1]):
 PYTEST = """
 import sys, fastssim, pytest
 with fastssim.patch(sys.argv[1]):
-    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", ".", sys.argv[2]]))
+    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", ".", *sys.argv[2:]]))
 """
 
 
@@ -65,6 +65,8 @@ class Tests:
     library: str  # as `fastssim.patch` knows it
     files: tuple[str, ...]
     runner: str
+    beside: tuple[str, ...] = ()  # what the files import
+    without: str = ""  # a test that does not hold of ours; docs/drop-in.md says why
 
 
 SHIPPED = (
@@ -73,6 +75,14 @@ SHIPPED = (
         "pytorch_msssim",
         ("tests/tests_comparisons_skimage.py", "tests/tests_loss.py"),
         SCRIPT,
+    ),
+    Tests(
+        "frame-analytics==0.7.0",
+        "frame_analytics",
+        ("tests/test_metrics.py", "tests/test_training_metrics.py"),
+        PYTEST,
+        beside=("tests/validate.py",),
+        without="test_backend_hint_contract",
     ),
     Tests("scikit-image==0.26.0", "skimage", ("tests/skimage/metrics/test_structural_similarity.py",), PYTEST),
 )
@@ -91,8 +101,9 @@ def main() -> int:
             alone = folder / "alone"  # without the conftest.py and packages that lie about a file
             alone.mkdir()
             _pictures(alone)
-            for file in tests.files:
+            for file in tests.files + tests.beside:
                 shutil.copy(sources / file, alone)
+            for file in tests.files:
                 failed += _failed(tests, alone, Path(file).name)
     return failed
 
@@ -130,9 +141,10 @@ def _pictures(folder: Path) -> None:
 
 def _failed(tests: Tests, folder: Path, file: str) -> bool:
     """Run a file with our module in the original's place, and say how it went."""
+    words = ["--deselect", f"{file}::{tests.without}"] if tests.without else []
     try:
         done = subprocess.run(  # noqa: S603  # a pinned release of a library that the benchmarks install as well
-            [sys.executable, "-c", tests.runner, tests.library, file],
+            [sys.executable, "-c", tests.runner, tests.library, file, *words],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

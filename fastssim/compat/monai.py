@@ -9,21 +9,18 @@ last row and column left out.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast, each_axis
 from fastssim.compat.options import FALLBACK, NATIVE, options
+from fastssim.compat.windows import reached, window_of
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
-from fastssim.window import Gaussian, Taps, Uniform
-from fastssim.window import _bell as bell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastssim.compat.monai_metrics import MultiScaleSSIMMetric, SSIMMetric
-    from fastssim.window import Window
 
 __all__ = ["MultiScaleSSIMMetric", "SSIMLoss", "SSIMMetric", "compute_ms_ssim", "compute_ssim_and_cs"]
 
@@ -193,7 +189,7 @@ def compute_ms_ssim(
     smallest = [length >> (len(weights) - 1) for length in x.shape[2:]]
     if all(size % 2 and length >= size for length, size in zip(smallest, sizes, strict=True)):
         each = scales.joint_factors(
-            x, y, len(weights), data_range=data_range, window=_window(kernel_type, sizes, sigmas), k1=k1, k2=k2
+            x, y, len(weights), data_range=data_range, window=window_of(kernel_type, sizes, sigmas), k1=k1, k2=k2
         )
 
     def compare(function: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -285,35 +281,8 @@ def _prepared(
         raise RuntimeError(f"windows of {tuple(sizes)} pixels do not fit into {tuple(lengths)}: none lies wholly there")
     data_range = float(data_range)
     settings = {
-        "data_range": data_range, "window": _window(kernel_type, tuple(sizes), tuple(sigmas)), "k1": k1, "k2": k2,
+        "data_range": data_range, "window": window_of(kernel_type, tuple(sizes), tuple(sigmas)), "k1": k1, "k2": k2,
         "dims": len(lengths),
     }  # fmt: skip
     x, y = (as_they_stand(_plain(image), data_range) for image in (x, y))
-    more = [pixels for size in reversed(sizes) for pixels in (0, 1 - size % 2)]
-    if any(more):
-        x, y = (image if image.dtype == torch.float64 else image.float() for image in (x, y))
-        x, y = (F.pad(image, more, "replicate") for image in (x, y))
-    return x, y, settings
-
-
-@lru_cache(maxsize=256)
-def _window(kernel_type: str, sizes: tuple[int, ...], sigmas: tuple[float, ...]) -> Window:
-    """Return a window; of even sizes with one more weight, 0, for a pixel that it does not reach."""
-    if kernel_type not in {"gaussian", "uniform"}:
-        raise ValueError(f"kernel_type is {kernel_type!r}; give 'gaussian' or 'uniform'")
-    if any(size < 1 for size in sizes):
-        raise ValueError(f"windows of {sizes} pixels; give 1 or more along every axis")
-    if all(size % 2 for size in sizes):
-        return Gaussian(sizes, sigmas) if kernel_type == "gaussian" else Uniform(sizes)
-
-    Gaussian(1, sigmas)  # refuses what is no sigma
-
-    def weight(size: int, sigma: float, place: int) -> float:
-        return bell(sigma, place - (size - 1) / 2) if kernel_type == "gaussian" else 1.0
-
-    return Taps(
-        tuple(
-            [weight(size, sigma, place) for place in range(size)] + [0.0] * (1 - size % 2)
-            for size, sigma in zip(sizes, sigmas, strict=True)
-        )
-    )
+    return *reached(x, y, sizes), settings

@@ -28,7 +28,8 @@ def patch(library: str) -> Iterator[None]:
     Parameters
     ----------
     library : str
-        "pytorch_msssim", "fused_ssim", "torchmetrics", "kornia", "piq", "monai", "skimage" or "cucim".
+        "pytorch_msssim", "frame_analytics", "fused_ssim", "fussim", "torchmetrics", "kornia", "piq", "piqa", "monai",
+        "skimage" or "cucim".
 
     Raises
     ------

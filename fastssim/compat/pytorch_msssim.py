@@ -8,7 +8,6 @@ odd axis padded with zeros.
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,9 +17,10 @@ from torch.nn import functional as F
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast
 from fastssim.compat.options import FALLBACK, NATIVE, options
+from fastssim.compat.windows import each_channel, known_taps, of_channels
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
-from fastssim.window import Gaussian, Taps, Window
+from fastssim.window import Gaussian, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -246,14 +246,7 @@ def _windows(win: Tensor | tuple[Window, ...] | None, size: int, sigma: float, c
             f"win has shape {tuple(win.shape)}; for {channels} channels give ({channels}, 1, 1, {size}): one window for"
             " each channel"
         )
-    rows = tuple(tuple(row) for row in win.reshape(channels, size).tolist())
-    for row in dict.fromkeys(rows):
-        if abs(sum(row) - 1) > 1e-3:
-            raise ValueError(f"win sums to {sum(row)}; divide it by its sum: means are taken with these weights")
-    return tuple(map(_known_taps, rows[:1] if len(set(rows)) == 1 else rows))
-
-
-_known_taps = lru_cache(maxsize=256)(Taps)
+    return of_channels("win", win)
 
 
 def _fitting(window: Window, lengths: Sequence[int]) -> Window:
@@ -261,7 +254,7 @@ def _fitting(window: Window, lengths: Sequence[int]) -> Window:
     taps = window.weights_x
     if min(lengths) >= len(taps):
         return window
-    return _known_taps(tuple(taps if length >= len(taps) else (1.0,) for length in lengths))
+    return known_taps(tuple(taps if length >= len(taps) else (1.0,) for length in lengths))
 
 
 def _compared(
@@ -286,10 +279,8 @@ def _compared(
         "data_range": data_range, "k1": K[0], "k2": K[1], "reduction": reduction, "dims": x.ndim - 2
     }  # fmt: skip
     fitting = [_fitting(window, x.shape[2:]) for window in windows]
-    if len(fitting) == 1:
-        return compare(x, y, window=fitting[0], **settings)
-    planes = zip(x.split(1, 1), y.split(1, 1), fitting, strict=True)
-    return torch.cat([compare(a, b, window=window, **settings) for a, b, window in planes], 1)
+    found: Tensor = each_channel(compare, x, y, fitting, **settings)
+    return found
 
 
 def _averaged(each: Tensor, dtype: torch.dtype, size_average: bool) -> Tensor:

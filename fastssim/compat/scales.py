@@ -34,7 +34,15 @@ def factors(
 
 
 def joint_factors(
-    x: Tensor, y: Tensor, scales: int, *, data_range: float, window: Window, k1: float, k2: float
+    x: Tensor,
+    y: Tensor,
+    scales: int,
+    *,
+    data_range: float,
+    window: Window,
+    k1: float,
+    k2: float,
+    padding: str = "valid",
 ) -> list[Tensor] | None:
     """As `factors`, each (N, C), by one operator; None where it does not apply.
 
@@ -43,7 +51,7 @@ def joint_factors(
     if x.ndim != 4 or any(length % 2 ** (scales - 1) for length in x.shape[2:]):
         return None
     take(x, y)
-    problem = problem_of(data_range, window, k1, k2, "valid", "channel", False, 2)  # noqa: FBT003  # as it takes them
+    problem = problem_of(data_range, window, k1, k2, padding, "channel", False, 2)  # noqa: FBT003  # as it takes them
     return list(scale_means(x, y, scales, float(data_range), problem))
 
 

@@ -35,3 +35,15 @@ def test_files_run_with_our_functions_in_the_originals_place(monkeypatch, tmp_pa
     assert first.startswith("passed skimage test_passes.py: 1 passed")
     assert second.startswith("failed skimage test_fails.py: 1 failed")
     assert third == "passed pytorch_msssim script.py: picture True"
+
+
+def test_what_cannot_hold_is_left_out_and_what_is_imported_lies_beside(monkeypatch, tmp_path, capsys):
+    (tmp_path / "test_some.py").write_text(f"import helper\n{FAILS}\ndef test_ours():\n    helper.check()\n")
+    (tmp_path / "helper.py").write_text("def check():\n    pass\n")
+    tests = upstream.Tests(
+        "a==1", "skimage", ("test_some.py",), upstream.PYTEST, beside=("helper.py",), without="test_fails"
+    )
+    monkeypatch.setattr(upstream, "SHIPPED", (tests,))
+    monkeypatch.setattr(upstream, "_fetch", lambda *_: tmp_path)
+    assert upstream.main() == 0
+    assert capsys.readouterr().out.startswith("passed skimage test_some.py: 1 passed, 1 deselected")
