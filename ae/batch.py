@@ -66,6 +66,13 @@ def segment(
         If the run cannot be read, a folder or pattern has no image, or two files would have results of one name.
     OSError
         If a result cannot be written; no half-written file is left.
+
+    Examples
+    --------
+    ::
+
+        from ae import segment
+        segment("runs/grid", ["parts", "line2/*.tif"], "found").overlays
     """
     out = Path(out)
     paths = expand(images)

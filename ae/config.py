@@ -149,6 +149,14 @@ class TrainConfig:
     ------
     ValueError
         If a value makes no sense: names it.
+
+    Examples
+    --------
+    >>> TrainConfig(method="l2", epochs=20).learning_rate
+    0.0002
+    >>> TrainConfig(epochs=0)
+    Traceback (most recent call last):
+    ValueError: epochs is 0; it must be at least 1
     """
 
     method: str = "ssim"

@@ -156,6 +156,13 @@ def experiment(
     ------
     ValueError
         If a row has no such variant, a data set is missing, or a row's file was made with other options.
+
+    Examples
+    --------
+    ::
+
+        from ae.experiments import experiment, rows_of
+        experiment("data", "results", rows_of(["grid"], ["l2", "best"], [0, 1, 2]), epochs=20)
     """
     root, out = Path(root), Path(out)
     configs = {row: row.config(**changes) for row in rows}

@@ -54,6 +54,7 @@ def blend(tiles: Any, grid: TileGrid, *, window: Any = "uniform", reduction: str
 
     Examples
     --------
+    >>> from fastssim.tiles import TileGrid, extract
     >>> grid = TileGrid((100, 90), tile=64, stride=32)
     >>> image = np.random.default_rng(0).random((1, 100, 90), np.float32)
     >>> bool((blend(extract(image, grid), grid, window="gaussian") == image).all())

@@ -41,6 +41,7 @@ def extract(image: Any, grid: TileGrid, *, start: int = 0, stop: int | None = No
 
     Examples
     --------
+    >>> from fastssim.tiles import TileGrid
     >>> extract(np.zeros((3, 100, 90)), TileGrid((100, 90), tile=64, stride=32)).shape
     (6, 3, 64, 64)
     """

@@ -89,6 +89,7 @@ def sliding_window(
 
     Examples
     --------
+    >>> from fastssim.tiles import TileGrid
     >>> image = np.random.default_rng(0).random((1, 300, 200), np.float32)
     >>> edges = sliding_window(lambda tiles: abs(tiles - 0.5), image, TileGrid((300, 200), tile=64, stride=48))
     >>> edges.shape

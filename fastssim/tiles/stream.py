@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 
 class Rows(NamedTuple):
-    """Finished rows of an image."""
+    """Finished rows of an image.
+
+    Examples
+    --------
+    >>> from fastssim.tiles import Blender, TileGrid
+    >>> blender = Blender(TileGrid((96, 64), tile=64, stride=32), channels=1)
+    >>> ((first, end, (pixels,)),) = blender.add(np.ones((1, 1, 64, 64), np.float32))
+    >>> first, end, pixels.shape
+    (0, 32, (1, 32, 64))
+    """
 
     first: int
     end: int
@@ -65,6 +74,7 @@ class Blender:
 
     Examples
     --------
+    >>> from fastssim.tiles import TileGrid
     >>> grid = TileGrid((96, 64), tile=64, stride=32)
     >>> out = np.zeros((1, 96, 64), np.float32)
     >>> blender = Blender(grid, channels=1)
