@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast
 from fastssim.compat.options import FALLBACK, NATIVE, REFUSED, options
-from fastssim.compat.windows import reached, window_of
+from fastssim.compat.windows import EVEN, reached, window_of
 from fastssim.functional import problem_of, scale_means
 from fastssim.functional import ssim as whole
 from fastssim.interop import take
@@ -38,11 +38,7 @@ OPTIONS = (
     *options("ssim ms_ssim", NATIVE, "x y", "also of different dtypes"),
     *options(ALL, NATIVE, "data_range K reduction crop_border"),
     *options(ALL, NATIVE, "win_size sigma"),
-    *options(
-        ALL, FALLBACK, "even",
-        "windows of an even number of pixels: on copies of the images with their last row and column repeated, which"
-        " have no weight",
-    ),
+    *options(ALL, FALLBACK, "even", EVEN),
     *options("ssim SSIM", NATIVE, "return_map"),
     *options(ALL, NATIVE, "dtype", "float64 is computed in float64, all else in float32"),
     *options("ssim SSIM", NATIVE, "downsample", "averaged by torch beforehand"),
@@ -176,7 +172,26 @@ def ms_ssim(
     return value if reduction == "none" else value.mean()
 
 
-class SSIM(nn.Module):
+class _Score(nn.Module):
+    """What both modules share."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.dtype_ = options.pop("dtype")  # as there: a module has no dtype of its own
+        self._names = ["dtype_", *options]
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return 1 - `forward`."""
+        return 1.0 - self.forward(x, y)  # type: ignore[no-any-return]
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options as they are now."""
+        return {name.rstrip("_"): getattr(self, name) for name in self._names}
+
+
+class SSIM(_Score):
     """`ssim` as a module; parameters as ``frame_analytics.SSIM``.
 
     Examples
@@ -199,32 +214,17 @@ class SSIM(nn.Module):
         luma: bool | str | None = None,
         crop_border: int = 0,
     ) -> None:
-        super().__init__()
-        self.data_range = data_range
-        self.win_size = win_size
-        self.sigma = sigma
-        self.K = tuple(K)
-        self.reduction = reduction
-        self.return_map = return_map
-        self.dtype_ = dtype
-        self.downsample = downsample
-        self.luma = luma
-        self.crop_border = crop_border
+        super().__init__(
+            data_range=data_range, win_size=win_size, sigma=sigma, K=tuple(K), reduction=reduction,
+            return_map=return_map, dtype=dtype, downsample=downsample, luma=luma, crop_border=crop_border,
+        )  # fmt: skip
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the SSIM of two batches of images."""
-        return ssim(
-            x, y, data_range=self.data_range, win_size=self.win_size, sigma=self.sigma, K=self.K,
-            reduction=self.reduction, return_map=self.return_map, dtype=self.dtype_, downsample=self.downsample,
-            luma=self.luma, crop_border=self.crop_border,
-        )  # fmt: skip
-
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return 1 - SSIM."""
-        return 1.0 - self.forward(x, y)
+        return ssim(x, y, **self._options())
 
 
-class MSSSIM(nn.Module):
+class MSSSIM(_Score):
     """`ms_ssim` as a module; parameters as ``frame_analytics.MSSSIM``.
 
     Examples
@@ -246,27 +246,15 @@ class MSSSIM(nn.Module):
         luma: bool | str | None = None,
         crop_border: int = 0,
     ) -> None:
-        super().__init__()
-        self.data_range = data_range
-        self.win_size = win_size
-        self.sigma = sigma
-        self.K = tuple(K)
-        self.weights = MS_WEIGHTS if weights is None else tuple(weights)
-        self.reduction = reduction
-        self.dtype_ = dtype
-        self.luma = luma
-        self.crop_border = crop_border
+        super().__init__(
+            data_range=data_range, win_size=win_size, sigma=sigma, K=tuple(K),
+            weights=MS_WEIGHTS if weights is None else tuple(weights), reduction=reduction, dtype=dtype, luma=luma,
+            crop_border=crop_border,
+        )  # fmt: skip
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the multi-scale SSIM of two batches of images."""
-        return ms_ssim(
-            x, y, data_range=self.data_range, win_size=self.win_size, sigma=self.sigma, K=self.K, weights=self.weights,
-            reduction=self.reduction, dtype=self.dtype_, luma=self.luma, crop_border=self.crop_border,
-        )  # fmt: skip
-
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return 1 - MS-SSIM."""
-        return 1.0 - self.forward(x, y)
+        return ms_ssim(x, y, **self._options())
 
 
 def _check_reduction(reduction: str) -> None:

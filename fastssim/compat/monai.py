@@ -18,7 +18,7 @@ from torch import nn
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast, each_axis
 from fastssim.compat.options import FALLBACK, NATIVE, options
-from fastssim.compat.windows import reached, window_of
+from fastssim.compat.windows import EVEN, reached, window_of
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
 
@@ -40,11 +40,7 @@ OPTIONS = (
     *options(ALL, NATIVE, "spatial_dims data_range kernel_type kernel_sigma k1 k2"),
     *options("SSIMLoss SSIMMetric", NATIVE, "win_size"),
     *options("MultiScaleSSIMMetric compute_ssim_and_cs compute_ms_ssim", NATIVE, "kernel_size"),
-    *options(
-        ALL, FALLBACK, "even",
-        "windows of an even number of pixels: on copies of the images with their last row and column repeated, which"
-        " have no weight",
-    ),
+    *options(ALL, FALLBACK, "even", EVEN),
     *options("compute_ssim_and_cs", NATIVE, "y_pred y", "a second pass for the contrast"),
     *options("compute_ms_ssim", NATIVE, "y_pred y"),
     *options("MultiScaleSSIMMetric compute_ms_ssim", NATIVE, "weights"),

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast
 from fastssim.compat.options import FALLBACK, NATIVE, options
-from fastssim.compat.windows import each_channel, known_taps, of_channels, reached, window_of
+from fastssim.compat.windows import EVEN, each_channel, known_taps, of_channels, reached, window_of
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
 
@@ -41,11 +41,7 @@ OPTIONS = (
         "(C, 1, K), the same weights for every channel; not negative, sum 1, else refused",
     ),
     *options("ssim ms_ssim", FALLBACK, "kernel", "weights of its own for each channel: channel by channel"),
-    *options(
-        ALL, FALLBACK, "even",
-        "windows of an even number of pixels: on copies of the images with their last row and column repeated, which"
-        " have no weight",
-    ),
+    *options(ALL, FALLBACK, "even", EVEN),
     *options("ssim", NATIVE, "channel_avg", "SSIM and its contrast, by a second pass"),
     *options("ssim ms_ssim", NATIVE, "padding value_range k1 k2"),
     *options("ms_ssim MS_SSIM", NATIVE, "weights", "any number of scales"),

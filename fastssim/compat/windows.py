@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from fastssim.window import Window
 
+EVEN = (  # for the table of options
+    "windows of an even number of pixels: on copies of the images with their last row and column repeated, which have"
+    " no weight"
+)
 known_taps = lru_cache(maxsize=256)(Taps)
 
 
