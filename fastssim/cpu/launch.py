@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from fastssim.cpu import buffers, pixels
+from fastssim.cpu import buffers, pixels, team
 from fastssim.cpu.kinds import CALL, PLAN, March, Step, packer
-from fastssim.cpu.machine_code import entry
+from fastssim.cpu.machine_code import address_of, entry, nothing
 from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_in_turns, run_slabs
 from fastssim.cpu.simd import vector_bytes
@@ -42,6 +42,7 @@ KINDS = {
 }
 _PLAN, _CALL = packer(PLAN), packer(CALL)
 _NO_IMAGE = (0,) * 6
+_NO_MEMORY = "no memory for a kernel of SSIM"
 _scratch = threading.local()
 
 
@@ -103,7 +104,8 @@ def _march(
     run, at = ready.run, ready.at
     planes, tile_count, _ = ready.sums
     sums = array("d", bytes(8 * 3 * planes * tile_count))  # whose address is had sooner than that of NumPy's
-    slabs = slab_count(*ready.layout.work, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    slabs = slab_count(*ready.layout.work, threads)
     rim_x, rim_y = (_rim(ready, gradient) for gradient in (grad_x, grad_y)) if ready.rims else (None, None)
     for fresh in (ssim_map, grad_x, grad_y):
         if fresh is not None:
@@ -120,10 +122,17 @@ def _march(
     )  # fmt: skip
 
     def kernel(counts: int, threads: int, leads: int) -> None:
-        if run(at, call, counts, slabs, threads, leads, *_workspace(plan, ready.layout.filters)):
-            raise MemoryError("no memory for a kernel of SSIM")
+        if run(at, call, counts, slabs, threads, leads, *_workspaces(plan, ready.layout.filters)[0]):
+            raise MemoryError(_NO_MEMORY)
 
-    run_in_turns(kernel, slabs)
+    if team.is_there(slabs, threads):
+        held = array("b", call)
+        fixed = (*nothing(), at, held.buffer_info()[0])
+        workspaces = _workspaces(plan, ready.layout.filters, threads)[:threads]
+        if team.work_together(ready.address, fixed, slabs, threads, workspaces):
+            raise MemoryError(_NO_MEMORY)
+    else:
+        run_in_turns(kernel, slabs)
     if rim_x is not None:
         _fold(plan, ready, rim_x, grad_x)
     if rim_y is not None:
@@ -175,6 +184,7 @@ class _Ready(NamedTuple):
     """A kind of march over a plan, ready to run."""
 
     run: Callable[..., int]
+    address: int  # of its machine code
     at: int  # address of the plan's block
     layout: _Layout
     sums: tuple[int, int, int]  # their shape
@@ -201,7 +211,10 @@ def _ready(plan: Plan, upstream: bool, l1: bool, ssim_map: bool, grad_x: bool, g
         np.uint8,
     )  # fmt: skip
     kept = (rows, columns, layout.tiles, filters, block)
-    return _Ready(entry(kind), block.ctypes.data, layout, (planes, len(layout.tiles), 3), planes * layout.rim, kept)
+    run = entry(kind)
+    return _Ready(
+        run, address_of(run), block.ctypes.data, layout, (planes, len(layout.tiles), 3), planes * layout.rim, kept
+    )
 
 
 class _Layout(NamedTuple):
@@ -303,17 +316,23 @@ def up_to_middle(taps: tuple[float, ...], dtype: str) -> tuple[tuple[Any, ...], 
     return right[: len(right) // 2 + 1] if mirrored else right, mirrored
 
 
-def _workspace(plan: Plan, filters: _Filters) -> tuple[int, int, int]:
-    """Return the addresses of this thread's rolling buffers, room for sums in float64 and lanes of sums."""
+def _workspaces(plan: Plan, filters: _Filters, threads: int = 1) -> list[tuple[int, ...]]:
+    """Return the addresses of rolling buffers, room for sums in float64 and lanes of sums, for each of some threads.
+
+    They are this thread's, to work in itself or to give to its team.
+    """
     kept = _scratch.__dict__
     if kept.get("filters") is not filters:
         key = (plan.dtype, *_sizes(plan, filters))
         if kept.get("key") != key:
-            dtypes = (plan.dtype, "float64", plan.dtype)
-            made = [_aligned(size, dtype) for size, dtype in zip(key[1:], dtypes, strict=True)]
-            kept.update(key=key, arrays=made, addresses=tuple(array.ctypes.data for array in made))
+            kept.update(key=key, arrays=[], addresses=[])
         kept["filters"] = filters
-    addresses: tuple[int, int, int] = kept["addresses"]
+    addresses: list[tuple[int, ...]] = kept["addresses"]
+    while len(addresses) < threads:
+        dtypes = (plan.dtype, "float64", plan.dtype)
+        made = [_aligned(size, dtype) for size, dtype in zip(kept["key"][1:], dtypes, strict=True)]
+        kept["arrays"].append(made)
+        addresses.append(tuple(array.ctypes.data for array in made))
     return addresses
 
 

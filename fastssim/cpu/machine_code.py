@@ -54,8 +54,28 @@ def entry(kind: Kind) -> Callable[..., int]:
     with _lock:
         address = _loaded(kind) or _made(kind)
     function = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * (2 + kind.arguments))(address)
-    nothing = ctypes.addressof(_nothing)
-    return partial(function, nothing, nothing + 8)
+    return partial(function, *nothing())
+
+
+def nothing() -> tuple[int, int]:
+    """Return the addresses that an entry takes before its integers."""
+    address = ctypes.addressof(_nothing)
+    return address, address + 8
+
+
+def address_of(function: Any) -> int:
+    """Return where the machine code lies that `entry` returned."""
+    return ctypes.cast(function.func, ctypes.c_void_p).value or 0
+
+
+def linked(text: str, symbol: str) -> int:
+    """Compile a module of LLVM's language and return a function's address."""
+    engine = _engine()
+    engine.add_module(llvm.parse_assembly(text))
+    engine.finalize_object()
+    _engines.append(engine)
+    address: int = engine.get_function_address(symbol)
+    return address
 
 
 def _made(kind: Kind) -> int:
