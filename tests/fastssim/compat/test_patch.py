@@ -85,6 +85,7 @@ def test_what_it_does_not_reach():
         ("kornia", "kornia.losses", "ssim_loss"),
         ("torchmetrics", "torchmetrics.image", "StructuralSimilarityIndexMeasure"),
         ("monai", "monai.losses", "SSIMLoss"),
+        ("frame_analytics", "frame_analytics", "ms_ssim"),
         ("skimage", "skimage.metrics", "structural_similarity"),
     ],
 )
