@@ -13,10 +13,10 @@ import numpy as np
 from numba import from_dtype, types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastssim.cpu import delivery, scales, ssim
+from fastssim.cpu import delivery, scales, ssim, volume
 from fastssim.cpu.buffers import CHUNK
 from fastssim.cpu.jit import jit
-from fastssim.cpu.kinds import CALL, PLAN, Kind, Step, layout
+from fastssim.cpu.kinds import CALL, PLAN, VOLUME_CALL, VOLUME_PLAN, Kind, Step, VolumeMarch, layout
 from fastssim.cpu.pixels import view
 from fastssim.cpu.simd import begin_turns, end_turns, given, next_slab, slab_done
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 _INT = np.int64
 _ALL = 1 << 48  # more numbers than an output has: the march knows where each ends
-_PLAN, _CALL = (from_dtype(layout(fields)) for fields in (PLAN, CALL))
+_PLAN, _CALL, _VOLUME_PLAN, _VOLUME_CALL = (
+    from_dtype(layout(fields)) for fields in (PLAN, CALL, VOLUME_PLAN, VOLUME_CALL)
+)
 
 
 class Compiled(NamedTuple):
@@ -39,7 +41,10 @@ class Compiled(NamedTuple):
 
 def compiled(kind: Kind) -> Compiled:
     """Compile the entry of a kind."""
-    function = _STEPS[kind.what](np.dtype(kind.dtype).type) if isinstance(kind, Step) else _march(kind)
+    if isinstance(kind, Step):
+        function = _STEPS[kind.what](np.dtype(kind.dtype).type)
+    else:
+        function = _volume_march(kind) if isinstance(kind, VolumeMarch) else _march(kind)
     signature = (types.int64,) * kind.arguments
     dispatcher = jit(function)
     dispatcher.compile(signature)
@@ -96,6 +101,56 @@ def _march(kind: Any) -> Callable[..., None]:
                 given(grad_x, view(call.grad_x, number, _ALL)), given(grad_y, view(call.grad_y, number, _ALL)),
                 given(grad_x, view(call.rim_x, number, _ALL)), given(grad_y, view(call.rim_y, number, _ALL)),
             )  # fmt: skip
+            slab_done(counts)
+            slab = next_slab(counts, slabs, stretches)
+        end_turns(counts, slabs, leads)
+
+    return entry
+
+
+def _volume_march(kind: Any) -> Callable[..., None]:
+    """Write the entry of `volume.ssim_brick`, for bricks by turns as `_march`'s for tiles."""
+    number = np.dtype(kind.dtype).type
+    taps_z, taps_y, taps_x = kind[1:4]
+    upstream, ssim_map, grad_x, grad_y = (True if there else None for there in kind[7:])
+    deep_of, down_of, across_of = (
+        _taps(count, mirrored=mirrored) for count, mirrored in zip(kind[1:4], kind[4:7], strict=True)
+    )
+
+    def entry(
+        plan_at: int, call_at: int, counts: int, slabs: int, stretches: int, leads: int,
+        work: int, room: int, total: int,
+    ) -> None:  # fmt: skip
+        plan, call = view(plan_at, _VOLUME_PLAN, 1)[0], view(call_at, _VOLUME_CALL, 1)[0]
+        planes, rows = view(plan.planes, _INT, plan.plane_count), view(plan.rows, _INT, plan.row_count)
+        columns = view(plan.columns, _INT, plan.column_count)
+        at = plan.places
+        taps = view(plan.taps, number, taps_z + taps_y + taps_x)
+        deep, down, across = taps[:taps_z], taps[taps_z : taps_z + taps_y], taps[taps_z + taps_y :]
+        bricks = view(plan.bricks, _INT, (plan.brick_count, 6))
+        sums = view(call.sums, np.float64, (plan.volumes, plan.brick_count))
+        items = plan.volumes * plan.brick_count
+        begin_turns(counts, leads)
+        slab = next_slab(counts, slabs, stretches)
+        while slab >= 0:
+            for item in range(items * slab // slabs, items * (slab + 1) // slabs):
+                each, brick = divmod(item, plan.brick_count)
+                n, c = divmod(each, plan.channels)
+                sums[each, brick] = volume.ssim_brick(
+                    call.x, call.y, given(upstream, call.upstream), n, c,
+                    (planes, rows, columns, at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]),
+                    bricks[brick], (plan.sizes[0], plan.sizes[1], plan.sizes[2], plan.sizes[3], plan.sizes[4]),
+                    (deep_of(deep, 1), down_of(down, 1), across_of(across, 1),
+                     deep_of(deep, -1), down_of(down, -1), across_of(across, -1)),
+                    (number(plan.constants[0]), number(plan.constants[1]), number(plan.constants[2]),
+                     number(call.divisors[0]), number(call.divisors[1]), number(0)),
+                    number(call.scale), view(work, number, plan.work_size), view(total, number, plan.total_size),
+                    given(ssim_map, view(call.ssim_map, number, _ALL)), each * plan.windows,
+                    given(grad_x, view(call.grad_x, number, _ALL)), given(grad_y, view(call.grad_y, number, _ALL)),
+                    given(grad_x, view(call.outer_x, number, _ALL)), given(grad_y, view(call.outer_y, number, _ALL)),
+                    given(grad_x, view(call.rim_x, number, _ALL)), given(grad_y, view(call.rim_y, number, _ALL)),
+                    each,
+                )  # fmt: skip
             slab_done(counts)
             slab = next_slab(counts, slabs, stretches)
         end_turns(counts, slabs, leads)

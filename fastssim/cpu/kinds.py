@@ -27,6 +27,23 @@ CALL = (
     ("grad_x", 1, "q"), ("grad_y", 1, "q"), ("rim_x", 1, "q"), ("rim_y", 1, "q"),
     ("divisors", 2, "d"), ("scale", 1, "d"), ("l1", 1, "d"),
 )  # fmt: skip
+#  likewise of volumes
+_VOLUME = 7  # numbers of a volume: those of an image, with bytes from plane to plane before those from row to row
+VOLUME_PLAN = (
+    ("planes", 1, "q"), ("plane_count", 1, "q"), ("rows", 1, "q"), ("row_count", 1, "q"), ("columns", 1, "q"),
+    ("column_count", 1, "q"),
+    ("places", 9, "q"),  # padding, the first padded places that bricks cover, a window's but one; each z, y, x
+    ("bricks", 1, "q"), ("brick_count", 1, "q"), ("volumes", 1, "q"), ("channels", 1, "q"), ("windows", 1, "q"),
+    ("taps", 1, "q"), ("sizes", 5, "q"), ("work_size", 1, "q"), ("total_size", 1, "q"),
+    ("constants", 3, "d"),  # C1, C2, u
+)  # fmt: skip
+VOLUME_CALL = (
+    ("x", _VOLUME, "q"), ("y", _VOLUME, "q"), ("upstream", _VOLUME, "q"),
+    ("sums", 1, "q"), ("ssim_map", 1, "q"),
+    ("grad_x", 1, "q"), ("grad_y", 1, "q"), ("outer_x", 1, "q"), ("outer_y", 1, "q"), ("rim_x", 1, "q"),
+    ("rim_y", 1, "q"),
+    ("divisors", 2, "d"), ("scale", 1, "d"),
+)  # fmt: skip
 
 
 def packer(fields: tuple[tuple[str, int, str], ...]) -> struct.Struct:
@@ -70,6 +87,33 @@ class March(NamedTuple):
         return 9
 
 
+class VolumeMarch(NamedTuple):
+    """A kind of march through volumes, as `March` through images."""
+
+    dtype: str
+    taps_z: int
+    taps_y: int
+    taps_x: int
+    mirrored_z: bool
+    mirrored_y: bool
+    mirrored_x: bool
+    upstream: bool = False
+    ssim_map: bool = False
+    grad_x: bool = False
+    grad_y: bool = False
+
+    @property
+    def name(self) -> str:
+        """A name for files."""
+        parts = "".join("01"[there] for there in self[4:])
+        return f"volume-{self.dtype}-{self.taps_z}x{self.taps_y}x{self.taps_x}-{parts}"
+
+    @property
+    def arguments(self) -> int:
+        """How many its entry takes."""
+        return 9
+
+
 class Step(NamedTuple):
     """A step beside the march: "fold" padded pixels' gradients, "halve" images, "deliver" gradients over scales."""
 
@@ -87,4 +131,4 @@ class Step(NamedTuple):
         return {"fold": 5, "halve": 14, "deliver": 10}[self.what]
 
 
-Kind = March | Step
+Kind = March | VolumeMarch | Step

@@ -121,18 +121,11 @@ def _march(
         scale, 0 if l1 is None else l1,
     )  # fmt: skip
 
-    def kernel(counts: int, threads: int, leads: int) -> None:
-        if run(at, call, counts, slabs, threads, leads, *_workspaces(plan, ready.layout.filters)[0]):
-            raise MemoryError(_NO_MEMORY)
-
-    if team.is_there(slabs, threads):
-        held = array("b", call)
-        fixed = (*nothing(), at, held.buffer_info()[0])
-        workspaces = _workspaces(plan, ready.layout.filters, threads)[:threads]
-        if team.work_together(ready.address, fixed, slabs, threads, workspaces):
-            raise MemoryError(_NO_MEMORY)
-    else:
-        run_in_turns(kernel, slabs)
+    filters = ready.layout.filters
+    take_turns(
+        run, ready.address, at, call, slabs, threads, ready.layout.work[1],
+        lambda count: _workspaces(plan, filters, count),
+    )  # fmt: skip
     if rim_x is not None:
         _fold(plan, ready, rim_x, grad_x)
     if rim_y is not None:
@@ -142,6 +135,43 @@ def _march(
         by_plane = np.add.reduce(by_plane.reshape(ready.sums), 1)
     by_plane = by_plane.reshape(*plan.shape[:2], 3)
     return Sums(by_plane[..., 0], by_plane[..., 1], by_plane[..., 2])
+
+
+def take_turns(
+    run: Callable[..., int],
+    address: int,
+    at: int,
+    call: bytes,
+    slabs: int,
+    threads: int,
+    pixels: int,
+    workspaces: Callable[[int], list[tuple[int, ...]]],
+) -> None:
+    """Let threads take turns at the slabs of a call: torch's where they are there for it, else the pool's.
+
+    Parameters
+    ----------
+    run, address : callable, int
+        An entry, and where its machine code lies.
+    at, call : int, bytes
+        Address of the plan's block; the call's.
+    slabs, threads, pixels : int
+        How many; the pixels are those of all slabs together.
+    workspaces : callable
+        Returns the addresses of memory for so many threads; asked in the thread that works, or calls a team.
+    """
+
+    def kernel(counts: int, threads: int, leads: int) -> None:
+        if run(at, call, counts, slabs, threads, leads, *workspaces(1)[0]):
+            raise MemoryError(_NO_MEMORY)
+
+    if not team.is_there(threads, slabs, pixels):
+        run_in_turns(kernel, slabs)
+        return
+    held = array("b", call)
+    fixed = (*nothing(), at, held.buffer_info()[0])
+    if team.work_together(address, fixed, slabs, threads, workspaces(threads)[:threads]):
+        raise MemoryError(_NO_MEMORY)
 
 
 def _rim(ready: _Ready, gradient: Tensor | None) -> Tensor | None:
@@ -316,22 +346,28 @@ def up_to_middle(taps: tuple[float, ...], dtype: str) -> tuple[tuple[Any, ...], 
     return right[: len(right) // 2 + 1] if mirrored else right, mirrored
 
 
-def _workspaces(plan: Plan, filters: _Filters, threads: int = 1) -> list[tuple[int, ...]]:
-    """Return the addresses of rolling buffers, room for sums in float64 and lanes of sums, for each of some threads.
+def _workspaces(plan: Plan, filters: _Filters, threads: int) -> list[tuple[int, ...]]:
+    """Return the addresses of rolling buffers, room for sums in float64 and lanes of sums, for each of some threads."""
+    return kept_workspaces(_scratch.__dict__, filters, lambda: _sizes(plan, filters), plan.dtype, threads)
 
-    They are this thread's, to work in itself or to give to its team.
+
+def kept_workspaces(
+    kept: dict[str, Any], owner: object, sizes: Callable[[], tuple[int, int, int]], dtype: str, threads: int
+) -> list[tuple[int, ...]]:
+    """Return the addresses of three arrays for each of some threads, the second in float64.
+
+    `kept`: this thread's, which works in the first of them or gives all to its team; made anew where another `owner`
+    wants other `sizes`.
     """
-    kept = _scratch.__dict__
-    if kept.get("filters") is not filters:
-        key = (plan.dtype, *_sizes(plan, filters))
+    if kept.get("owner") is not owner:
+        key = (dtype, *sizes())
         if kept.get("key") != key:
             kept.update(key=key, arrays=[], addresses=[])
-        kept["filters"] = filters
+        kept["owner"] = owner
     addresses: list[tuple[int, ...]] = kept["addresses"]
     while len(addresses) < threads:
-        dtypes = (plan.dtype, "float64", plan.dtype)
-        made = [_aligned(size, dtype) for size, dtype in zip(kept["key"][1:], dtypes, strict=True)]
-        kept["arrays"].append(made)
+        made = [_aligned(size, kind) for size, kind in zip(kept["key"][1:], (dtype, "float64", dtype), strict=True)]
+        kept["arrays"] += made
         addresses.append(tuple(array.ctypes.data for array in made))
     return addresses
 

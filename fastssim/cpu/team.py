@@ -35,15 +35,16 @@ _FORKED = 0x40  # in the flags of /proc/self/stat: forked, and no other program 
 _HARD = 2  # of omp_pause_resource_all: let threads end, too
 _RUN, _FIXED, _SLABS, _COUNTS = 0, slice(1, 9), 6, 5  # places in a block of numbers, see `work_together`
 _THREADS, _NEXT, _FAILED, _WORKSPACES = 9, 10, 11, 12
-_WORTH = 4  # slabs for each thread: 0.1 ms, what a thread that sleeps takes to wake
+_WORTH = 1 << 16  # pixels for each thread: 0.1 ms, what one that sleeps takes to wake
 _state = {"forked": False, "at work": False}
 
 
-def is_there(slabs: int, threads: int) -> bool:
-    """Whether `work_together` can be called here and now, for so many slabs and threads."""
+def is_there(threads: int, slabs: int, pixels: int) -> bool:
+    """Whether `work_together` can be called here and now, by so many threads, and is worth it."""
     return (
         1 < threads <= _cores()
-        and slabs >= _WORTH * threads
+        and slabs >= threads
+        and pixels >= _WORTH * threads
         and threading.get_ident() == threading.main_thread().ident
         and not _state["forked"]
         and _openmp() is not None

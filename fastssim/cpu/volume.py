@@ -232,7 +232,7 @@ def _carry(deep: Any, halo: int, size: int, step: int) -> None:
             copy(deep[start:], 4 * step, deep[start + BAND * 4 * step :])
 
 
-@kept
+@jit
 def ssim_brick(
     x: Any, y: Any, upstream: Any, n: int, c: int, edges: Any, brick: Any, size: Any, taps: Any, numbers: Any,
     scale: Any, work: Any, total: Any, ssim_map: Any, map_start: int,

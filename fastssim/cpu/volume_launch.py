@@ -8,21 +8,28 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from fastssim.cpu import buffers
 from fastssim.cpu import volume as kernels
-from fastssim.cpu.launch import KINDS, _aligned, _lanes, shared_out, up_to_middle
+from fastssim.cpu.kinds import VOLUME_CALL, VOLUME_PLAN, VolumeMarch, packer
+from fastssim.cpu.launch import KINDS, _lanes, kept_workspaces, slab_count, take_turns, up_to_middle
+from fastssim.cpu.machine_code import address_of, entry
 from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_slabs
 from fastssim.interop import LARGEST
 from fastssim.plan import Sums, source, spans, tiles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from fastssim.plan import Plan
 
+_PLAN, _CALL = packer(VOLUME_PLAN), packer(VOLUME_CALL)
+_NO_VOLUME = (0,) * 7
 _scratch = threading.local()
 
 
@@ -72,36 +79,70 @@ def _march(
 ) -> Sums:
     """Run every brick of every volume; return the volumes' sums."""
     n, c = plan.shape[:2]
-    volumes, windows = n * c, math.prod(plan.map_shape[2:])
     for fresh in outputs:
         if fresh is not None:
             in_large_pages(fresh)
-    layout = _layout(plan, gradient=outputs[1] is not None)
-    number, edges = layout.number, shared_out(*layout.work)
-    sums = np.empty((volumes, len(layout.bricks)))
+    wanted = tuple(image is not None for image in (images[2], *outputs))
+    ready = _ready(plan, *wanted)
+    layout = ready.layout
+    sums = np.empty((n * c, len(layout.bricks)))
     beyond = [_Beyond(None, None) if image is None else _beyond(plan, layout) for image in outputs[1:]]
-    given = [None if image is None else _volume(image) for image in images]
-    divisors = [number(LARGEST.get(image.dtype, 1) if plan.fractions else 1) for image in images[:2]]
-    numbers = (number(plan.c1), number(plan.c2), number(plan.unbiased), *divisors, number(0))
-    out, *gradients = [None if array is None else array.detach().view(-1).numpy() for array in outputs]
-
-    def slab(i: int) -> None:
-        work, total = _workspace(layout.size, plan.dtype)
-        for item in range(edges[i], edges[i + 1]):
-            volume, brick = divmod(item, len(layout.bricks))
-            sums[volume, brick] = kernels.ssim_brick(
-                *given, *divmod(volume, c), layout.edges, layout.bricks[brick], tuple(layout.size), layout.taps,
-                numbers, number(scale), work, total, out, volume * windows, *gradients,
-                *(outer for outer, _ in beyond), *(rim for _, rim in beyond), volume,
-            )  # fmt: skip
-
-    run_slabs(slab, len(edges) - 1)
+    call = _CALL.pack(
+        *(number for image in images for number in (_NO_VOLUME if image is None else _volume(image))),
+        sums.ctypes.data, *(0 if image is None else image.data_ptr() for image in outputs),
+        *(0 if outer is None else outer.ctypes.data for outer, _ in beyond),
+        *(0 if rim is None else rim.ctypes.data for _, rim in beyond),
+        *(LARGEST.get(image.dtype, 1) if plan.fractions else 1 for image in images[:2]), scale,
+    )  # fmt: skip
+    threads = torch.get_num_threads()
+    slabs = slab_count(*layout.work, threads)
+    take_turns(ready.run, ready.address, ready.at, call, slabs, threads, layout.work[1], ready.workspaces)
     if layout.rim:
         for gradient, (outer, rim) in zip(outputs[1:], beyond, strict=True):
             if gradient is not None:
                 _fold(plan, layout, gradient.detach().numpy(), outer, rim)
     none = np.zeros((n, c))
     return Sums(sums.sum(axis=1).reshape(n, c), none, none)
+
+
+class _Ready(NamedTuple):
+    """A kind of march over a plan, ready to run."""
+
+    run: Callable[..., int]
+    address: int  # of its machine code
+    at: int  # address of the plan's block
+    layout: _Layout
+    workspaces: Callable[[int], list[tuple[int, ...]]]
+    kept: tuple[Any, ...]  # what the plan's block points to, and itself
+
+
+@lru_cache(maxsize=1024)
+def _ready(plan: Plan, upstream: bool, ssim_map: bool, grad_x: bool, grad_y: bool) -> _Ready:  # noqa: FBT001  # by position, for the cache
+    """Prepare what every call on a plan shares, see `fastssim.cpu.kinds`."""
+    layout = _layout(plan, gradient=grad_x)
+    places, taps = layout.edges[:3], [axis for axis, _ in layout.taps]
+    numbers = np.array([tap for axis in taps for tap in axis], plan.dtype)
+    sizes = (layout.size.total, 0, 3 * _lanes(plan.dtype))
+    block = np.frombuffer(
+        _PLAN.pack(
+            *(number for line in places for number in (line.ctypes.data, len(line))), *layout.edges[3:],
+            layout.bricks.ctypes.data, len(layout.bricks), plan.shape[0] * plan.shape[1], plan.shape[1],
+            math.prod(plan.map_shape[2:]), numbers.ctypes.data, *layout.size, sizes[0], sizes[2],
+            plan.c1, plan.c2, plan.unbiased,
+        ),
+        np.uint8,
+    )  # fmt: skip
+    deep, down, across = map(len, taps)
+    mirrored_z, mirrored_y, mirrored_x = (mirrored for _, mirrored in layout.taps)
+    kind = VolumeMarch(
+        plan.dtype, deep, down, across, mirrored_z, mirrored_y, mirrored_x, upstream, ssim_map, grad_x, grad_y
+    )
+    run = entry(kind)
+
+    def workspaces(threads: int) -> list[tuple[int, ...]]:
+        return kept_workspaces(_scratch.__dict__, layout, lambda: sizes, plan.dtype, threads)
+
+    return _Ready(run, address_of(run), block.ctypes.data, layout, workspaces, (places, layout.bricks, numbers, block))
 
 
 class _Beyond(NamedTuple):
@@ -157,7 +198,7 @@ class _Layout(NamedTuple):
     work: tuple[int, int]  # volumes x bricks, and the pixels of all volumes
     number: Any  # NumPy's type of the arithmetic
     size: kernels.Sizes
-    taps: tuple[Any, ...]
+    taps: tuple[tuple[tuple[Any, ...], bool], ...]  # along each axis, of a mirrored window those up to the middle
     rim: int  # gradients of padded pixels of one volume, those of whole padded planes aside
 
 
@@ -166,7 +207,6 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
     """Bricks, taps and constants of a plan."""
     number: Any = np.dtype(plan.dtype).type
     n, c, *lengths = plan.shape
-    taps, back = zip(*(_taps(axis, plan.dtype) for axis in plan.taps), strict=True)
     halos = tuple(len(axis) - 1 for axis in plan.taps)
     covered, rim = plan.map_shape[2:], 0
     first: tuple[int, ...] = (0, 0, 0)
@@ -197,21 +237,6 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         (n * c * len(cut), n * c * math.prod(lengths)),
         number,
         kernels.sizes(len(plan.taps_z), len(plan.taps_y), len(plan.taps_x), lanes),
-        (*taps, *back),
+        tuple(up_to_middle(axis, plan.dtype) for axis in plan.taps),
         rim,
     )
-
-
-def _taps(axis: tuple[float, ...], dtype: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Round taps and mirror them; a mirrored window's are given up to the middle, see `fastssim.cpu.strips`."""
-    taps, mirrored = up_to_middle(axis, dtype)
-    return ((taps,), (taps,)) if mirrored else (taps, taps[::-1])
-
-
-def _workspace(size: kernels.Sizes, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return this thread's buffers and lanes of sums."""
-    kept = _scratch.__dict__
-    if kept.get("key") != (size, dtype):
-        kept.update(key=(size, dtype), arrays=(_aligned(size.total, dtype), np.zeros(3 * _lanes(dtype), dtype)))
-    arrays: tuple[NDArray[Any], NDArray[Any]] = kept["arrays"]
-    return arrays

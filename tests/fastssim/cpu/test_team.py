@@ -17,7 +17,8 @@ from fastssim.cpu import pool, team
 
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 11)
 THREADS = 3
-SLABS = team._WORTH * THREADS
+SLABS = 5
+ENOUGH = THREADS, THREADS, team._WORTH * THREADS
 
 pytestmark = pytest.mark.skipif(team._openmp() is None, reason="torch calls another OpenMP here, or none")
 
@@ -74,16 +75,18 @@ def test_one_without_memory_is_told_and_nobody_waits_for_it():
 
 
 def test_it_is_there_for_the_main_thread_alone_and_where_all_have_work_and_a_core(monkeypatch):
-    assert team.is_there(SLABS, THREADS)
-    assert not team.is_there(SLABS - 1, THREADS)
-    assert not team.is_there(SLABS, 1)
+    threads, slabs, pixels = ENOUGH
+    assert team.is_there(*ENOUGH)
+    assert not team.is_there(threads, slabs - 1, pixels)
+    assert not team.is_there(threads, slabs, pixels - 1)
+    assert not team.is_there(1, slabs, pixels)
     found = []
-    thread = threading.Thread(target=lambda: found.append(team.is_there(SLABS, THREADS)))
+    thread = threading.Thread(target=lambda: found.append(team.is_there(*ENOUGH)))
     thread.start()
     thread.join()
     assert found == [False]
     monkeypatch.setattr(team, "_cores", lambda: THREADS - 1)
-    assert not team.is_there(SLABS, THREADS)
+    assert not team.is_there(*ENOUGH)
 
 
 def test_ssim_is_the_same_by_the_team_by_the_pool_and_alone(monkeypatch):
@@ -125,11 +128,11 @@ child = os.fork()
 if child == 0:
     signal.alarm(60)  # an OpenMP whose threads are gone waits for them
     x.mul(2).sum()
-    assert not team.is_there(1000, 2)
+    assert not team.is_there(2, 1000, 10**9)
     os._exit(0 if fastssim.ssim(x, y) == expected else 1)
 _, status = os.waitpid(child, 0)
 assert status == 0, status
-assert team.is_there(1000, 2)
+assert team.is_there(2, 1000, 10**9)
 assert fastssim.ssim(x, y) == expected
 """
 FORKED = """
