@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench import environments
+from bench.peers import _part_of
+
 
 def _gradients(function, x, y):
     """Return the results of a function of two images, a list, and the gradients of all of them, weighted."""
@@ -51,3 +54,20 @@ def same_error():
             assert isinstance(found.value, kind)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def part_of():
+    """Load parts of a library without its start, which needs torchvision; from bench's environment where it is."""
+    with pytest.MonkeyPatch.context() as patched:
+
+        def load(library, *parts):
+            folder = next((environments.ROOT / library).glob(f"[lL]ib/**/site-packages/{library}"), None)
+            if folder is not None:
+                patched.syspath_prepend(str(folder.parent))
+            try:
+                return [_part_of(library, part) for part in parts]
+            except ImportError:
+                pytest.skip(f"{library} is not there; python -m bench peers --install brings it, without torchvision")
+
+        yield load

@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench import environments
-from bench.peers import _part_of
 from fastssim import Gaussian, reference
 from fastssim.compat import piq as ours
 
@@ -17,16 +15,8 @@ SHORT = torch.tensor([0.4, 0.6])
 
 
 @pytest.fixture(scope="module")
-def theirs():
-    """piq's modules without its start, which needs torchvision; from bench's own environment where it is there."""
-    with pytest.MonkeyPatch.context() as patched:
-        folder = next((environments.ROOT / "piq").glob("[lL]ib/**/site-packages/piq"), None)
-        if folder is not None:
-            patched.syspath_prepend(str(folder.parent))
-        try:
-            yield _part_of("piq", "ssim"), _part_of("piq", "ms_ssim")
-        except ImportError:
-            pytest.skip("piq is not there; python -m bench peers --install brings it, without torchvision")
+def theirs(part_of):
+    return part_of("piq", "ssim", "ms_ssim")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from bench import environments
-from bench.peers import _part_of
 from fastssim import Gaussian, Taps, reference
 from fastssim.compat import piqa as ours
 
@@ -18,16 +16,8 @@ SHORT = torch.tensor([0.4, 0.6])
 
 
 @pytest.fixture(scope="module")
-def theirs():
-    """piqa's module without its start, which needs torchvision; from bench's own environment where it is there."""
-    with pytest.MonkeyPatch.context() as patched:
-        folder = next((environments.ROOT / "piqa").glob("[lL]ib/**/site-packages/piqa"), None)
-        if folder is not None:
-            patched.syspath_prepend(str(folder.parent))
-        try:
-            yield _part_of("piqa", "ssim")
-        except ImportError:
-            pytest.skip("piqa is not there; python -m bench peers --install brings it, without torchvision")
+def theirs(part_of):
+    return part_of("piqa", "ssim")[0]
 
 
 def kernel(*sigmas, size=11):
