@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _FORKED = 0x40  # in the flags of /proc/self/stat: forked, and no other program begun since
 _HARD = 2  # of omp_pause_resource_all: let threads end, too
-_RUN, _FIXED, _SLABS, _COUNTS = 0, slice(1, 9), 6, 5  # places in a block of numbers, see `work_together`
+_RUN, _SHARED, _SLABS, _COUNTS = 0, slice(1, 9), 6, 5  # places in a block of numbers; `_SHARED` all threads get
 _THREADS, _NEXT, _FAILED, _WORKSPACES = 9, 10, 11, 12
 _WORTH = 1 << 16  # pixels for each thread: 0.1 ms, what one that sleeps takes to wake
 _state = {"forked": False, "at work": False}
@@ -135,7 +135,7 @@ def _team() -> int:
     me = builder.atomic_rmw("add", place(_NEXT), i64(1), "monotonic")
     with builder.if_then(builder.icmp_signed("<", me, builder.load(place(_THREADS)))):
         mine = builder.add(builder.mul(me, i64(3)), i64(_WORKSPACES))
-        numbers = [builder.load(place(i)) for i in range(_FIXED.start, _FIXED.stop)]
+        numbers = [builder.load(place(i)) for i in range(_SHARED.start, _SHARED.stop)]
         numbers += [builder.load(place(builder.add(mine, i64(i)))) for i in range(3)]
         kind = ir.FunctionType(i32, [i64] * len(numbers))
         run = builder.inttoptr(builder.load(place(_RUN)), kind.as_pointer())
