@@ -36,8 +36,7 @@ REPLACES = {"frame_analytics": ("ssim", "ms_ssim", "SSIM", "MSSSIM")}
 ALL = "ssim ms_ssim SSIM MSSSIM"
 OPTIONS = (
     *options("ssim ms_ssim", NATIVE, "x y", "also of different dtypes"),
-    *options(ALL, NATIVE, "data_range K reduction crop_border"),
-    *options(ALL, NATIVE, "win_size sigma"),
+    *options(ALL, NATIVE, "data_range K reduction crop_border win_size sigma"),
     *options(ALL, FALLBACK, "even", EVEN),
     *options("ssim SSIM", NATIVE, "return_map"),
     *options(ALL, NATIVE, "dtype", "float64 is computed in float64, all else in float32"),

@@ -6,7 +6,7 @@ without the outer 5 pixels, one mean over all, the gradient to the first image a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -135,8 +135,13 @@ def _compared(
     img1: Tensor, img2: Tensor, padding: str, train: bool, reduction: str, dims: int, k1: float = 0.01, k2: float = 0.03
 ) -> Tensor:
     _check(img1, img2, padding, dims)
+    return by_first(img1, img2, padding, train, k1=k1, k2=k2, reduction=reduction, dims=dims)
+
+
+def by_first(img1: Tensor, img2: Tensor, padding: str, train: bool, **settings: Any) -> Tensor:
+    """SSIM with a gradient to the first image alone, and only to train."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and train):
-        return ssim(img1, img2.detach(), k1=k1, k2=k2, padding=ALLOWED_PADDING[padding], reduction=reduction, dims=dims)
+        return ssim(img1, img2.detach(), padding=ALLOWED_PADDING[padding], **settings)
 
 
 def _check(img1: Tensor, img2: Tensor, padding: str, dims: int) -> None:

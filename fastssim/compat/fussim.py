@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
+from fastssim.compat.fused_ssim import ALLOWED_PADDING, by_first
 from fastssim.compat.images import as_they_stand
 from fastssim.compat.options import FALLBACK, NATIVE, REFUSED, options
 from fastssim.functional import ssim as whole
@@ -47,7 +47,6 @@ DEFECTS = (
     "A second image that is not contiguous is read wrongly, without an error.",
 )
 SIZES = (7, 9, 11)
-PADDINGS = {"same": "zeros", "valid": "valid"}
 
 
 def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True, window_size: int = 11) -> Tensor:
@@ -60,6 +59,7 @@ def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = 
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.rand(1, 3, 32, 32, requires_grad=True)
     >>> fused_ssim(x, torch.rand(1, 3, 32, 32), window_size=7).backward()
     """
@@ -85,6 +85,7 @@ class FusedSSIMMap:
 
         Examples
         --------
+        >>> import torch
         >>> x = torch.rand(1, 3, 32, 32)
         >>> FusedSSIMMap.apply(0.01**2, 0.03**2, x, x, "valid", window_size=9).shape
         torch.Size([1, 3, 24, 24])
@@ -113,6 +114,7 @@ def ssim(
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.rand(2, 3, 32, 32)
     >>> ssim(x, x, data_range=1.0, size_average=False)
     tensor([1., 1.])
@@ -136,6 +138,7 @@ class SSIM(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.rand(2, 3, 32, 32)
     >>> SSIM(data_range=1.0)(x, x)
     tensor(1.)
@@ -174,12 +177,11 @@ def _compared(img1: Tensor, img2: Tensor, padding: str, train: bool, window_size
     for name, image in (("img1", img1), ("img2", img2)):
         if image.ndim != 4:
             raise ValueError(f"{name} has shape {tuple(image.shape)}; give 4 axes, (N, C, H, W)")
-    if padding not in PADDINGS:
-        raise ValueError(f"padding must be one of {tuple(PADDINGS)}, but got {padding!r}")
+    if padding not in ALLOWED_PADDING:
+        raise ValueError(f"padding must be one of {tuple(ALLOWED_PADDING)}, but got {padding!r}")
     if window_size not in SIZES:
         raise ValueError(f"window_size must be one of {SIZES}, got {window_size}")
-    with torch.set_grad_enabled(torch.is_grad_enabled() and train):
-        return whole(img1, img2.detach(), window=Gaussian(window_size, 1.5), padding=PADDINGS[padding], **settings)
+    return by_first(img1, img2, padding, train, window=Gaussian(window_size, 1.5), **settings)
 
 
 def _check_options(win_size: int, win_sigma: float, K: Sequence[float]) -> None:

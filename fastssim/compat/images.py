@@ -21,6 +21,13 @@ def as_they_stand(image: Tensor, data_range: float) -> Tensor:
     return image.to(torch.float32)
 
 
+def assert_values(image: Tensor, most_allowed: float) -> None:
+    """Assert, as piq and piqa do, that values lie in [0, most_allowed]."""
+    least, most = image.detach().aminmax()
+    if not (least >= 0 and most <= most_allowed):
+        raise AssertionError(f"Expected values in [0, {most_allowed}], got {least.item()} to {most.item()}")
+
+
 def each_axis(value: Any, dims: int) -> list[Any]:
     """Take one value for all axes, or a sequence."""
     return list(value) if isinstance(value, Sequence) else [value] * dims

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, contrast
+from fastssim.compat.images import as_they_stand, assert_values, contrast
 from fastssim.compat.options import NATIVE, REFUSED, options
 from fastssim.functional import ssim as whole
 from fastssim.interop import check_pixels
@@ -234,9 +234,7 @@ def _images(x: Tensor, y: Tensor, kernel_size: int, data_range: float) -> tuple[
         if not 4 <= image.ndim <= 5:
             raise AssertionError(f"Expected number of dimensions to be between 4 and 5, got {image.ndim}")
         check_pixels(image.shape)
-        least, most = image.detach().aminmax()
-        if not (least >= 0 and most <= data_range):
-            raise AssertionError(f"Expected values in [0, {data_range}], got {least.item()} to {most.item()}")
+        assert_values(image, data_range)
     if x.ndim == 5:
         raise NotImplementedError(f"x has shape {tuple(x.shape)}; fastssim compares real images (N, C, H, W)")
     return as_they_stand(x, data_range), as_they_stand(y, data_range)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, contrast
+from fastssim.compat.images import as_they_stand, assert_values, contrast
 from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.compat.windows import EVEN, each_channel, known_taps, of_channels, reached, window_of
 from fastssim.functional import ssim as whole
@@ -79,7 +79,11 @@ def ssim(
     (tensor([1., 1.]), tensor([1., 1.]))
     """
     windows = _windows(kernel, x.shape[1])
-    return _ssim(x, y, windows, kernel.shape[-1], channel_avg, padding, value_range, k1, k2)
+
+    def averaged(compare: Callable[..., Tensor]) -> Tensor:
+        return _averaged(compare, x, y, windows, kernel.shape[-1], channel_avg, padding, value_range, k1, k2)
+
+    return averaged(whole), averaged(contrast)
 
 
 def ms_ssim(
@@ -114,14 +118,13 @@ class _WithKernel(nn.Module):
 
     def __init__(self, window_size: int, sigma: float, n_channels: int, reduction: str, kwargs: dict[str, Any]) -> None:
         super().__init__()
-        place = torch.arange(window_size, dtype=torch.float64) - (window_size - 1) / 2
-        bell = torch.exp(-(place**2) / (2 * sigma**2))
+        made = window_of("gaussian", (window_size,) * 2, (float(sigma),) * 2)
+        weights = torch.tensor(made.weights_x[:window_size], dtype=torch.float32)
         self.kernel: Tensor
-        self.register_buffer("kernel", (bell / bell.sum()).float().repeat(n_channels, 1, 1))
+        self.register_buffer("kernel", weights.repeat(n_channels, 1, 1))
         self.reduction = reduction
         self.value_range = kwargs.get("value_range", 1.0)
         self.kwargs = kwargs
-        made = window_of("gaussian", (window_size,) * 2, (float(sigma),) * 2)
         self._read: tuple[Tensor, int, tuple[Window, ...]] = (self.kernel, 0, (made,))
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
@@ -158,11 +161,7 @@ class _WithKernel(nn.Module):
                 raise AssertionError(f"Expected number of channels to be {len(self.kernel)}, but got {image.shape[1]}.")
             if torch.compiler.is_compiling():
                 continue
-            least, most = image.detach().aminmax()
-            if not (least >= 0 and most <= self.value_range):
-                raise AssertionError(
-                    f"Expected all values to lie in [0, {self.value_range}], but got {least.item()} to {most.item()}."
-                )
+            assert_values(image, self.value_range)
 
 
 class SSIM(_WithKernel):
@@ -188,8 +187,7 @@ class SSIM(_WithKernel):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the SSIM of two batches of images, volumes, or signals of one axis."""
         self._check(x, y, axes=(3, 5))
-        found, _ = _ssim(x, y, self._windows(), self.kernel.shape[-1], contrasts=False, **self.kwargs)
-        return _reduced(found, self.reduction)
+        return _reduced(_averaged(whole, x, y, self._windows(), self.kernel.shape[-1], **self.kwargs), self.reduction)
 
 
 class MS_SSIM(_WithKernel):  # noqa: N801  # the library's name
@@ -237,7 +235,8 @@ def _windows(kernel: Tensor, channels: int) -> tuple[Window, ...]:
     return of_channels("kernel", kernel)
 
 
-def _ssim(
+def _averaged(
+    compare: Callable[..., Tensor],
     x: Tensor,
     y: Tensor,
     windows: tuple[Window, ...],
@@ -247,19 +246,12 @@ def _ssim(
     value_range: float = 1.0,
     k1: float = 0.01,
     k2: float = 0.03,
-    *,
-    contrasts: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """SSIM and contrast; without `contrasts` SSIM twice."""
+) -> Tensor:
+    """Mean of each image, (N,), or of each channel, (N, C), in the images' dtype."""
     reduction = "image" if channel_avg and len(windows) == 1 else "channel"
-
-    def found(compare: Callable[..., Tensor]) -> Tensor:
-        each = _compared(compare, x, y, windows, size, padding, value_range, k1, k2, reduction)
-        mean = each.mean(1) if channel_avg and reduction == "channel" else each
-        return mean.to(x.dtype) if x.is_floating_point() else mean
-
-    similar = found(whole)
-    return similar, found(contrast) if contrasts else similar
+    each = _compared(compare, x, y, windows, size, padding, value_range, k1, k2, reduction)
+    mean = each.mean(1) if channel_avg and reduction == "channel" else each
+    return mean.to(x.dtype) if x.is_floating_point() else mean
 
 
 def _ms_ssim(
