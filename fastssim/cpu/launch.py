@@ -124,7 +124,7 @@ def _march(
     filters = ready.layout.filters
     take_turns(
         run, ready.address, at, call, slabs, threads, ready.layout.work[1],
-        lambda count: _workspaces(plan, filters, count),
+        lambda count: _workspaces(plan, filters, count), gradient=grad_x is not None,
     )  # fmt: skip
     if rim_x is not None:
         _fold(plan, ready, rim_x, grad_x)
@@ -146,6 +146,8 @@ def take_turns(
     threads: int,
     pixels: int,
     workspaces: Callable[[int], list[tuple[int, ...]]],
+    *,
+    gradient: bool,
 ) -> None:
     """Let threads take turns at the slabs of a call: torch's where they are there for it, else the pool's.
 
@@ -159,13 +161,15 @@ def take_turns(
         How many; the pixels are those of all slabs together.
     workspaces : callable
         Returns the addresses of memory for so many threads; asked in the thread that works, or calls a team.
+    gradient : bool
+        Whether one is computed.
     """
 
     def kernel(counts: int, threads: int, leads: int) -> None:
         if run(at, call, counts, slabs, threads, leads, *workspaces(1)[0]):
             raise MemoryError(_NO_MEMORY)
 
-    if not team.is_there(threads, slabs, pixels):
+    if not team.is_there(threads, slabs, pixels, gradient=gradient):
         run_in_turns(kernel, slabs)
         return
     held = array("b", call)

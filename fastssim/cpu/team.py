@@ -35,16 +35,18 @@ _FORKED = 0x40  # in the flags of /proc/self/stat: forked, and no other program 
 _HARD = 2  # of omp_pause_resource_all: let threads end, too
 _RUN, _SHARED, _SLABS, _COUNTS = 0, slice(1, 9), 6, 5  # places in a block of numbers; `_SHARED` all threads get
 _THREADS, _NEXT, _FAILED, _WORKSPACES = 9, 10, 11, 12
-_WORTH = 1 << 16  # pixels for each thread: 0.1 ms, what one that sleeps takes to wake
+#  Pixels for each thread. On a busy machine a call waits a time slice, milliseconds, for a thread without a core. So do
+#  all of torch's operators around a gradient: there 0.1 ms of work are enough, without a gradient some milliseconds.
+_WORTH, _WORTH_ALONE = 1 << 16, 1 << 20
 _state = {"forked": False, "at work": False}
 
 
-def is_there(threads: int, slabs: int, pixels: int) -> bool:
+def is_there(threads: int, slabs: int, pixels: int, *, gradient: bool) -> bool:
     """Whether `work_together` can be called here and now, by so many threads, and is worth it."""
     return (
         1 < threads <= _cores()
         and slabs >= threads
-        and pixels >= _WORTH * threads
+        and pixels >= (_WORTH if gradient else _WORTH_ALONE) * threads
         and threading.get_ident() == threading.main_thread().ident
         and not _state["forked"]
         and _openmp() is not None

@@ -96,7 +96,10 @@ def _march(
     )  # fmt: skip
     threads = torch.get_num_threads()
     slabs = slab_count(*layout.work, threads)
-    take_turns(ready.run, ready.address, ready.at, call, slabs, threads, layout.work[1], ready.workspaces)
+    take_turns(
+        ready.run, ready.address, ready.at, call, slabs, threads, layout.work[1], ready.workspaces,
+        gradient=outputs[1] is not None,
+    )  # fmt: skip
     if layout.rim:
         for gradient, (outer, rim) in zip(outputs[1:], beyond, strict=True):
             if gradient is not None:

@@ -76,17 +76,19 @@ def test_one_without_memory_is_told_and_nobody_waits_for_it():
 
 def test_it_is_there_for_the_main_thread_alone_and_where_all_have_work_and_a_core(monkeypatch):
     threads, slabs, pixels = ENOUGH
-    assert team.is_there(*ENOUGH)
-    assert not team.is_there(threads, slabs - 1, pixels)
-    assert not team.is_there(threads, slabs, pixels - 1)
-    assert not team.is_there(1, slabs, pixels)
+    assert team.is_there(*ENOUGH, gradient=True)
+    assert not team.is_there(threads, slabs - 1, pixels, gradient=True)
+    assert not team.is_there(threads, slabs, pixels - 1, gradient=True)
+    assert not team.is_there(1, slabs, pixels, gradient=True)
+    assert not team.is_there(*ENOUGH, gradient=False)
+    assert team.is_there(threads, slabs, team._WORTH_ALONE * threads, gradient=False)
     found = []
-    thread = threading.Thread(target=lambda: found.append(team.is_there(*ENOUGH)))
+    thread = threading.Thread(target=lambda: found.append(team.is_there(*ENOUGH, gradient=True)))
     thread.start()
     thread.join()
     assert found == [False]
     monkeypatch.setattr(team, "_cores", lambda: THREADS - 1)
-    assert not team.is_there(*ENOUGH)
+    assert not team.is_there(*ENOUGH, gradient=True)
 
 
 def test_ssim_is_the_same_by_the_team_by_the_pool_and_alone(monkeypatch):
@@ -121,18 +123,18 @@ import os, signal, torch, fastssim
 from fastssim.cpu import team
 team._cores = lambda: 2
 torch.set_num_threads(2)
-x, y = torch.rand(2, 4, 3, 300, 300)
+x, y = torch.rand(2, 4, 3, 420, 420)
 expected = fastssim.ssim(x, y)
 assert team._state["at work"]
 child = os.fork()
 if child == 0:
     signal.alarm(60)  # an OpenMP whose threads are gone waits for them
     x.mul(2).sum()
-    assert not team.is_there(2, 1000, 10**9)
+    assert not team.is_there(2, 1000, 10**9, gradient=True)
     os._exit(0 if fastssim.ssim(x, y) == expected else 1)
 _, status = os.waitpid(child, 0)
 assert status == 0, status
-assert team.is_there(2, 1000, 10**9)
+assert team.is_there(2, 1000, 10**9, gradient=True)
 assert fastssim.ssim(x, y) == expected
 """
 FORKED = """
