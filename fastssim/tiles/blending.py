@@ -94,7 +94,7 @@ def check_reduction(reduction: str) -> None:
 def _blend_tensor(tiles: torch.Tensor, key: operators.Key, reduction: str) -> Any:
     if reduction == "mean":
         return operators.gather(tiles, key)
-    if torch.is_grad_enabled() and tiles.requires_grad:
+    if operators.wants_derivative(tiles):
         raise NotImplementedError(
             f'tiles require a gradient, which "{reduction}" does not carry through: call .detach(), or take "mean"'
         )

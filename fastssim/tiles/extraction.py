@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fastssim.autograd import _unobserved
 from fastssim.tiles import operators
 from fastssim.tiles.plan import SUM
 from fastssim.tiles.storage import bits, check, on_gpu
@@ -80,7 +81,8 @@ def take(image: NDArray[Any], sources: list[int], axis: int) -> NDArray[Any]:
 
 
 def _tensor_tiles(images: torch.Tensor, grid: TileGrid, start: int, stop: int | None) -> torch.Tensor:
-    if (start, stop) == (0, None) or (torch.is_grad_enabled() and images.requires_grad):
+    plain = on_gpu(images) or _unobserved(images, images, None)
+    if (start, stop) == (0, None) or not plain or operators.wants_derivative(images):
         tiles = operators.scatter(padded(images, grid), (list(grid.geometry), SUM, []))
         return tiles[:, start:stop]
     if on_gpu(images):
