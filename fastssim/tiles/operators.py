@@ -64,11 +64,11 @@ def _scatter(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor
     plan = make_plan(tuple(geometry), window, tuple(weights))
     if window == SUM:
         return _cut(plan, canvas)
-    # 16-bit floats are computed in float32 and rounded once more.
-    floats = canvas if canvas.dtype in (torch.float32, torch.float64) else canvas.float()
-    if plan.full is not None:
+    if plan.full is None:  # 16-bit floats are computed in float32 and rounded once more
+        floats = canvas if canvas.dtype in (torch.float32, torch.float64) else canvas.float()
+    else:  # in float64: where few tiles fade out, the sum of their weights is no float32
         norm = torch.from_numpy(plan.norm()).to(canvas.device)
-        floats = torch.where(norm > 0, floats / norm.clamp(min=torch.finfo(torch.float64).tiny), 0).to(floats.dtype)
+        floats = torch.where(norm > 0, canvas / norm, 0)
     if on_gpu(canvas):
         from fastssim.tiles import gpu  # noqa: PLC0415
 

@@ -224,6 +224,14 @@ class TestBlend:
         assert peak("gaussian") < 3
         assert peak("hann") < 3
 
+    @pytest.mark.parametrize("scale", [1e-320, 2.0**-1060, 3e-40, 7, 1e308])
+    def test_only_the_ratios_of_weights_count(self, scale):
+        grid = TileGrid((40, 40), 16, 8)
+        tiles = random((len(grid), 1, 16, 16), torch.float32)
+        ones, expected = torch.ones(16, 16, dtype=torch.bfloat16), blend(tiles, grid)
+        for window in (ones, np.full((16, 16), scale), (np.full(16, scale), np.full(16, scale))):
+            assert torch.allclose(blend(tiles, grid, window=window), expected, rtol=1e-6)
+
     def test_zero_weights_crop_tiles(self):
         grid = TileGrid((40, 40), 16, 8, "reflect")
         weights = np.zeros((16, 16))
@@ -252,6 +260,8 @@ class TestBlend:
             (-np.ones((16, 16)), ValueError, "negative, NaN or infinite"),
             (np.full((16, 16), np.nan), ValueError, "negative, NaN or infinite"),
             (object(), TypeError, "window is a object"),
+            (None, TypeError, "window is a NoneType; give a name or an array of weights"),
+            (np.ones((16, 16), complex), TypeError, "window is a ndarray; give a name or an array of weights, real"),
             ((np.r_[0, np.ones(15)], np.ones(16)), ValueError, "leaves pixels of the image without any weight"),
         ],
     )

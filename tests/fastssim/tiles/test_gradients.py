@@ -42,6 +42,16 @@ def test_the_gradient_of_blend_spreads_the_image_by_the_weights(window, border):
     assert torch.autograd.gradgradcheck(lambda t: blend(t, few, window=window) ** 2, (tiles,), fast_mode=True)
 
 
+def test_gradients_where_weights_fade_to_less_than_float32_holds():
+    grid = TileGrid((64, 64), 32, 24)
+    axis = np.exp(-0.5 * (np.arange(32) - 15.5) ** 2)  # 6e-53 at the edge, where one tile alone covers the image
+    exact = torch.rand(len(grid), 1, 32, 32, dtype=torch.float64, requires_grad=True)
+    rough = exact.detach().float().requires_grad_()
+    for tiles in (exact, rough):
+        blend(tiles, grid, window=np.outer(axis, axis)).sum().backward()
+    torch.testing.assert_close(rough.grad.double(), exact.grad, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_gradients_keep_the_dtype(dtype):
     grid = TileGrid((20, 17), (8, 6), (3, 4))
