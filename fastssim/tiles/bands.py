@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fastssim.tiles.extraction import padded, take
+from fastssim.tiles.grid import check_grid
 from fastssim.tiles.storage import bits, check, in_memory, on_gpu
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Bands:
     """
 
     def __init__(self, image: Any, grid: TileGrid) -> None:
+        check_grid(grid)
         shape = getattr(image, "shape", None)
         if shape is None or not hasattr(image, "__getitem__"):
             raise TypeError(
@@ -66,8 +68,9 @@ class Bands:
             raise ValueError(
                 f"image has shape {tuple(shape)}; this grid wants (C, {height}, {width}) or ({height}, {width})"
             )
-        if isinstance(image, torch.Tensor):
+        if isinstance(image, (torch.Tensor, np.ndarray)):
             check("image", image)
+        if isinstance(image, torch.Tensor):
             image = self._gpu_canvas(image, grid) if on_gpu(image) else bits(image)
         self._image = image
         self._flat = len(image.shape) == 2
@@ -134,7 +137,10 @@ class Bands:
 
     def _slice(self, first: int, end: int) -> NDArray[Any]:
         """Read rows of the image, (C, rows, W)."""
-        return np.asarray(self._image[first:end])[None] if self._flat else np.asarray(self._image[:, first:end])
+        rows = self._image[first:end] if self._flat else self._image[:, first:end]
+        if np.ma.is_masked(rows):  # as netCDF4 hands out what is missing
+            check("image", rows)
+        return np.asarray(rows)[None] if self._flat else np.asarray(rows)
 
     def _fresh(self, sources: list[int]) -> NDArray[Any]:
         """Read the canvas rows that stand for the image's rows `sources`; -1 stands for zeros."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastssim.tiles import operators
+from fastssim.tiles.grid import check_grid
 from fastssim.tiles.plan import REDUCTIONS, make_plan
 from fastssim.tiles.storage import check, check_pixels, deviation_dtype, stored
 from fastssim.tiles.windows import window_key
@@ -60,6 +61,7 @@ def blend(tiles: Any, grid: TileGrid, *, window: Any = "uniform", reduction: str
     >>> bool((blend(extract(image, grid), grid, window="gaussian") == image).all())
     True
     """
+    check_grid(grid)
     check("tiles", tiles)
     check_pixels("tiles", tiles.dtype)
     check_reduction(reduction)

@@ -9,6 +9,7 @@ import torch
 
 from fastssim.autograd import _unobserved
 from fastssim.tiles import operators
+from fastssim.tiles.grid import check_grid
 from fastssim.tiles.plan import SUM
 from fastssim.tiles.storage import bits, check, on_gpu
 
@@ -46,6 +47,7 @@ def extract(image: Any, grid: TileGrid, *, start: int = 0, stop: int | None = No
     >>> extract(np.zeros((3, 100, 90)), TileGrid((100, 90), tile=64, stride=32)).shape
     (6, 3, 64, 64)
     """
+    check_grid(grid)
     check("image", image)
     shape = tuple(image.shape)
     if len(shape) not in (3, 4) or shape[-2:] != grid.size:

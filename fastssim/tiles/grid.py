@@ -180,6 +180,17 @@ class TileGrid:
         return [source(i, length) for i in range(-before, length + after)]
 
 
+def check_grid(grid: Any) -> None:
+    """Refuse anything but a grid.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(grid, TileGrid):
+        raise TypeError(f"grid is a {type(grid).__name__}; give a TileGrid(size, tile, stride)")
+
+
 def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
     """Take an int or a pair of ints, at least `least`, as (down, across)."""
     try:

@@ -13,6 +13,7 @@ import torch
 
 from fastssim.functional import ssim
 from fastssim.tiles.bands import Bands
+from fastssim.tiles.grid import check_grid
 from fastssim.tiles.storage import check, empty, on_gpu
 from fastssim.tiles.stream import Blender
 from fastssim.window import Gaussian, Window
@@ -75,6 +76,7 @@ def ssim_residual(
     >>> float(ssim_residual(extract(image, grid), image, grid).max())
     0.0
     """
+    check_grid(grid)
     check("tiles", tiles)
     shape, (height, width) = tuple(tiles.shape), grid.tile_shape
     if len(shape) != 4 or shape[0] != len(grid) or shape[2:] != grid.tile_shape:

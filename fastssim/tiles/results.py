@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastssim.tiles.grid import TileGrid
-from fastssim.tiles.storage import bits, check_pixels, empty, finite, in_memory, on_gpu, plain, torch_dtype
+from fastssim.tiles.storage import bits, check, check_pixels, empty, finite, in_memory, on_gpu, plain, torch_dtype
 from fastssim.tiles.stream import Blender, Rows
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ class Results:
                 value = value.cpu()
         elif not isinstance(value, np.ndarray):
             raise TypeError(f"fn returned a {type(value).__name__} for {names}; it must return an array or a tensor")
+        else:
+            check("what fn returned", value)
         shape = tuple(value.shape)
         if len(shape) != 4 or shape[0] != end - first or not all(shape):
             raise ValueError(f"fn returned shape {shape} for {names}; it must be ({end - first}, C, h, w)")
@@ -242,6 +244,8 @@ def _check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) ->
     if getattr(getattr(target, "flags", None), "writeable", True) is False or getattr(target, "read_only", False):
         raise ValueError(f"{name} is read-only; open it for writing (a memmap with mode 'r+' or 'w+')")
     if isinstance(target, torch.Tensor):
+        if target.is_neg():
+            raise ValueError(f"{name} is a view that torch negates; give a tensor of its own")
         fits = torch.can_cast(torch_dtype(dtype), target.dtype)
     else:
         fits = np.can_cast(plain(empty((0,), dtype)).dtype, target.dtype, "same_kind")

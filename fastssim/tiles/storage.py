@@ -58,6 +58,10 @@ def check(name: str, array: Any) -> None:
             load_cupy()
         elif array.device.type != "cpu":
             raise ValueError(f"{name} is on {array.device}; give a tensor on the CPU or an NVIDIA GPU")
+    elif isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, and tiles carry no mask; fill it (.filled) or leave the mask (.data)"
+        )
     elif isinstance(array, np.ndarray) and array.dtype.hasobject:
         raise TypeError(f"{name} is {array.dtype}; give numbers")
     elif not isinstance(array, np.ndarray):
@@ -89,7 +93,7 @@ def check_pixels(name: str, dtype: Any) -> None:
 def stored(array: Any) -> NDArray[Any]:
     """View an array or a tensor of one of `PIXELS` as the kernels take it, without a copy."""
     if isinstance(array, torch.Tensor):
-        detached = array.detach()
+        detached = array.detach().resolve_neg()
         if array.dtype in (torch.float16, torch.bfloat16):
             detached = detached.view(torch.int16)
         bits: NDArray[Any] = detached.numpy()
@@ -117,8 +121,11 @@ def torch_dtype(dtype: Any) -> torch.dtype:
 
 
 def bits(tensor: torch.Tensor) -> NDArray[Any]:
-    """View a tensor of any dtype as an array that can be copied; bfloat16, which NumPy lacks, as integers."""
-    detached = tensor.detach()
+    """View a tensor of any dtype as an array that can be copied; bfloat16, which NumPy lacks, as integers.
+
+    What torch conjugates or negates as it reads it comes as a copy.
+    """
+    detached = tensor.detach().resolve_conj().resolve_neg()
     array: NDArray[Any] = (detached.view(torch.int16) if tensor.dtype == torch.bfloat16 else detached).numpy()
     return array
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastssim.tiles.blending import check_reduction
+from fastssim.tiles.grid import check_grid
 from fastssim.tiles.plan import NO_SUMS, Sums, make_plan
 from fastssim.tiles.storage import GPUS, check, check_pixels, deviation_dtype, empty, on_gpu, stored
 from fastssim.tiles.windows import window_key
@@ -95,6 +96,7 @@ class Blender:
         device: str | torch.device | None = None,
         first_row: int = 0,
     ) -> None:
+        check_grid(grid)
         self._dtype = dtype if isinstance(dtype, torch.dtype) else np.dtype(dtype)
         check_pixels("dtype", self._dtype)
         check_reduction(reduction)

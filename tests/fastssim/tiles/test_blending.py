@@ -88,6 +88,18 @@ class TestExtract:
             extract(torch.zeros(1, 40, 50, device="meta"), grid)
         with pytest.raises(TypeError, match=r"image is torch\.sparse_coo"):
             extract(torch.zeros(1, 40, 50).to_sparse(), grid)
+        with pytest.raises(TypeError, match="image is a masked array, and tiles carry no mask"):
+            extract(np.ma.masked_less(np.zeros((1, 40, 50)), 1), grid)
+        with pytest.raises(TypeError, match="grid is a int; give a TileGrid"):
+            extract(np.zeros((1, 40, 50)), 16)
+
+    @pytest.mark.parametrize("options", [{}, {"start": 1, "stop": 5}])
+    def test_tensors_that_torch_conjugates_or_negates_as_it_reads_them(self, options):
+        grid = TileGrid((40, 50), 16, 12)
+        whole = torch.complex(*random((2, 1, 40, 50), torch.float32))
+        expected = extract(whole.imag.contiguous(), grid, **options)
+        assert torch.equal(extract(whole.conj(), grid, **options).imag, -expected)
+        assert torch.equal(extract(whole.conj().imag, grid, **options), -expected)
 
 
 class TestExactness:
@@ -248,6 +260,10 @@ class TestBlend:
             blend(tiles[1:], grid)
         with pytest.raises(TypeError, match="tiles: int16 cannot be blended; convert to one of float64"):
             blend(tiles.astype(np.int16), grid)
+        with pytest.raises(TypeError, match="tiles is a masked array, and tiles carry no mask"):
+            blend(np.ma.masked_less(tiles, 1), grid)
+        with pytest.raises(TypeError, match="grid is a tuple; give a TileGrid"):
+            blend(tiles, (40, 50))
         with pytest.raises(ValueError, match="reduction is 'median'; give one of 'mean', 'max'"):
             blend(tiles, grid, reduction="median")
 

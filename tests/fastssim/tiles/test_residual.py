@@ -43,6 +43,8 @@ def test_the_image_may_have_another_dtype():
 
 
 def test_bad_input():
+    with pytest.raises(TypeError, match="grid is a int; give a TileGrid"):
+        ssim_residual(np.zeros((1, 1, 16, 16)), np.zeros((1, 40, 50)), 16)
     grid = TileGrid((40, 50), 16, 12)
     image, tiles = torch.rand(1, 40, 50), torch.rand(12, 1, 16, 16)
     with pytest.raises(ValueError, match=r"tiles have shape \(11, 1, 16, 16\)"):

@@ -56,6 +56,12 @@ class TestResult:
         assert torch.equal(sliding_window(fn, image, GRID, device="cpu"), image)
         assert set(seen) == {(torch.Tensor, dtype)}
 
+    def test_tensors_that_torch_negates_as_it_reads_them(self):
+        image = torch.from_numpy(image_of(GRID))
+        negated = torch.complex(image, image).conj().imag
+        assert torch.equal(sliding_window(lambda tiles: tiles, negated, GRID), -image)
+        assert torch.equal(sliding_window(lambda tiles: torch.complex(tiles, tiles).conj().imag, image, GRID), -image)
+
     def test_under_inference_mode_and_into_another_dtype(self):
         image = torch.rand(1, 40, 50)
         with torch.inference_mode():
@@ -451,6 +457,16 @@ class TestBadInput:
             ({"image": np.zeros((1, 40, 51))}, ValueError, r"image has shape \(1, 40, 51\)"),
             ({"image": np.zeros((1, 1, 40, 50))}, ValueError, r"this grid wants \(C, 40, 50\) or \(40, 50\)"),
             ({"image": 3}, TypeError, "image is a int"),
+            ({"image": np.full((1, 40, 50), None)}, TypeError, "image is object; give numbers"),
+            ({"image": np.ma.masked_less(np.zeros((1, 40, 50)), 1)}, TypeError, "image is a masked array"),
+            ({"image": Slices(np.ma.masked_less(np.zeros((1, 40, 50)), 1))}, TypeError, "image is a masked array"),
+            ({"fn": lambda t: np.ma.masked_less(t, 1)}, TypeError, "what fn returned is a masked array"),
+            ({"grid": 16}, TypeError, "grid is a int; give a TileGrid"),
+            (
+                {"out": torch.zeros(1, 40, 50, dtype=torch.complex64).conj().imag},
+                ValueError,
+                "a view that torch negates",
+            ),
             ({"batch_size": 0}, ValueError, "batch_size is 0"),
             ({"batch_size": 1.5}, ValueError, "batch_size is 1.5"),
             ({"window": "box"}, ValueError, "window is 'box'"),

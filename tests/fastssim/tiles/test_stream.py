@@ -66,5 +66,7 @@ def test_bad_input():
         Blender(grid, channels=1, dtype=np.int32)
     with pytest.raises(ValueError, match="first_row is 40; the image has the rows 0 to 39"):
         Blender(grid, channels=1, first_row=40)
+    with pytest.raises(TypeError, match="grid is a int; give a TileGrid"):
+        Blender(16, channels=1)
     with pytest.raises(ValueError, match="reduction is 'sum'"):
         Blender(grid, channels=1, reduction="sum")
