@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -189,6 +189,13 @@ def check_grid(grid: Any) -> None:
     """
     if not isinstance(grid, TileGrid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a TileGrid(size, tile, stride)")
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Take an int, of Python or NumPy, that is at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < least:
+        raise ValueError(f"{name} is {value!r}; it must be an int, at least {least}")
+    return operator.index(value)
 
 
 def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:

@@ -11,9 +11,10 @@ import torch
 
 from fastssim.cuda.device import CudaUnavailableError, usable
 from fastssim.tiles.bands import Bands
+from fastssim.tiles.grid import whole
 from fastssim.tiles.progress import Record
 from fastssim.tiles.results import Results
-from fastssim.tiles.storage import GPUS, bits, on_gpu
+from fastssim.tiles.storage import GPUS, bits, native, on_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,8 +96,7 @@ def sliding_window(
     >>> edges.shape
     (1, 300, 200)
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; it must be an int, at least 1")
+    batch_size = whole("batch_size", batch_size, 1)
     if resume is not None and out is None:
         raise ValueError("resume needs `out`: give something that lasts, such as a memmap with mode 'r+'")
     bands = Bands(image, grid)
@@ -219,7 +219,7 @@ def _given(tiles: Any, image: Any, device: torch.device | None) -> Any:
         tiles = tiles.view(image.dtype) if isinstance(image, torch.Tensor) else tiles
         return tiles.to(device)
     if not isinstance(image, torch.Tensor):
-        return tiles if device is None else torch.from_numpy(tiles).to(device)
+        return tiles if device is None else torch.from_numpy(native(tiles)).to(device)
     tensor = torch.from_numpy(tiles).view(image.dtype)
     return tensor if device is None else tensor.to(device)
 

@@ -138,6 +138,11 @@ def plain(array: Any) -> NDArray[Any]:
     return widened
 
 
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """Bring an array into this machine's byte order, which torch wants."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def finite(array: Any) -> bool:
     """Tell whether there is neither NaN nor infinity among pixels."""
     from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
@@ -146,3 +151,45 @@ def finite(array: Any) -> bool:
         return bool(torch.isfinite(array).all())
     pixels = stored(array)
     return pixels.dtype == np.uint8 or tile_launch.finite(np.ascontiguousarray(pixels), _EXPONENTS[pixels.dtype])
+
+
+def check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuse an array that the result does not fit into.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What it is, and what the result is.
+    """
+    found = getattr(target, "shape", None)
+    if found is None or tuple(found) not in (shape, shape[1:] if shape[0] == 1 else shape):
+        raise ValueError(f"{name} has shape {found if found is None else tuple(found)}; the result has {shape}")
+    if getattr(getattr(target, "flags", None), "writeable", True) is False or getattr(target, "read_only", False):
+        raise ValueError(f"{name} is read-only; open it for writing (a memmap with mode 'r+' or 'w+')")
+    kind = getattr(target, "dtype", None)
+    if kind is None:  # it only slices
+        return
+    if isinstance(target, torch.Tensor):
+        if target.is_neg():
+            raise ValueError(f"{name} is a view that torch negates; give a tensor of its own")
+        fits = torch.can_cast(torch_dtype(dtype), target.dtype)
+    else:
+        fits = np.can_cast(plain(empty((0,), dtype)).dtype, kind, "same_kind")
+    if not fits:
+        raise TypeError(f"{name} is {kind}; the result is {dtype}: convert that before, or give another array")
+
+
+def assign(target: Any, first: int, end: int, pixels: Any) -> None:
+    """Write finished rows to an array of any kind, (C, H, W) or (H, W)."""
+    if on_gpu(target):
+        with torch.inference_mode():  # which may have allocated it
+            target[..., first:end, :] = torch.as_tensor(pixels).to(target.device)
+        return
+    if isinstance(target, torch.Tensor):  # as memory: torch forbids this thread to write what inference mode allocated
+        target, value = bits(target), bits(torch.as_tensor(pixels).to(target.dtype))
+    else:
+        value = plain(pixels)
+    if len(getattr(target, "shape", ())) == 2:
+        target[first:end] = value[0]
+    else:
+        target[:, first:end] = value

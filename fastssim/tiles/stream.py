@@ -8,9 +8,19 @@ import numpy as np
 import torch
 
 from fastssim.tiles.blending import check_reduction
-from fastssim.tiles.grid import check_grid
+from fastssim.tiles.grid import check_grid, whole
 from fastssim.tiles.plan import NO_SUMS, Sums, make_plan
-from fastssim.tiles.storage import GPUS, check, check_pixels, deviation_dtype, empty, on_gpu, stored
+from fastssim.tiles.storage import (
+    GPUS,
+    assign,
+    check,
+    check_pixels,
+    check_target,
+    deviation_dtype,
+    empty,
+    on_gpu,
+    stored,
+)
 from fastssim.tiles.windows import window_key
 
 if TYPE_CHECKING:
@@ -100,7 +110,8 @@ class Blender:
         self._dtype = dtype if isinstance(dtype, torch.dtype) else np.dtype(dtype)
         check_pixels("dtype", self._dtype)
         check_reduction(reduction)
-        if not 0 <= first_row < grid.size[0]:
+        channels, first_row = whole("channels", channels, 0), whole("first_row", first_row, 0)
+        if first_row >= grid.size[0]:
             raise ValueError(f"first_row is {first_row}; the image has the rows 0 to {grid.size[0] - 1}")
         self._grid = grid
         self._plan = make_plan(tuple(grid.geometry), *window_key(window, grid.tile_shape))
@@ -137,18 +148,23 @@ class Blender:
         ----------
         tiles : ndarray or torch.Tensor, (B, C, h, w)
             The tiles that follow those pushed before.
-        out : array_like, (C, H, W); a pair of them for "mean_std"
-            Anything that takes an assignment to ``out[:, y0:y1]``.
+        out : array_like, (C, H, W), or (H, W) for one channel; a pair of them for "mean_std"
+            Anything that takes an assignment to ``out[:, y0:y1]`` or ``out[y0:y1]``.
 
         Raises
         ------
         TypeError, ValueError
-            If more tiles come than the grid has, or of another shape or dtype.
+            If more tiles come than the grid has, or of another shape or dtype, or `out` is of another.
         """
         targets = out if self._reduction == "mean_std" else (out,)
+        if len(targets) != len(self.dtypes):
+            raise ValueError(f'out has {len(targets)} arrays; "mean_std" wants a pair of them')
+        for target, dtype in zip(targets, self.dtypes, strict=True):
+            if hasattr(target, "shape"):
+                check_target("out", target, (self._channels, *self._grid.size), dtype)
         for rows in self.add(tiles):
             for target, pixels in zip(targets, rows.pixels, strict=True):
-                target[:, rows.first : rows.end] = pixels
+                assign(target, rows.first, rows.end, pixels)
         return self.finished
 
     def add(self, tiles: Any) -> list[Rows]:

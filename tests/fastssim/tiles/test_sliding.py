@@ -174,6 +174,22 @@ class TestFiles:
         np.testing.assert_array_equal(out, image)
         assert sliding_window(lambda t: t, torch.from_numpy(image), GRID).shape == (1, 40, 50)
 
+    def test_an_image_of_another_byte_order_is_brought_into_ours_for_torch(self):
+        image = image_of(GRID)
+        result = sliding_window(lambda tiles: tiles, image.astype(">f4"), GRID, device="cpu", batch_size=np.int64(4))
+        np.testing.assert_array_equal(result, image)
+
+    def test_what_only_has_a_shape_and_takes_rows(self):
+        class Writer:
+            shape = (2, 40, 50)
+            rows = np.zeros(shape, np.float32)
+
+            def __setitem__(self, key, value):
+                self.rows[key] = value
+
+        out = sliding_window(lambda tiles: tiles, image_of(GRID), GRID, out=Writer())
+        np.testing.assert_array_equal(out.rows, image_of(GRID))
+
     def test_zarr(self, tmp_path):
         zarr = pytest.importorskip("zarr")
         image = image_of(GRID)
@@ -505,6 +521,21 @@ class TestBadInput:
         for source, out in [(tensor, tensor), (tensor, image), (image, tensor), (image, (image.copy(), tensor))]:
             with pytest.raises(ValueError, match="out shares the image's memory"):
                 sliding_window(lambda t: t, source, GRID, out=out)
+
+    @pytest.mark.parametrize("change", [np.float64, lambda tiles: tiles[:, :1], lambda tiles: tiles.repeat(2, 3)])
+    def test_tiles_that_change_from_call_to_call(self, change):
+        image = image_of(GRID)
+        calls = []
+
+        def fn(tiles):
+            calls.append(1)
+            return {"a": tiles if len(calls) == 1 else change(tiles)}
+
+        words = (
+            r"fn returned the map 'a' as tiles of shape .* for tiles 4 to 7 of 12; before, it returned tiles of shape"
+        )
+        with pytest.raises(ValueError, match=words + r" \(2, 16, 16\) and dtype float32"):
+            sliding_window(fn, image, GRID, batch_size=4)
 
     def test_maps_that_change_from_call_to_call(self):
         calls = []
