@@ -75,7 +75,6 @@ class Bands:
         self._image = image
         self._flat = len(image.shape) == 2
         self._grid = grid
-        self._origins = grid.origins + np.array([side[0] for side in grid.halo])
         self.at_hand = on_gpu(image) or (in_memory(image) and grid.border == "flush")  # looked at, not read
         self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
         self._memory = np.empty(0, np.uint8)  # of the last batch of tiles
@@ -110,7 +109,7 @@ class Bands:
             return gpu.cut(band[None], geometry, first, end, first_row=geometry.rows[row])[0]
         from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
-        origins = self._origins[first:end] - (self._origins[row * self._grid.shape[1], 0], 0)
+        origins = self._grid.corners(first, end) - (self._grid.rows[row], -self._grid.geometry.left)
         tiles = self._room(end - first, band)
         tile_launch.copy(band, origins, tiles)
         return tiles

@@ -34,9 +34,10 @@ def blend(tiles: Any, grid: TileGrid, *, window: Any = "uniform", reduction: str
     grid : TileGrid
         Where they lie.
     window : {"uniform", "gaussian", "hann", "tent"}, array (h, w), or a pair of arrays (h,) and (w,)
-        Weights inside a tile: all equal; a Gaussian of sigma tile / 8 about its middle, at least 1e-3 (the convention
-        of MONAI's sliding-window inference); the squared sine; a triangle; or given, finite and not negative. All but
-        "uniform" fade towards the tile's edges, which leaves no seam where these are off.
+        Weights inside a tile: all equal; a Gaussian of sigma tile / 8 about its middle, along each axis at least 1e-3;
+        the squared sine; a triangle; or given, finite and not negative, of which only the ratios count. All but
+        "uniform" fade towards the tile's edges, which leaves no seam where these are off. MONAI's Gaussian has the same
+        sigma, but its bound of 1e-3 is one of the product: ``np.maximum(np.outer(down, across), 1e-3)``.
     reduction : {"mean", "max", "min", "mean_std"}
         The weighted mean; the largest or smallest of the tiles' values, whatever the window; or the mean together with
         the weighted standard deviation, which shows where tiles disagree.

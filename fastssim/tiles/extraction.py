@@ -99,7 +99,8 @@ def _array_tiles(images: NDArray[Any], grid: TileGrid, start: int, stop: int | N
     from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
     (above, _), (left, _) = grid.halo
-    origins = (grid.origins + np.array([above, left]))[start:stop]
+    first, end, _ = slice(start, stop).indices(len(grid))
+    origins = grid.corners(first, end) + np.array([above, left])
     tiles = np.empty((len(images), len(origins), images.shape[1], *grid.tile_shape), images.dtype)
     for source, target in zip(padded(images, grid), tiles, strict=True):
         tile_launch.copy(source, origins, target)

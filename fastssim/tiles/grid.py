@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import InitVar, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -157,6 +158,17 @@ class TileGrid:
         """First pixel (row, column) of every tile, row-major, (T, 2)."""
         down, across = np.meshgrid(self.rows, self.columns, indexing="ij")
         return np.stack([down.ravel(), across.ravel()], axis=1).astype(np.int64)
+
+    def corners(self, first: int, end: int) -> NDArray[np.int64]:
+        """Rows first .. end-1 of `origins` alone, which of a large image are many."""
+        down, across = np.divmod(np.arange(first, end), len(self.columns))
+        rows, columns = self._starts
+        return np.stack([rows[down], columns[across]], axis=1)
+
+    @cached_property
+    def _starts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`rows` and `columns` as arrays."""
+        return np.array(self.rows, np.int64), np.array(self.columns, np.int64)
 
     def coverage(self) -> NDArray[np.int64]:
         """How many tiles cover each pixel, (H, W)."""

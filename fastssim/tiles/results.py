@@ -165,7 +165,7 @@ class Results:
         if finite(tiles):
             return
         number = next(number for number, tile in enumerate(tiles, start=first) if not finite(tile))
-        row, column = self._grid.origins[number]
+        ((row, column),) = self._grid.corners(number, number + 1)
         raise ValueError(f"fn returned NaN or infinity for tile {number}, at row {row}, column {column}")
 
     def _prepare(self, keys: list[Any], maps: list[Any], kind: type) -> None:

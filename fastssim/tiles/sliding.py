@@ -48,8 +48,9 @@ def sliding_window(
     ----------
     fn : callable
         Takes tiles (B, C, h, w), of the image's kind and dtype, and returns (B, C', h', w') of a dtype that `blend`
-        takes; or a tuple, list or dict of such maps. Maps may differ in channels and in scale: h' and w' may be a
-        fraction or a multiple of h and w, if the grid's strides and the image's size come out whole at that scale.
+        takes, which no gradient goes through; or a tuple, list or dict of such maps. Maps may differ in channels and in
+        scale: h' and w' may be a fraction or a multiple of h and w, if the grid's strides and the image's size come out
+        whole at that scale.
     image : ndarray, torch.Tensor, or anything that slices as ``image[:, y0:y1]``
         (C, H, W), or (H, W), which is taken as one channel and slices as ``image[y0:y1]``: ``numpy.memmap``, zarr,
         h5py, tifffile's zarr store. Read band by band, every row once (twice where a border mirrors it).
@@ -76,7 +77,7 @@ def sliding_window(
     Returns
     -------
     ndarray, torch.Tensor, or `out`
-        (C', H', W') each, of the image's kind, in the structure of what `fn` returns.
+        (C', H', W') each, of the image's kind, in the structure of what `fn` returns: a tuple of maps for a list.
 
     Raises
     ------
@@ -229,7 +230,7 @@ def _call(fn: Callable[[Any], Any], tiles: Any, first: int, end: int, grid: Tile
     try:
         return fn(tiles)
     except Exception as error:
-        row, column = grid.origins[first]
+        ((row, column),) = grid.corners(first, first + 1)
         raise RuntimeError(
             f"fn failed on tiles {first} to {end - 1} of {len(grid)}, the first at row {row}, column {column}:"
             f" {type(error).__name__}: {error}"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastssim.cpu import tile_launch
-from fastssim.tiles import REDUCTIONS, WINDOWS, TileGrid, blend, extract, reference
+from fastssim.tiles import REDUCTIONS, WINDOWS, TileGrid, blend, extract, reference, sliding_window
 from fastssim.tiles.windows import axis_weights
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
@@ -68,6 +68,18 @@ class TestExtract:
         grid = TileGrid((40, 50), 16, 12)
         assert (extract(image, grid, start=3, stop=7) == extract(image, grid)[3:7]).all()
         assert extract(image, grid, start=12).shape == (0, 1, 16, 16)
+
+    def test_what_a_few_tiles_take_does_not_depend_on_how_many_there_are(self):
+        image = np.broadcast_to(np.arange(300_000, dtype=np.float32), (1, 300_000, 300_000))
+        grid = TileGrid(image.shape[1:], 4, 1)  # a place for each of its tiles would take 1.4 TB
+        expected = np.broadcast_to(np.arange(7, 11), (2, 1, 4, 4)) + np.arange(2).reshape(2, 1, 1, 1)
+        start = 1000 * grid.shape[1] + 7
+        for source in (image, torch.arange(300_000.0).expand(1, 300_000, 300_000)):
+            assert (np.asarray(extract(source, grid, start=start, stop=start + 2)) == expected).all()
+        with pytest.raises(
+            RuntimeError, match="fn failed on tiles 0 to 1 of 89998200009, the first at row 0, column 0"
+        ):
+            sliding_window(None, image, grid, batch_size=2)
 
     def test_an_image_one_pixel_wide(self):
         image = np.arange(12.0).reshape(1, 1, 12).transpose(0, 2, 1)
@@ -208,6 +220,8 @@ class TestBlend:
         tiles[6, 0, 3, 4] = float("nan")
         y, x = grid.origins[6]
         bad = torch.isnan(blend(tiles, grid, reduction=reduction))
+        expected = reference.blend(tiles.float().numpy(), grid, np.ones((16, 16)), reduction)
+        np.testing.assert_array_equal(bad.numpy(), np.isnan(expected))
         assert bad[0, y + 3, x + 4]
         assert bad.sum() == 1
 
@@ -235,6 +249,16 @@ class TestBlend:
         assert peak("uniform") > 30
         assert peak("gaussian") < 3
         assert peak("hann") < 3
+
+    def test_monais_gaussian_is_given_as_weights(self):
+        monai = pytest.importorskip("monai.data")
+        gaussian = monai.compute_importance_map((32, 24), mode="gaussian", sigma_scale=0.125)
+        down, across = (np.exp(-0.5 * ((np.arange(n) + 0.5) / n * 8 - 4) ** 2) for n in (32, 24))
+        np.testing.assert_allclose(gaussian.clamp(min=1e-3), np.maximum(np.outer(down, across), 1e-3), rtol=1e-4)
+        grid = TileGrid((70, 60), (32, 24), (16, 12))
+        tiles = random((len(grid), 1, 32, 24), torch.float32)
+        pair = tuple(np.maximum(axis, 1e-3) for axis in (down, across))
+        assert torch.equal(blend(tiles, grid, window="gaussian"), blend(tiles, grid, window=pair))
 
     @pytest.mark.parametrize("scale", [1e-320, 2.0**-1060, 3e-40, 7, 1e308])
     def test_only_the_ratios_of_weights_count(self, scale):

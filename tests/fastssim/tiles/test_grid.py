@@ -64,6 +64,7 @@ def test_a_grid_is_a_value(border):
     copy = pickle.loads(pickle.dumps(grid))  # noqa: S301
     assert copy == grid == TileGrid((50, 60), (16, 16), (4, 8), border)
     assert copy.origins.tolist() == grid.origins.tolist()
+    assert copy.corners(3, 20).tolist() == grid.origins[3:20].tolist()
     assert hash(grid) == hash(copy)
     assert grid != TileGrid((50, 60), 16, (4, 9), border)
 
