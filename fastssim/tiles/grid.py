@@ -212,11 +212,14 @@ def whole(name: str, value: Any, least: int) -> int:
 
 def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
     """Take an int or a pair of ints, at least `least`, as (down, across)."""
+    unfit = f"{name} is {value!r}; give an int or a pair of ints (down, across)"
     try:
         down, across = (value, value) if not isinstance(value, (tuple, list)) else value
         both = operator.index(down), operator.index(across)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is {value!r}; give an int or a pair of ints (down, across)") from error
+        raise TypeError(unfit) from error
+    if bool in (type(down), type(across)):
+        raise TypeError(unfit)
     if min(both) < least:
         raise ValueError(f"{name} is {value!r}; it must be at least {least}")
     return both

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from fastssim.cuda.device import CudaUnavailableError, usable
+from fastssim.cuda.device import usable
 from fastssim.tiles.bands import Bands
 from fastssim.tiles.grid import whole
 from fastssim.tiles.progress import Record
 from fastssim.tiles.results import Results
-from fastssim.tiles.storage import GPUS, bits, native, on_gpu
+from fastssim.tiles.storage import GPUS, bits, native, on_gpu, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,13 +185,7 @@ def _device(device: Any, image: Any) -> torch.device | None:
     """Return where `fn` wants its tiles, None for the CPU as they are there."""
     if device is None:
         return image.device if on_gpu(image) else None
-    place = torch.device(device)
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise CudaUnavailableError(
-            f"device is {device}, but torch {torch.__version__} finds no GPU: install torch for your driver"
-            " (https://pytorch.org/get-started), or leave device out to compute on the CPU"
-        )
-    return place
+    return place_of(device)
 
 
 def _mover(place: torch.device | None) -> Mover | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fastssim.cpu.pages import in_large_pages
+from fastssim.cuda.device import CudaUnavailableError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,6 +67,23 @@ def check(name: str, array: Any) -> None:
         raise TypeError(f"{name} is {array.dtype}; give numbers")
     elif not isinstance(array, np.ndarray):
         raise TypeError(f"{name} is a {type(array).__name__}; give a NumPy array or a torch.Tensor")
+
+
+def place_of(device: Any) -> torch.device:
+    """Take the name of a device.
+
+    Raises
+    ------
+    CudaUnavailableError
+        If it is a GPU and torch finds none.
+    """
+    place = torch.device(device)
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise CudaUnavailableError(
+            f"device is {device}, but torch {torch.__version__} finds no GPU: install torch for your driver"
+            " (https://pytorch.org/get-started), or leave device out to compute on the CPU"
+        )
+    return place
 
 
 def on_gpu(array: Any) -> bool:
@@ -172,6 +190,8 @@ def check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) -> 
     if isinstance(target, torch.Tensor):
         if target.is_neg():
             raise ValueError(f"{name} is a view that torch negates; give a tensor of its own")
+        if any(step == 0 and count > 1 for step, count in zip(target.stride(), target.shape, strict=True)):
+            raise ValueError(f"{name} is an expanded view, whose pixels share memory; give {name}.contiguous()")
         fits = torch.can_cast(torch_dtype(dtype), target.dtype)
     else:
         fits = np.can_cast(plain(empty((0,), dtype)).dtype, kind, "same_kind")

@@ -19,6 +19,7 @@ from fastssim.tiles.storage import (
     deviation_dtype,
     empty,
     on_gpu,
+    place_of,
     stored,
 )
 from fastssim.tiles.windows import window_key
@@ -82,6 +83,8 @@ class Blender:
     ------
     TypeError, ValueError
         If an argument is none of the above.
+    CudaUnavailableError
+        If `device` is a GPU and torch finds none.
 
     Examples
     --------
@@ -117,7 +120,7 @@ class Blender:
         self._plan = make_plan(tuple(grid.geometry), *window_key(window, grid.tile_shape))
         self._channels = channels
         self._reduction = reduction
-        self._device = torch.device("cpu") if device is None else torch.empty(0, device=device).device
+        self._device = torch.device("cpu") if device is None else torch.empty(0, device=place_of(device)).device
         tensors = isinstance(self._dtype, torch.dtype)
         if device is not None and not tensors:
             raise TypeError(f"dtype is {self._dtype}, but tiles on {self._device} are tensors; give one of torch's")

@@ -495,6 +495,7 @@ class TestBadInput:
             ({"fn": lambda t: torch.from_numpy(t).bfloat16()}, TypeError, "bfloat16, which NumPy does not have"),
             ({"out": np.zeros((2, 40, 50))}, ValueError, r"out has shape \(2, 40, 50\); the result has \(1, 40, 50\)"),
             ({"out": [1]}, ValueError, "out has shape None"),
+            ({"out": torch.zeros(50).expand(1, 40, 50)}, ValueError, "out is an expanded view, whose pixels share"),
             ({"out": np.zeros((1, 40, 50), np.uint8)}, TypeError, "out is uint8; the result is float64"),
             ({"out": torch.zeros(1, 40, 50, dtype=torch.uint8)}, TypeError, r"out is torch\.uint8"),
             ({"fn": lambda t: (t, t), "out": [np.zeros((1, 40, 50))]}, ValueError, r"fn returned 2 maps \[0, 1\]"),
