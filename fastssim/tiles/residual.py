@@ -109,7 +109,8 @@ def ssim_residual(
             end = min(first + _TOGETHER, (row + 1) * across)
             y: Any = bands.cut(band, row, first, end)
             if isinstance(image, torch.Tensor):
-                y = torch.as_tensor(y).view(image.dtype)  # bfloat16 comes as its bits
+                y = y if on_gpu(y) else torch.from_numpy(y)
+                y = y.view(image.dtype)  # bfloat16 comes as its bits
             elif isinstance(tiles, torch.Tensor):
                 y = torch.from_numpy(native(y))
             y = y.to(tiles.device) if isinstance(tiles, torch.Tensor) else plain(y)

@@ -152,7 +152,7 @@ def plain(array: Any) -> NDArray[Any]:
     """Turn pixels into an array of NumPy's own dtypes; bfloat16 becomes float32."""
     if not isinstance(array, torch.Tensor):
         return array  # type: ignore[no-any-return]
-    widened: NDArray[Any] = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    widened: NDArray[Any] = (array.float() if array.dtype == torch.bfloat16 else array).cpu().numpy()
     return widened
 
 
@@ -203,10 +203,10 @@ def assign(target: Any, first: int, end: int, pixels: Any) -> None:
     """Write finished rows to an array of any kind, (C, H, W) or (H, W)."""
     if on_gpu(target):
         with torch.inference_mode():  # which may have allocated it
-            target[..., first:end, :] = torch.as_tensor(pixels).to(target.device)
+            target[..., first:end, :] = torch.as_tensor(pixels, device=target.device)
         return
     if isinstance(target, torch.Tensor):  # as memory: torch forbids this thread to write what inference mode allocated
-        target, value = bits(target), bits(torch.as_tensor(pixels).to(target.dtype))
+        target, value = bits(target), bits(torch.as_tensor(pixels, device="cpu").to(target.dtype))
     else:
         value = plain(pixels)
     if len(getattr(target, "shape", ())) == 2:

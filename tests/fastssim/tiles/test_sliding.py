@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastssim.tiles import BORDERS, TileGrid, blend, extract, sliding_window
+from fastssim.tiles import BORDERS, TileGrid, blend, extract, sliding_window, ssim_residual
 
 GRID = TileGrid((40, 50), 16, 12)
 
@@ -178,6 +178,21 @@ class TestFiles:
         image = image_of(GRID)
         result = sliding_window(lambda tiles: tiles, image.astype(">f4"), GRID, device="cpu", batch_size=np.int64(4))
         np.testing.assert_array_equal(result, image)
+
+    @pytest.mark.parametrize("tensors", [True, False])
+    def test_torchs_default_device_plays_no_part(self, tensors):
+        image = torch.rand(1, 40, 50).bfloat16()
+        kept, out = image.float(), torch.zeros(1, 40, 50)
+        source = image if tensors else kept.numpy()
+        tiles = extract(kept, GRID) if tensors else extract(kept.numpy(), GRID)
+        torch.set_default_device("meta")  # what lies there cannot be read
+        try:
+            sliding_window(lambda tiles: tiles, source, GRID, out=out)
+            residual = ssim_residual(tiles, image, GRID)
+        finally:
+            torch.set_default_device(None)
+        assert torch.equal(out, kept)
+        assert float(abs(residual).max()) == 0
 
     def test_what_only_has_a_shape_and_takes_rows(self):
         class Writer:
