@@ -36,6 +36,11 @@ _EXPONENTS = {  # of a stored number: the exponent's lowest bit, and how many it
     np.dtype(np.int16): (10, 5),
     np.dtype(np.uint16): (7, 8),
 }
+_LACKING = {  # dtypes that NumPy has not, and integers as large
+    torch.bfloat16: torch.int16,
+    torch.complex32: torch.int32,
+    **{kind: torch.uint8 for name, kind in vars(torch).items() if name.startswith("float8_")},
+}
 GPUS = {"cuda"}  # kinds of devices
 PIXELS = "float64, float32, float16, bfloat16 (tensors), uint8"
 
@@ -139,12 +144,13 @@ def torch_dtype(dtype: Any) -> torch.dtype:
 
 
 def bits(tensor: torch.Tensor) -> NDArray[Any]:
-    """View a tensor of any dtype as an array that can be copied; bfloat16, which NumPy lacks, as integers.
+    """View a tensor of any dtype as an array that can be copied; as integers where NumPy lacks it, as bfloat16.
 
     What torch conjugates or negates as it reads it comes as a copy.
     """
     detached = tensor.detach().resolve_conj().resolve_neg()
-    array: NDArray[Any] = (detached.view(torch.int16) if tensor.dtype == torch.bfloat16 else detached).numpy()
+    integers = _LACKING.get(tensor.dtype)
+    array: NDArray[Any] = (detached if integers is None else detached.view(integers)).numpy()
     return array
 
 

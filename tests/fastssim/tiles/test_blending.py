@@ -63,6 +63,16 @@ class TestExtract:
         assert torch.equal(extract(image[0], grid), tiles[0])
         assert torch.equal(extract(image.to(memory_format=torch.channels_last), grid), tiles)
 
+    @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "complex32", "uint16"])
+    @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
+    def test_tensors_that_numpy_has_no_dtype_for(self, name):
+        image = random((2, 20, 30), torch.uint8).to(getattr(torch, name))
+        grid = TileGrid((20, 30), (16, 9), (7, 5), "reflect")
+        tiles = extract(image, grid)
+        assert tiles.dtype == image.dtype
+        assert torch.equal(tiles.to(torch.complex64), extract(image.to(torch.complex64), grid))
+        assert torch.equal(extract(image, grid, start=2, stop=5).to(torch.complex64), tiles[2:5].to(torch.complex64))
+
     def test_a_range_of_tiles(self):
         image = np.random.default_rng(0).random((1, 40, 50))
         grid = TileGrid((40, 50), 16, 12)
