@@ -139,7 +139,11 @@ class Bands:
         rows = self._image[first:end] if self._flat else self._image[:, first:end]
         if np.ma.is_masked(rows):  # as netCDF4 hands out what is missing
             check("image", rows)
-        return np.asarray(rows)[None] if self._flat else np.asarray(rows)
+        rows = np.asarray(rows)
+        expected = (*self._image.shape[:-2], end - first, self._grid.size[1])
+        if rows.shape != expected:  # kernels would read beyond it
+            raise ValueError(f"image gave rows {first} to {end - 1} as {rows.shape}; by its shape they are {expected}")
+        return rows[None] if self._flat else rows
 
     def _fresh(self, sources: list[int]) -> NDArray[Any]:
         """Read the canvas rows that stand for the image's rows `sources`; -1 stands for zeros."""

@@ -523,6 +523,16 @@ class TestBadInput:
         with pytest.raises(kind, match=words):
             sliding_window(**options)
 
+    @pytest.mark.parametrize("change", [lambda rows: rows[:, :-1], lambda rows: rows[..., :-1], lambda rows: rows[0]])
+    def test_rows_of_another_shape_than_the_image_says(self, change):
+        class Short(Slices):
+            def __getitem__(self, key):
+                return change(super().__getitem__(key))
+
+        words = r"image gave rows 0 to 15 as \(.*\); by its shape they are \(2, 16, 50\)"
+        with pytest.raises(ValueError, match=words):
+            sliding_window(lambda t: t, Short(image_of(GRID)), GRID, batch_size=4)
+
     def test_read_only_memory(self):
         closed = np.zeros((1, 40, 50))
         closed.flags.writeable = False
