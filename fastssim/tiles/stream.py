@@ -141,7 +141,21 @@ class Blender:
         """Blend straight into these arrays, (C, H, W) in memory, one for each of `dtypes`.
 
         For `add`, not for `push`: the rows that it returns have no pixels then. Rows below those change, too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are of another number, shape or dtype, or their pixels do not lie row by row.
         """
+        shape = (self._channels, *self._grid.size)
+        if len(arrays) != len(self.dtypes):
+            raise ValueError(f"{len(arrays)} arrays came; this blender writes {len(self.dtypes)}")
+        for array, dtype in zip(arrays, self.dtypes, strict=True):
+            check("an array", array)
+            check_target("an array", array, shape, dtype)
+            rows = stored(array) if array.dtype == dtype and tuple(array.shape) == shape else None
+            if rows is None or rows.strides[-1] != rows.itemsize or min(rows.strides) < 1:
+                raise ValueError(f"an array does not hold {dtype} of shape {shape} row by row; give one that does")
         self._whole = arrays
 
     def push(self, tiles: Any, out: Any) -> int:

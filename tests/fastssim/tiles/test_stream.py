@@ -104,3 +104,33 @@ def test_tensors_into_arrays_and_arrays_into_tensors(tensors):
     out = np.zeros((2, 40, 50), np.float32) if tensors else torch.zeros(2, 40, 50)
     assert Blender(grid, channels=2, dtype=tiles.dtype).push(tiles, out) == 40
     assert torch.equal(torch.as_tensor(out), image)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "kind", "words"),
+    [
+        ((np.zeros((1, 40, 49), np.float32),), ValueError, r"an array has shape \(1, 40, 49\)"),
+        ((np.zeros((1, 40, 50)),), ValueError, r"does not hold float32 of shape \(1, 40, 50\) row by row"),
+        ((np.zeros((1, 50, 40), np.float32).transpose(0, 2, 1),), ValueError, "row by row"),
+        ((np.zeros((1, 40, 50), np.float32)[:, ::-1],), ValueError, "row by row"),
+        ((np.zeros((40, 50), np.float32),), ValueError, "row by row"),
+        ((np.broadcast_to(np.float32(0), (1, 40, 50)),), ValueError, "an array is read-only"),
+        (np.zeros((2, 1, 40, 50), np.float32), ValueError, "2 arrays came; this blender writes 1"),
+        (([[[0.0]]],), TypeError, "an array is a list"),
+    ],
+)
+def test_memory_that_rows_do_not_go_straight_into_is_refused(arrays, kind, words):
+    with pytest.raises(kind, match=words):
+        Blender(TileGrid((40, 50), 16, 12), channels=1).blend_into(arrays)
+
+
+def test_rows_go_straight_into_a_part_of_a_larger_array():
+    grid = TileGrid((40, 50), 16, 12)
+    whole = np.zeros((2, 60, 70), np.float32)
+    blender = Blender(grid, channels=1)
+    blender.blend_into((whole[1:, 10:50, 5:55],))
+    assert [(rows.first, rows.end, rows.pixels) for rows in blender.add(np.ones((12, 1, 16, 16), np.float32))] == [
+        (0, 40, ())
+    ]
+    assert (whole[1, 10:50, 5:55] == 1).all()
+    assert whole.sum() == 2000
