@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fastssim.tiles.extraction import padded, take
+from fastssim.tiles.grid import check_grid
 from fastssim.tiles.storage import bits, check, in_memory, on_gpu
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Bands:
     """
 
     def __init__(self, image: Any, grid: TileGrid) -> None:
+        check_grid(grid)
         shape = getattr(image, "shape", None)
         if shape is None or not hasattr(image, "__getitem__"):
             raise TypeError(
@@ -66,13 +68,13 @@ class Bands:
             raise ValueError(
                 f"image has shape {tuple(shape)}; this grid wants (C, {height}, {width}) or ({height}, {width})"
             )
-        if isinstance(image, torch.Tensor):
+        if isinstance(image, (torch.Tensor, np.ndarray)):
             check("image", image)
+        if isinstance(image, torch.Tensor):
             image = self._gpu_canvas(image, grid) if on_gpu(image) else bits(image)
         self._image = image
         self._flat = len(image.shape) == 2
         self._grid = grid
-        self._origins = grid.origins + np.array([side[0] for side in grid.halo])
         self.at_hand = on_gpu(image) or (in_memory(image) and grid.border == "flush")  # looked at, not read
         self._down, self._across = ([], []) if self.at_hand else (grid.sources(0), grid.sources(1))
         self._memory = np.empty(0, np.uint8)  # of the last batch of tiles
@@ -107,7 +109,7 @@ class Bands:
             return gpu.cut(band[None], geometry, first, end, first_row=geometry.rows[row])[0]
         from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
-        origins = self._origins[first:end] - (self._origins[row * self._grid.shape[1], 0], 0)
+        origins = self._grid.corners(first, end) - (self._grid.rows[row], -self._grid.geometry.left)
         tiles = self._room(end - first, band)
         tile_launch.copy(band, origins, tiles)
         return tiles
@@ -134,7 +136,14 @@ class Bands:
 
     def _slice(self, first: int, end: int) -> NDArray[Any]:
         """Read rows of the image, (C, rows, W)."""
-        return np.asarray(self._image[first:end])[None] if self._flat else np.asarray(self._image[:, first:end])
+        rows = self._image[first:end] if self._flat else self._image[:, first:end]
+        if np.ma.is_masked(rows):  # as netCDF4 hands out what is missing
+            check("image", rows)
+        rows = np.asarray(rows)
+        expected = (*self._image.shape[:-2], end - first, self._grid.size[1])
+        if rows.shape != expected:  # kernels would read beyond it
+            raise ValueError(f"image gave rows {first} to {end - 1} as {rows.shape}; by its shape they are {expected}")
+        return rows[None] if self._flat else rows
 
     def _fresh(self, sources: list[int]) -> NDArray[Any]:
         """Read the canvas rows that stand for the image's rows `sources`; -1 stands for zeros."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastssim.tiles import operators
+from fastssim.tiles.grid import check_grid
 from fastssim.tiles.plan import REDUCTIONS, make_plan
 from fastssim.tiles.storage import check, check_pixels, deviation_dtype, stored
 from fastssim.tiles.windows import window_key
@@ -33,9 +34,10 @@ def blend(tiles: Any, grid: TileGrid, *, window: Any = "uniform", reduction: str
     grid : TileGrid
         Where they lie.
     window : {"uniform", "gaussian", "hann", "tent"}, array (h, w), or a pair of arrays (h,) and (w,)
-        Weights inside a tile: all equal; a Gaussian of sigma tile / 8 about its middle, at least 1e-3 (the convention
-        of MONAI's sliding-window inference); the squared sine; a triangle; or given, finite and not negative. All but
-        "uniform" fade towards the tile's edges, which leaves no seam where these are off.
+        Weights inside a tile: all equal; a Gaussian of sigma tile / 8 about its middle, along each axis at least 1e-3;
+        the squared sine; a triangle; or given, finite and not negative, of which only the ratios count. All but
+        "uniform" fade towards the tile's edges, which leaves no seam where these are off. MONAI's Gaussian has the same
+        sigma, but its bound of 1e-3 is one of the product: ``np.maximum(np.outer(down, across), 1e-3)``.
     reduction : {"mean", "max", "min", "mean_std"}
         The weighted mean; the largest or smallest of the tiles' values, whatever the window; or the mean together with
         the weighted standard deviation, which shows where tiles disagree.
@@ -60,6 +62,7 @@ def blend(tiles: Any, grid: TileGrid, *, window: Any = "uniform", reduction: str
     >>> bool((blend(extract(image, grid), grid, window="gaussian") == image).all())
     True
     """
+    check_grid(grid)
     check("tiles", tiles)
     check_pixels("tiles", tiles.dtype)
     check_reduction(reduction)
@@ -94,7 +97,7 @@ def check_reduction(reduction: str) -> None:
 def _blend_tensor(tiles: torch.Tensor, key: operators.Key, reduction: str) -> Any:
     if reduction == "mean":
         return operators.gather(tiles, key)
-    if torch.is_grad_enabled() and tiles.requires_grad:
+    if operators.wants_derivative(tiles):
         raise NotImplementedError(
             f'tiles require a gradient, which "{reduction}" does not carry through: call .detach(), or take "mean"'
         )

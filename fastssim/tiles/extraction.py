@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fastssim.autograd import _unobserved
 from fastssim.tiles import operators
+from fastssim.tiles.grid import check_grid
 from fastssim.tiles.plan import SUM
 from fastssim.tiles.storage import bits, check, on_gpu
 
@@ -45,6 +47,7 @@ def extract(image: Any, grid: TileGrid, *, start: int = 0, stop: int | None = No
     >>> extract(np.zeros((3, 100, 90)), TileGrid((100, 90), tile=64, stride=32)).shape
     (6, 3, 64, 64)
     """
+    check_grid(grid)
     check("image", image)
     shape = tuple(image.shape)
     if len(shape) not in (3, 4) or shape[-2:] != grid.size:
@@ -80,7 +83,8 @@ def take(image: NDArray[Any], sources: list[int], axis: int) -> NDArray[Any]:
 
 
 def _tensor_tiles(images: torch.Tensor, grid: TileGrid, start: int, stop: int | None) -> torch.Tensor:
-    if (start, stop) == (0, None) or (torch.is_grad_enabled() and images.requires_grad):
+    plain = on_gpu(images) or _unobserved(images, images, None)
+    if (start, stop) == (0, None) or not plain or operators.wants_derivative(images):
         tiles = operators.scatter(padded(images, grid), (list(grid.geometry), SUM, []))
         return tiles[:, start:stop]
     if on_gpu(images):
@@ -95,7 +99,8 @@ def _array_tiles(images: NDArray[Any], grid: TileGrid, start: int, stop: int | N
     from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
 
     (above, _), (left, _) = grid.halo
-    origins = (grid.origins + np.array([above, left]))[start:stop]
+    first, end, _ = slice(start, stop).indices(len(grid))
+    origins = grid.corners(first, end) + np.array([above, left])
     tiles = np.empty((len(images), len(origins), images.shape[1], *grid.tile_shape), images.dtype)
     for source, target in zip(padded(images, grid), tiles, strict=True):
         tile_launch.copy(source, origins, target)

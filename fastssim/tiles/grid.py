@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -158,6 +159,17 @@ class TileGrid:
         down, across = np.meshgrid(self.rows, self.columns, indexing="ij")
         return np.stack([down.ravel(), across.ravel()], axis=1).astype(np.int64)
 
+    def corners(self, first: int, end: int) -> NDArray[np.int64]:
+        """Rows first .. end-1 of `origins` alone, which of a large image are many."""
+        down, across = np.divmod(np.arange(first, end), len(self.columns))
+        rows, columns = self._starts
+        return np.stack([rows[down], columns[across]], axis=1)
+
+    @cached_property
+    def _starts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`rows` and `columns` as arrays."""
+        return np.array(self.rows, np.int64), np.array(self.columns, np.int64)
+
     def coverage(self) -> NDArray[np.int64]:
         """How many tiles cover each pixel, (H, W)."""
         down, across = (np.zeros(length, np.int64) for length in self.size)
@@ -180,13 +192,34 @@ class TileGrid:
         return [source(i, length) for i in range(-before, length + after)]
 
 
+def check_grid(grid: Any) -> None:
+    """Refuse anything but a grid.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(grid, TileGrid):
+        raise TypeError(f"grid is a {type(grid).__name__}; give a TileGrid(size, tile, stride)")
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Take an int, of Python or NumPy, that is at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < least:
+        raise ValueError(f"{name} is {value!r}; it must be an int, at least {least}")
+    return operator.index(value)
+
+
 def pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
     """Take an int or a pair of ints, at least `least`, as (down, across)."""
+    unfit = f"{name} is {value!r}; give an int or a pair of ints (down, across)"
     try:
         down, across = (value, value) if not isinstance(value, (tuple, list)) else value
         both = operator.index(down), operator.index(across)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is {value!r}; give an int or a pair of ints (down, across)") from error
+        raise TypeError(unfit) from error
+    if bool in (type(down), type(across)):
+        raise TypeError(unfit)
     if min(both) < least:
         raise ValueError(f"{name} is {value!r}; it must be at least {least}")
     return both

@@ -9,10 +9,12 @@ compiler traces.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fastssim.autograd import _in_forward_mode, _one_by_one, is_batched
 from fastssim.tiles.grid import Geometry
 from fastssim.tiles.plan import SUM, make_plan
 from fastssim.tiles.storage import bits, deviation_dtype, empty, on_gpu, stored
@@ -62,11 +64,11 @@ def _scatter(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor
     plan = make_plan(tuple(geometry), window, tuple(weights))
     if window == SUM:
         return _cut(plan, canvas)
-    # 16-bit floats are computed in float32 and rounded once more.
-    floats = canvas if canvas.dtype in (torch.float32, torch.float64) else canvas.float()
-    if plan.full is not None:
+    if plan.full is None:  # 16-bit floats are computed in float32 and rounded once more
+        floats = canvas if canvas.dtype in (torch.float32, torch.float64) else canvas.float()
+    else:  # in float64: where few tiles fade out, the sum of their weights is no float32
         norm = torch.from_numpy(plan.norm()).to(canvas.device)
-        floats = torch.where(norm > 0, floats / norm.clamp(min=torch.finfo(torch.float64).tiny), 0).to(floats.dtype)
+        floats = torch.where(norm > 0, canvas / norm, 0)
     if on_gpu(canvas):
         from fastssim.tiles import gpu  # noqa: PLC0415
 
@@ -131,14 +133,21 @@ def _(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor:
 
 _ops = torch.ops.fastssim
 
+if hasattr(torch.library, "register_vmap"):  # torch 2.5; before it, torch does the same with a warning
+    for _name in ("tiles_gather", "tiles_gather_deviation", "tiles_scatter"):
+        torch.library.register_vmap(f"fastssim::{_name}", partial(_one_by_one, getattr(_ops, _name)), lib=_library)
+
 
 class _Gather(torch.autograd.Function):
     """The blended mean; its adjoint spreads the image over the tiles with the same weights."""
 
     @staticmethod
-    def forward(ctx: Any, tiles: Tensor, key: Key) -> Tensor:
-        ctx.key = key
+    def forward(tiles: Tensor, key: Key) -> Tensor:
         return _ops.tiles_gather(tiles, *key, "mean")  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Key], _: Tensor) -> None:
+        ctx.key = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
@@ -152,9 +161,12 @@ class _Scatter(torch.autograd.Function):
     """The tiles of a canvas times the weights; its adjoint sums them up."""
 
     @staticmethod
-    def forward(ctx: Any, canvas: Tensor, key: Key) -> Tensor:
-        ctx.key = key
+    def forward(canvas: Tensor, key: Key) -> Tensor:
         return _ops.tiles_scatter(canvas, *key)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Key], _: Tensor) -> None:
+        ctx.key = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
@@ -164,8 +176,44 @@ class _Scatter(torch.autograd.Function):
         return gather(upstream, (list(whole), window, weights)), None
 
 
+class _TransformedGather(_Gather):
+    """`_Gather` for torch.func's transforms and forward mode; apart, for no compiler traces a ``jvp``."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return gather(tangent, ctx.key)
+
+    @staticmethod
+    def vmap(_: Any, in_dims: tuple[Any, ...], tiles: Tensor, key: Key) -> tuple[Tensor, int]:
+        return _together(gather, tiles.movedim(in_dims[0], 0), key), 0
+
+
+class _TransformedScatter(_Scatter):
+    """`_Scatter` for the same."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return scatter(tangent, ctx.key)
+
+    @staticmethod
+    def vmap(_: Any, in_dims: tuple[Any, ...], canvas: Tensor, key: Key) -> tuple[Tensor, int]:
+        return _together(scatter, canvas.movedim(in_dims[0], 0), key), 0
+
+
+def _together(function: Any, examples: Tensor, key: Key) -> Tensor:
+    """Take many batches as one."""
+    return function(examples.flatten(0, 1), key).unflatten(0, examples.shape[:2])  # type: ignore[no-any-return]
+
+
+def wants_derivative(array: Tensor) -> bool:
+    """Tell whether a derivative, backward or forward, is to go through a tensor."""
+    return (torch.is_grad_enabled() and array.requires_grad) or _in_forward_mode(array)
+
+
 def gather(tiles: Tensor, key: Key) -> Tensor:
     """Blend tiles (N, T, C, h, w) to images (N, C, H, W) by their mean, differentiable."""
+    if _is_transformed(tiles):
+        return _TransformedGather.apply(tiles, key)  # type: ignore[no-any-return, no-untyped-call]
     if torch.is_grad_enabled() and tiles.requires_grad:
         return _Gather.apply(tiles, key)  # type: ignore[no-any-return, no-untyped-call]
     return _ops.tiles_gather(tiles, *key, "mean")  # type: ignore[no-any-return]
@@ -173,9 +221,18 @@ def gather(tiles: Tensor, key: Key) -> Tensor:
 
 def scatter(canvas: Tensor, key: Key) -> Tensor:
     """Take the tiles (N, T, C, h, w) of canvases (N, C, H, W), times the weights, differentiable."""
+    if _is_transformed(canvas):
+        return _TransformedScatter.apply(canvas, key)  # type: ignore[no-any-return, no-untyped-call]
     if torch.is_grad_enabled() and canvas.requires_grad:
         return _Scatter.apply(canvas, key)  # type: ignore[no-any-return, no-untyped-call]
     return _ops.tiles_scatter(canvas, *key)  # type: ignore[no-any-return]
+
+
+def _is_transformed(array: Tensor) -> bool:
+    """Whether a transform of torch.func, any of which may bring forward mode, or forward mode itself is at work."""
+    if torch._C._are_functorch_transforms_active():  # noqa: SLF001  # no public word for it
+        return True
+    return not is_batched(array) and _in_forward_mode(array)  # torch looks into no tangent of many
 
 
 def reduce(tiles: Tensor, key: Key, reduction: str) -> Tensor | tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ def blend(tiles: ArrayLike, grid: TileGrid, weights: ArrayLike, reduction: str =
     """
     values = np.asarray(tiles, np.float64)
     if reduction in ("max", "min"):
-        return _extreme(values, grid, np.fmax if reduction == "max" else np.fmin)
+        return _extreme(values, grid, *((np.maximum, -np.inf) if reduction == "max" else (np.minimum, np.inf)))
     weights = np.asarray(weights, np.float64)
     mean = _weighted(values, grid, weights)
     if reduction == "mean":
@@ -60,9 +60,9 @@ def _sum(inner: list[NDArray[np.float64]], grid: TileGrid, weights: NDArray[np.f
     return total
 
 
-def _extreme(tiles: NDArray[np.float64], grid: TileGrid, choose: Any) -> NDArray[np.float64]:
-    """Largest or smallest value at every pixel."""
-    out = np.full((tiles.shape[1], *grid.size), np.nan)
+def _extreme(tiles: NDArray[np.float64], grid: TileGrid, choose: Any, start: float) -> NDArray[np.float64]:
+    """Largest or smallest value at every pixel; NaN where there is one."""
+    out = np.full((tiles.shape[1], *grid.size), start)
     for tile, (y, x) in zip(_inner(tiles, grid), _places(grid), strict=True):
         out[:, y, x] = choose(out[:, y, x], tile)
     return out

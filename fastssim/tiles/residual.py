@@ -13,7 +13,8 @@ import torch
 
 from fastssim.functional import ssim
 from fastssim.tiles.bands import Bands
-from fastssim.tiles.storage import check, empty, on_gpu
+from fastssim.tiles.grid import check_grid
+from fastssim.tiles.storage import check, empty, native, on_gpu, plain
 from fastssim.tiles.stream import Blender
 from fastssim.window import Gaussian, Window
 
@@ -54,7 +55,7 @@ def ssim_residual(
     ssim_window : Window
         Of SSIM.
     **options
-        Any other keyword of `fastssim.ssim` but ``reduction`` and ``padding``.
+        Any other keyword of `fastssim.ssim` but ``reduction``, ``padding`` and ``dims``; a ``mask`` is that of a tile.
 
     Returns
     -------
@@ -75,6 +76,11 @@ def ssim_residual(
     >>> float(ssim_residual(extract(image, grid), image, grid).max())
     0.0
     """
+    check_grid(grid)
+    if refused := options.keys() & {"padding", "dims"}:
+        raise TypeError(
+            f"ssim_residual takes no {' and no '.join(sorted(refused))}: tiles are images, mirrored at the border"
+        )
     check("tiles", tiles)
     shape, (height, width) = tuple(tiles.shape), grid.tile_shape
     if len(shape) != 4 or shape[0] != len(grid) or shape[2:] != grid.tile_shape:
@@ -102,9 +108,12 @@ def ssim_residual(
         for first in range(row * across, (row + 1) * across, _TOGETHER):
             end = min(first + _TOGETHER, (row + 1) * across)
             y: Any = bands.cut(band, row, first, end)
-            if isinstance(tiles, torch.Tensor):
-                y = torch.as_tensor(y).to(tiles.device)
-                y = y.view(image.dtype) if isinstance(image, torch.Tensor) else y  # bfloat16 comes as its bits
+            if isinstance(image, torch.Tensor):
+                y = y if on_gpu(y) else torch.from_numpy(y)
+                y = y.view(image.dtype)  # bfloat16 comes as its bits
+            elif isinstance(tiles, torch.Tensor):
+                y = torch.from_numpy(native(y))
+            y = y.to(tiles.device) if isinstance(tiles, torch.Tensor) else plain(y)
             maps: Any = ssim(tiles[first:end], y, window=ssim_window, padding="reflect", reduction="none", **options)
             blender.push(maps.to(tiles.dtype) if isinstance(tiles, torch.Tensor) else maps.astype(tiles.dtype), target)
     # 1 - is taken of the blended image, for it is linear; of every tile's map it would cost a pass over all of them.

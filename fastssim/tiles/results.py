@@ -9,7 +9,18 @@ import numpy as np
 import torch
 
 from fastssim.tiles.grid import TileGrid
-from fastssim.tiles.storage import bits, check_pixels, empty, finite, in_memory, on_gpu, plain, torch_dtype
+from fastssim.tiles.storage import (
+    assign,
+    check,
+    check_pixels,
+    check_target,
+    empty,
+    finite,
+    in_memory,
+    on_gpu,
+    plain,
+    torch_dtype,
+)
 from fastssim.tiles.stream import Blender, Rows
 
 if TYPE_CHECKING:
@@ -57,6 +68,7 @@ class Results:
         self._mover = mover
         self._first_row = first_row
         self._keys: list[Any] | None = None  # None until the first call; [None] for a single map
+        self._kinds: list[str] = []  # of every map: its tiles' shape and dtype
         self._kind: type = object
         self._blenders: list[Blender] = []
         self._maps: list[tuple[Any, ...]] = []  # of every map: its array, for "mean_std" two
@@ -100,6 +112,11 @@ class Results:
         maps = [self._checked(value, first, end, names) for value in values]
         if self._keys is None:
             self._prepare(keys, maps, type(returned))
+            self._kinds = [_kind(value) for value in maps]
+        for key, value, before in zip(keys, maps, self._kinds, strict=True):
+            if _kind(value) != before:
+                which = "" if key is None else f"the map {key!r} as "
+                raise ValueError(f"fn returned {which}{_kind(value)} for {names}; before, it returned {before}")
         finished = [blender.add(value) for value, blender in zip(maps, self._blenders, strict=True)]
         for value, blender in zip(maps, self._blenders, strict=True):
             if not blender.finite or self._options["reduction"] in ("max", "min") or on_gpu(value):
@@ -113,9 +130,9 @@ class Results:
             for rows in blocks:
                 for target, pixels in zip(targets, rows.pixels, strict=False):  # none that are in place already
                     if self._mover is not None and on_gpu(pixels) and not on_gpu(target):
-                        _assign(target, rows, self._mover.down(pixels, ready))
+                        assign(target, rows.first, rows.end, self._mover.down(pixels, ready))
                     else:
-                        _assign(target, rows, pixels)
+                        assign(target, rows.first, rows.end, pixels)
                 reached = rows.end * self._grid.size[0] // int(targets[0].shape[-2])
         return reached
 
@@ -127,6 +144,8 @@ class Results:
                 value = value.cpu()
         elif not isinstance(value, np.ndarray):
             raise TypeError(f"fn returned a {type(value).__name__} for {names}; it must return an array or a tensor")
+        else:
+            check("what fn returned", value)
         shape = tuple(value.shape)
         if len(shape) != 4 or shape[0] != end - first or not all(shape):
             raise ValueError(f"fn returned shape {shape} for {names}; it must be ({end - first}, C, h, w)")
@@ -146,7 +165,7 @@ class Results:
         if finite(tiles):
             return
         number = next(number for number, tile in enumerate(tiles, start=first) if not finite(tile))
-        row, column = self._grid.origins[number]
+        ((row, column),) = self._grid.corners(number, number + 1)
         raise ValueError(f"fn returned NaN or infinity for tile {number}, at row {row}, column {column}")
 
     def _prepare(self, keys: list[Any], maps: list[Any], kind: type) -> None:
@@ -175,7 +194,7 @@ class Results:
                     raise ValueError(f'out has {len(arrays)} arrays; "mean_std" wants a pair of them')
                 name = "out" if key is None else f"out[{key!r}]"
                 for array, dtype in zip(arrays, dtypes, strict=True):
-                    _check_target(name, array, shape, dtype)
+                    check_target(name, array, shape, dtype)
             #  What we allocated nobody sees before all is done: not what is NaN or unfinished, either.
             if target is None and not on_gpu(value) and not any(map(on_gpu, arrays)):
                 blender.blend_into(arrays)
@@ -215,6 +234,11 @@ def _unpacked(returned: Any) -> tuple[list[Any], Sequence[Any]]:
     return [None], [returned]
 
 
+def _kind(tiles: Any) -> str:
+    """Put into words what stays the same from call to call."""
+    return f"tiles of shape {tuple(tiles.shape[1:])} and dtype {tiles.dtype}"
+
+
 def _scaled(grid: TileGrid, tile: tuple[int, ...]) -> TileGrid:
     """Return the grid at the scale at which its tiles are as large as `tile`."""
     if tile == grid.tile_shape:
@@ -232,34 +256,3 @@ def _scaled(grid: TileGrid, tile: tuple[int, ...]) -> TileGrid:
         sizes.append((int(size), int(stride)))
     (height, stride_y), (width, stride_x) = sizes
     return TileGrid((height, width), (tile[0], tile[1]), (stride_y, stride_x), grid.border)
-
-
-def _check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) -> None:
-    """Refuse an array that the result does not fit into."""
-    found = getattr(target, "shape", None)
-    if found is None or tuple(found) not in (shape, shape[1:] if shape[0] == 1 else shape):
-        raise ValueError(f"{name} has shape {found if found is None else tuple(found)}; the result has {shape}")
-    if getattr(getattr(target, "flags", None), "writeable", True) is False or getattr(target, "read_only", False):
-        raise ValueError(f"{name} is read-only; open it for writing (a memmap with mode 'r+' or 'w+')")
-    if isinstance(target, torch.Tensor):
-        fits = torch.can_cast(torch_dtype(dtype), target.dtype)
-    else:
-        fits = np.can_cast(plain(empty((0,), dtype)).dtype, target.dtype, "same_kind")
-    if not fits:
-        raise TypeError(f"{name} is {target.dtype}; the result is {dtype}: convert what fn returns")
-
-
-def _assign(target: Any, rows: Rows, pixels: Any) -> None:
-    """Write finished rows to an array of any kind, (C, H, W) or (H, W)."""
-    if on_gpu(target):
-        with torch.inference_mode():  # which may have allocated it
-            target[..., rows.first : rows.end, :] = torch.as_tensor(pixels).to(target.device)
-        return
-    if isinstance(target, torch.Tensor):  # as memory: torch forbids this thread to write what inference mode allocated
-        target, value = bits(target), bits(torch.as_tensor(pixels).to(target.dtype))
-    else:
-        value = plain(pixels)
-    if len(target.shape) == 2:
-        target[rows.first : rows.end] = value[0]
-    else:
-        target[:, rows.first : rows.end] = value

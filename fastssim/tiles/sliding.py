@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from fastssim.cuda.device import CudaUnavailableError, usable
+from fastssim.cuda.device import usable
 from fastssim.tiles.bands import Bands
+from fastssim.tiles.grid import whole
 from fastssim.tiles.progress import Record
 from fastssim.tiles.results import Results
-from fastssim.tiles.storage import GPUS, bits, on_gpu
+from fastssim.tiles.storage import GPUS, bits, native, on_gpu, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +48,9 @@ def sliding_window(
     ----------
     fn : callable
         Takes tiles (B, C, h, w), of the image's kind and dtype, and returns (B, C', h', w') of a dtype that `blend`
-        takes; or a tuple, list or dict of such maps. Maps may differ in channels and in scale: h' and w' may be a
-        fraction or a multiple of h and w, if the grid's strides and the image's size come out whole at that scale.
+        takes, which no gradient goes through; or a tuple, list or dict of such maps. Maps may differ in channels and in
+        scale: h' and w' may be a fraction or a multiple of h and w, if the grid's strides and the image's size come out
+        whole at that scale.
     image : ndarray, torch.Tensor, or anything that slices as ``image[:, y0:y1]``
         (C, H, W), or (H, W), which is taken as one channel and slices as ``image[y0:y1]``: ``numpy.memmap``, zarr,
         h5py, tifffile's zarr store. Read band by band, every row once (twice where a border mirrors it).
@@ -75,7 +77,7 @@ def sliding_window(
     Returns
     -------
     ndarray, torch.Tensor, or `out`
-        (C', H', W') each, of the image's kind, in the structure of what `fn` returns.
+        (C', H', W') each, of the image's kind, in the structure of what `fn` returns: a tuple of maps for a list.
 
     Raises
     ------
@@ -95,8 +97,7 @@ def sliding_window(
     >>> edges.shape
     (1, 300, 200)
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; it must be an int, at least 1")
+    batch_size = whole("batch_size", batch_size, 1)
     if resume is not None and out is None:
         raise ValueError("resume needs `out`: give something that lasts, such as a memmap with mode 'r+'")
     bands = Bands(image, grid)
@@ -184,13 +185,7 @@ def _device(device: Any, image: Any) -> torch.device | None:
     """Return where `fn` wants its tiles, None for the CPU as they are there."""
     if device is None:
         return image.device if on_gpu(image) else None
-    place = torch.device(device)
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise CudaUnavailableError(
-            f"device is {device}, but torch {torch.__version__} finds no GPU: install torch for your driver"
-            " (https://pytorch.org/get-started), or leave device out to compute on the CPU"
-        )
-    return place
+    return place_of(device)
 
 
 def _mover(place: torch.device | None) -> Mover | None:
@@ -219,7 +214,7 @@ def _given(tiles: Any, image: Any, device: torch.device | None) -> Any:
         tiles = tiles.view(image.dtype) if isinstance(image, torch.Tensor) else tiles
         return tiles.to(device)
     if not isinstance(image, torch.Tensor):
-        return tiles if device is None else torch.from_numpy(tiles).to(device)
+        return tiles if device is None else torch.from_numpy(native(tiles)).to(device)
     tensor = torch.from_numpy(tiles).view(image.dtype)
     return tensor if device is None else tensor.to(device)
 
@@ -229,7 +224,7 @@ def _call(fn: Callable[[Any], Any], tiles: Any, first: int, end: int, grid: Tile
     try:
         return fn(tiles)
     except Exception as error:
-        row, column = grid.origins[first]
+        ((row, column),) = grid.corners(first, first + 1)
         raise RuntimeError(
             f"fn failed on tiles {first} to {end - 1} of {len(grid)}, the first at row {row}, column {column}:"
             f" {type(error).__name__}: {error}"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fastssim.cpu.pages import in_large_pages
+from fastssim.cuda.device import CudaUnavailableError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,11 @@ _EXPONENTS = {  # of a stored number: the exponent's lowest bit, and how many it
     np.dtype(np.float32): (23, 8),
     np.dtype(np.int16): (10, 5),
     np.dtype(np.uint16): (7, 8),
+}
+_LACKING = {  # dtypes that NumPy has not, and integers as large
+    torch.bfloat16: torch.int16,
+    torch.complex32: torch.int32,
+    **{kind: torch.uint8 for name, kind in vars(torch).items() if name.startswith("float8_")},
 }
 GPUS = {"cuda"}  # kinds of devices
 PIXELS = "float64, float32, float16, bfloat16 (tensors), uint8"
@@ -58,10 +64,31 @@ def check(name: str, array: Any) -> None:
             load_cupy()
         elif array.device.type != "cpu":
             raise ValueError(f"{name} is on {array.device}; give a tensor on the CPU or an NVIDIA GPU")
+    elif isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, and tiles carry no mask; fill it (.filled) or leave the mask (.data)"
+        )
     elif isinstance(array, np.ndarray) and array.dtype.hasobject:
         raise TypeError(f"{name} is {array.dtype}; give numbers")
     elif not isinstance(array, np.ndarray):
         raise TypeError(f"{name} is a {type(array).__name__}; give a NumPy array or a torch.Tensor")
+
+
+def place_of(device: Any) -> torch.device:
+    """Take the name of a device.
+
+    Raises
+    ------
+    CudaUnavailableError
+        If it is a GPU and torch finds none.
+    """
+    place = torch.device(device)
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise CudaUnavailableError(
+            f"device is {device}, but torch {torch.__version__} finds no GPU: install torch for your driver"
+            " (https://pytorch.org/get-started), or leave device out to compute on the CPU"
+        )
+    return place
 
 
 def on_gpu(array: Any) -> bool:
@@ -89,7 +116,7 @@ def check_pixels(name: str, dtype: Any) -> None:
 def stored(array: Any) -> NDArray[Any]:
     """View an array or a tensor of one of `PIXELS` as the kernels take it, without a copy."""
     if isinstance(array, torch.Tensor):
-        detached = array.detach()
+        detached = array.detach().resolve_neg()
         if array.dtype in (torch.float16, torch.bfloat16):
             detached = detached.view(torch.int16)
         bits: NDArray[Any] = detached.numpy()
@@ -117,9 +144,13 @@ def torch_dtype(dtype: Any) -> torch.dtype:
 
 
 def bits(tensor: torch.Tensor) -> NDArray[Any]:
-    """View a tensor of any dtype as an array that can be copied; bfloat16, which NumPy lacks, as integers."""
-    detached = tensor.detach()
-    array: NDArray[Any] = (detached.view(torch.int16) if tensor.dtype == torch.bfloat16 else detached).numpy()
+    """View a tensor of any dtype as an array that can be copied; as integers where NumPy lacks it, as bfloat16.
+
+    What torch conjugates or negates as it reads it comes as a copy.
+    """
+    detached = tensor.detach().resolve_conj().resolve_neg()
+    integers = _LACKING.get(tensor.dtype)
+    array: NDArray[Any] = (detached if integers is None else detached.view(integers)).numpy()
     return array
 
 
@@ -127,8 +158,13 @@ def plain(array: Any) -> NDArray[Any]:
     """Turn pixels into an array of NumPy's own dtypes; bfloat16 becomes float32."""
     if not isinstance(array, torch.Tensor):
         return array  # type: ignore[no-any-return]
-    widened: NDArray[Any] = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    widened: NDArray[Any] = (array.float() if array.dtype == torch.bfloat16 else array).cpu().numpy()
     return widened
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """Bring an array into this machine's byte order, which torch wants."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def finite(array: Any) -> bool:
@@ -139,3 +175,47 @@ def finite(array: Any) -> bool:
         return bool(torch.isfinite(array).all())
     pixels = stored(array)
     return pixels.dtype == np.uint8 or tile_launch.finite(np.ascontiguousarray(pixels), _EXPONENTS[pixels.dtype])
+
+
+def check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuse an array that the result does not fit into.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What it is, and what the result is.
+    """
+    found = getattr(target, "shape", None)
+    if found is None or tuple(found) not in (shape, shape[1:] if shape[0] == 1 else shape):
+        raise ValueError(f"{name} has shape {found if found is None else tuple(found)}; the result has {shape}")
+    if getattr(getattr(target, "flags", None), "writeable", True) is False or getattr(target, "read_only", False):
+        raise ValueError(f"{name} is read-only; open it for writing (a memmap with mode 'r+' or 'w+')")
+    kind = getattr(target, "dtype", None)
+    if kind is None:  # it only slices
+        return
+    if isinstance(target, torch.Tensor):
+        if target.is_neg():
+            raise ValueError(f"{name} is a view that torch negates; give a tensor of its own")
+        if any(step == 0 and count > 1 for step, count in zip(target.stride(), target.shape, strict=True)):
+            raise ValueError(f"{name} is an expanded view, whose pixels share memory; give {name}.contiguous()")
+        fits = torch.can_cast(torch_dtype(dtype), target.dtype)
+    else:
+        fits = np.can_cast(plain(empty((0,), dtype)).dtype, kind, "same_kind")
+    if not fits:
+        raise TypeError(f"{name} is {kind}; the result is {dtype}: convert that before, or give another array")
+
+
+def assign(target: Any, first: int, end: int, pixels: Any) -> None:
+    """Write finished rows to an array of any kind, (C, H, W) or (H, W)."""
+    if on_gpu(target):
+        with torch.inference_mode():  # which may have allocated it
+            target[..., first:end, :] = torch.as_tensor(pixels, device=target.device)
+        return
+    if isinstance(target, torch.Tensor):  # as memory: torch forbids this thread to write what inference mode allocated
+        target, value = bits(target), bits(torch.as_tensor(pixels, device="cpu").to(target.dtype))
+    else:
+        value = plain(pixels)
+    if len(getattr(target, "shape", ())) == 2:
+        target[first:end] = value[0]
+    else:
+        target[:, first:end] = value

@@ -8,8 +8,20 @@ import numpy as np
 import torch
 
 from fastssim.tiles.blending import check_reduction
+from fastssim.tiles.grid import check_grid, whole
 from fastssim.tiles.plan import NO_SUMS, Sums, make_plan
-from fastssim.tiles.storage import GPUS, check, check_pixels, deviation_dtype, empty, on_gpu, stored
+from fastssim.tiles.storage import (
+    GPUS,
+    assign,
+    check,
+    check_pixels,
+    check_target,
+    deviation_dtype,
+    empty,
+    on_gpu,
+    place_of,
+    stored,
+)
 from fastssim.tiles.windows import window_key
 
 if TYPE_CHECKING:
@@ -71,6 +83,8 @@ class Blender:
     ------
     TypeError, ValueError
         If an argument is none of the above.
+    CudaUnavailableError
+        If `device` is a GPU and torch finds none.
 
     Examples
     --------
@@ -95,16 +109,18 @@ class Blender:
         device: str | torch.device | None = None,
         first_row: int = 0,
     ) -> None:
+        check_grid(grid)
         self._dtype = dtype if isinstance(dtype, torch.dtype) else np.dtype(dtype)
         check_pixels("dtype", self._dtype)
         check_reduction(reduction)
-        if not 0 <= first_row < grid.size[0]:
+        channels, first_row = whole("channels", channels, 0), whole("first_row", first_row, 0)
+        if first_row >= grid.size[0]:
             raise ValueError(f"first_row is {first_row}; the image has the rows 0 to {grid.size[0] - 1}")
         self._grid = grid
         self._plan = make_plan(tuple(grid.geometry), *window_key(window, grid.tile_shape))
         self._channels = channels
         self._reduction = reduction
-        self._device = torch.device("cpu") if device is None else torch.empty(0, device=device).device
+        self._device = torch.device("cpu") if device is None else torch.empty(0, device=place_of(device)).device
         tensors = isinstance(self._dtype, torch.dtype)
         if device is not None and not tensors:
             raise TypeError(f"dtype is {self._dtype}, but tiles on {self._device} are tensors; give one of torch's")
@@ -125,7 +141,21 @@ class Blender:
         """Blend straight into these arrays, (C, H, W) in memory, one for each of `dtypes`.
 
         For `add`, not for `push`: the rows that it returns have no pixels then. Rows below those change, too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are of another number, shape or dtype, or their pixels do not lie row by row.
         """
+        shape = (self._channels, *self._grid.size)
+        if len(arrays) != len(self.dtypes):
+            raise ValueError(f"{len(arrays)} arrays came; this blender writes {len(self.dtypes)}")
+        for array, dtype in zip(arrays, self.dtypes, strict=True):
+            check("an array", array)
+            check_target("an array", array, shape, dtype)
+            rows = stored(array) if array.dtype == dtype and tuple(array.shape) == shape else None
+            if rows is None or rows.strides[-1] != rows.itemsize or min(rows.strides) < 1:
+                raise ValueError(f"an array does not hold {dtype} of shape {shape} row by row; give one that does")
         self._whole = arrays
 
     def push(self, tiles: Any, out: Any) -> int:
@@ -135,18 +165,23 @@ class Blender:
         ----------
         tiles : ndarray or torch.Tensor, (B, C, h, w)
             The tiles that follow those pushed before.
-        out : array_like, (C, H, W); a pair of them for "mean_std"
-            Anything that takes an assignment to ``out[:, y0:y1]``.
+        out : array_like, (C, H, W), or (H, W) for one channel; a pair of them for "mean_std"
+            Anything that takes an assignment to ``out[:, y0:y1]`` or ``out[y0:y1]``.
 
         Raises
         ------
         TypeError, ValueError
-            If more tiles come than the grid has, or of another shape or dtype.
+            If more tiles come than the grid has, or of another shape or dtype, or `out` is of another.
         """
         targets = out if self._reduction == "mean_std" else (out,)
+        if len(targets) != len(self.dtypes):
+            raise ValueError(f'out has {len(targets)} arrays; "mean_std" wants a pair of them')
+        for target, dtype in zip(targets, self.dtypes, strict=True):
+            if hasattr(target, "shape"):
+                check_target("out", target, (self._channels, *self._grid.size), dtype)
         for rows in self.add(tiles):
             for target, pixels in zip(targets, rows.pixels, strict=True):
-                target[:, rows.first : rows.end] = pixels
+                assign(target, rows.first, rows.end, pixels)
         return self.finished
 
     def add(self, tiles: Any) -> list[Rows]:

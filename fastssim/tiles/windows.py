@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fastssim.tiles.storage import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -66,11 +68,16 @@ def axis_weights(name: str, length: int) -> NDArray[np.float64]:
 
 
 def _weights(given: Any) -> NDArray[np.float64]:
-    """Check an array of weights."""
+    """Check an array of weights; bring the largest near 1 by a power of two, for only their ratios count."""
+    unknown = f"window is a {type(given).__name__}; give a name or an array of weights"
     try:
-        array = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given, np.float64)
+        array = np.asarray(plain(given.detach().cpu()) if isinstance(given, torch.Tensor) else given)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"window is a {type(given).__name__}; give a name or an array of weights") from error
+        raise TypeError(unknown) from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{unknown}, real numbers" if array.ndim else unknown)
+    array = array.astype(np.float64)
     if not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError("window holds weights that are negative, NaN or infinite; weights are finite and at least 0")
-    return array
+    scaled: NDArray[np.float64] = np.ldexp(array, -np.frexp(array.max(initial=0))[1])
+    return scaled

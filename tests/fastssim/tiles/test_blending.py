@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastssim.cpu import tile_launch
-from fastssim.tiles import REDUCTIONS, WINDOWS, TileGrid, blend, extract, reference
+from fastssim.tiles import REDUCTIONS, WINDOWS, TileGrid, blend, extract, reference, sliding_window
 from fastssim.tiles.windows import axis_weights
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
@@ -63,11 +63,33 @@ class TestExtract:
         assert torch.equal(extract(image[0], grid), tiles[0])
         assert torch.equal(extract(image.to(memory_format=torch.channels_last), grid), tiles)
 
+    @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "complex32", "uint16"])
+    @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
+    def test_tensors_that_numpy_has_no_dtype_for(self, name):
+        image = random((2, 20, 30), torch.uint8).to(getattr(torch, name))
+        grid = TileGrid((20, 30), (16, 9), (7, 5), "reflect")
+        tiles = extract(image, grid)
+        assert tiles.dtype == image.dtype
+        assert torch.equal(tiles.to(torch.complex64), extract(image.to(torch.complex64), grid))
+        assert torch.equal(extract(image, grid, start=2, stop=5).to(torch.complex64), tiles[2:5].to(torch.complex64))
+
     def test_a_range_of_tiles(self):
         image = np.random.default_rng(0).random((1, 40, 50))
         grid = TileGrid((40, 50), 16, 12)
         assert (extract(image, grid, start=3, stop=7) == extract(image, grid)[3:7]).all()
         assert extract(image, grid, start=12).shape == (0, 1, 16, 16)
+
+    def test_what_a_few_tiles_take_does_not_depend_on_how_many_there_are(self):
+        image = np.broadcast_to(np.arange(300_000, dtype=np.float32), (1, 300_000, 300_000))
+        grid = TileGrid(image.shape[1:], 4, 1)  # a place for each of its tiles would take 1.4 TB
+        expected = np.broadcast_to(np.arange(7, 11), (2, 1, 4, 4)) + np.arange(2).reshape(2, 1, 1, 1)
+        start = 1000 * grid.shape[1] + 7
+        for source in (image, torch.arange(300_000.0).expand(1, 300_000, 300_000)):
+            assert (np.asarray(extract(source, grid, start=start, stop=start + 2)) == expected).all()
+        with pytest.raises(
+            RuntimeError, match="fn failed on tiles 0 to 1 of 89998200009, the first at row 0, column 0"
+        ):
+            sliding_window(None, image, grid, batch_size=2)
 
     def test_an_image_one_pixel_wide(self):
         image = np.arange(12.0).reshape(1, 1, 12).transpose(0, 2, 1)
@@ -88,6 +110,18 @@ class TestExtract:
             extract(torch.zeros(1, 40, 50, device="meta"), grid)
         with pytest.raises(TypeError, match=r"image is torch\.sparse_coo"):
             extract(torch.zeros(1, 40, 50).to_sparse(), grid)
+        with pytest.raises(TypeError, match="image is a masked array, and tiles carry no mask"):
+            extract(np.ma.masked_less(np.zeros((1, 40, 50)), 1), grid)
+        with pytest.raises(TypeError, match="grid is a int; give a TileGrid"):
+            extract(np.zeros((1, 40, 50)), 16)
+
+    @pytest.mark.parametrize("options", [{}, {"start": 1, "stop": 5}])
+    def test_tensors_that_torch_conjugates_or_negates_as_it_reads_them(self, options):
+        grid = TileGrid((40, 50), 16, 12)
+        whole = torch.complex(*random((2, 1, 40, 50), torch.float32))
+        expected = extract(whole.imag.contiguous(), grid, **options)
+        assert torch.equal(extract(whole.conj(), grid, **options).imag, -expected)
+        assert torch.equal(extract(whole.conj().imag, grid, **options), -expected)
 
 
 class TestExactness:
@@ -196,6 +230,8 @@ class TestBlend:
         tiles[6, 0, 3, 4] = float("nan")
         y, x = grid.origins[6]
         bad = torch.isnan(blend(tiles, grid, reduction=reduction))
+        expected = reference.blend(tiles.float().numpy(), grid, np.ones((16, 16)), reduction)
+        np.testing.assert_array_equal(bad.numpy(), np.isnan(expected))
         assert bad[0, y + 3, x + 4]
         assert bad.sum() == 1
 
@@ -224,6 +260,24 @@ class TestBlend:
         assert peak("gaussian") < 3
         assert peak("hann") < 3
 
+    def test_monais_gaussian_is_given_as_weights(self):
+        monai = pytest.importorskip("monai.data")
+        gaussian = monai.compute_importance_map((32, 24), mode="gaussian", sigma_scale=0.125)
+        down, across = (np.exp(-0.5 * ((np.arange(n) + 0.5) / n * 8 - 4) ** 2) for n in (32, 24))
+        np.testing.assert_allclose(gaussian.clamp(min=1e-3), np.maximum(np.outer(down, across), 1e-3), rtol=1e-4)
+        grid = TileGrid((70, 60), (32, 24), (16, 12))
+        tiles = random((len(grid), 1, 32, 24), torch.float32)
+        pair = tuple(np.maximum(axis, 1e-3) for axis in (down, across))
+        assert torch.equal(blend(tiles, grid, window="gaussian"), blend(tiles, grid, window=pair))
+
+    @pytest.mark.parametrize("scale", [1e-320, 2.0**-1060, 3e-40, 7, 1e308])
+    def test_only_the_ratios_of_weights_count(self, scale):
+        grid = TileGrid((40, 40), 16, 8)
+        tiles = random((len(grid), 1, 16, 16), torch.float32)
+        ones, expected = torch.ones(16, 16, dtype=torch.bfloat16), blend(tiles, grid)
+        for window in (ones, np.full((16, 16), scale), (np.full(16, scale), np.full(16, scale))):
+            assert torch.allclose(blend(tiles, grid, window=window), expected, rtol=1e-6)
+
     def test_zero_weights_crop_tiles(self):
         grid = TileGrid((40, 40), 16, 8, "reflect")
         weights = np.zeros((16, 16))
@@ -240,6 +294,10 @@ class TestBlend:
             blend(tiles[1:], grid)
         with pytest.raises(TypeError, match="tiles: int16 cannot be blended; convert to one of float64"):
             blend(tiles.astype(np.int16), grid)
+        with pytest.raises(TypeError, match="tiles is a masked array, and tiles carry no mask"):
+            blend(np.ma.masked_less(tiles, 1), grid)
+        with pytest.raises(TypeError, match="grid is a tuple; give a TileGrid"):
+            blend(tiles, (40, 50))
         with pytest.raises(ValueError, match="reduction is 'median'; give one of 'mean', 'max'"):
             blend(tiles, grid, reduction="median")
 
@@ -252,6 +310,8 @@ class TestBlend:
             (-np.ones((16, 16)), ValueError, "negative, NaN or infinite"),
             (np.full((16, 16), np.nan), ValueError, "negative, NaN or infinite"),
             (object(), TypeError, "window is a object"),
+            (None, TypeError, "window is a NoneType; give a name or an array of weights"),
+            (np.ones((16, 16), complex), TypeError, "window is a ndarray; give a name or an array of weights, real"),
             ((np.r_[0, np.ones(15)], np.ones(16)), ValueError, "leaves pixels of the image without any weight"),
         ],
     )

@@ -64,6 +64,7 @@ def test_a_grid_is_a_value(border):
     copy = pickle.loads(pickle.dumps(grid))  # noqa: S301
     assert copy == grid == TileGrid((50, 60), (16, 16), (4, 8), border)
     assert copy.origins.tolist() == grid.origins.tolist()
+    assert copy.corners(3, 20).tolist() == grid.origins[3:20].tolist()
     assert hash(grid) == hash(copy)
     assert grid != TileGrid((50, 60), 16, (4, 9), border)
 
@@ -84,6 +85,7 @@ def test_a_grid_is_a_value(border):
         (((200, 200), -1, 1), {}, ValueError, "tile is -1"),
         (((0, 200), 1, 1, "zeros"), {}, ValueError, "size is"),
         (((200, 200), 64, 1.5), {}, TypeError, "stride is 1.5"),
+        (((200, 200), 64, True), {}, TypeError, "stride is True; give an int"),
         (((200, 200, 3), 64, 32), {}, TypeError, r"size is \(200, 200, 3\)"),
         (((200, 200), 64, 32, "wrap"), {}, ValueError, "border is 'wrap'; give one of 'flush', 'zeros'"),
         (((200, 200), 64, 32), {"overlap": 8}, ValueError, "stride is 32 and overlap 8; give one"),

@@ -40,9 +40,14 @@ def test_the_image_may_have_another_dtype():
     half = (image.float() / 255).bfloat16()
     expected = ssim_residual(tiles, half.float(), grid)
     torch.testing.assert_close(ssim_residual(tiles, half, grid), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(ssim_residual(tiles.numpy(), half, grid), expected.numpy(), rtol=0, atol=1e-6)
+    foreign = half.float().numpy().astype(">f4")
+    torch.testing.assert_close(ssim_residual(tiles, foreign, grid), expected, rtol=0, atol=1e-6)
 
 
 def test_bad_input():
+    with pytest.raises(TypeError, match="grid is a int; give a TileGrid"):
+        ssim_residual(np.zeros((1, 1, 16, 16)), np.zeros((1, 40, 50)), 16)
     grid = TileGrid((40, 50), 16, 12)
     image, tiles = torch.rand(1, 40, 50), torch.rand(12, 1, 16, 16)
     with pytest.raises(ValueError, match=r"tiles have shape \(11, 1, 16, 16\)"):
@@ -56,5 +61,8 @@ def test_bad_input():
             ssim_residual(wrong, image, grid)
     with pytest.raises(NotImplementedError, match="does not carry through"):
         ssim_residual(tiles.requires_grad_(), image, grid)
+    for option in ({"dims": 3}, {"padding": "valid"}):
+        with pytest.raises(TypeError, match=f"ssim_residual takes no {next(iter(option))}: tiles are images"):
+            ssim_residual(tiles.detach(), image, grid, **option)
     with pytest.raises(ValueError, match="data_range is 0"):
         ssim_residual(tiles.detach(), image, grid, data_range=0)

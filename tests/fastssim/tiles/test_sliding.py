@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastssim.tiles import BORDERS, TileGrid, blend, extract, sliding_window
+from fastssim.tiles import BORDERS, TileGrid, blend, extract, sliding_window, ssim_residual
 
 GRID = TileGrid((40, 50), 16, 12)
 
@@ -55,6 +55,12 @@ class TestResult:
 
         assert torch.equal(sliding_window(fn, image, GRID, device="cpu"), image)
         assert set(seen) == {(torch.Tensor, dtype)}
+
+    def test_tensors_that_torch_negates_as_it_reads_them(self):
+        image = torch.from_numpy(image_of(GRID))
+        negated = torch.complex(image, image).conj().imag
+        assert torch.equal(sliding_window(lambda tiles: tiles, negated, GRID), -image)
+        assert torch.equal(sliding_window(lambda tiles: torch.complex(tiles, tiles).conj().imag, image, GRID), -image)
 
     def test_under_inference_mode_and_into_another_dtype(self):
         image = torch.rand(1, 40, 50)
@@ -167,6 +173,37 @@ class TestFiles:
         sliding_window(lambda t: t, image, GRID, out=out)
         np.testing.assert_array_equal(out, image)
         assert sliding_window(lambda t: t, torch.from_numpy(image), GRID).shape == (1, 40, 50)
+
+    def test_an_image_of_another_byte_order_is_brought_into_ours_for_torch(self):
+        image = image_of(GRID)
+        result = sliding_window(lambda tiles: tiles, image.astype(">f4"), GRID, device="cpu", batch_size=np.int64(4))
+        np.testing.assert_array_equal(result, image)
+
+    @pytest.mark.parametrize("tensors", [True, False])
+    def test_torchs_default_device_plays_no_part(self, tensors):
+        image = torch.rand(1, 40, 50).bfloat16()
+        kept, out = image.float(), torch.zeros(1, 40, 50)
+        source = image if tensors else kept.numpy()
+        tiles = extract(kept, GRID) if tensors else extract(kept.numpy(), GRID)
+        torch.set_default_device("meta")  # what lies there cannot be read
+        try:
+            sliding_window(lambda tiles: tiles, source, GRID, out=out)
+            residual = ssim_residual(tiles, image, GRID)
+        finally:
+            torch.set_default_device(None)
+        assert torch.equal(out, kept)
+        assert float(abs(residual).max()) == 0
+
+    def test_what_only_has_a_shape_and_takes_rows(self):
+        class Writer:
+            shape = (2, 40, 50)
+            rows = np.zeros(shape, np.float32)
+
+            def __setitem__(self, key, value):
+                self.rows[key] = value
+
+        out = sliding_window(lambda tiles: tiles, image_of(GRID), GRID, out=Writer())
+        np.testing.assert_array_equal(out.rows, image_of(GRID))
 
     def test_zarr(self, tmp_path):
         zarr = pytest.importorskip("zarr")
@@ -451,6 +488,16 @@ class TestBadInput:
             ({"image": np.zeros((1, 40, 51))}, ValueError, r"image has shape \(1, 40, 51\)"),
             ({"image": np.zeros((1, 1, 40, 50))}, ValueError, r"this grid wants \(C, 40, 50\) or \(40, 50\)"),
             ({"image": 3}, TypeError, "image is a int"),
+            ({"image": np.full((1, 40, 50), None)}, TypeError, "image is object; give numbers"),
+            ({"image": np.ma.masked_less(np.zeros((1, 40, 50)), 1)}, TypeError, "image is a masked array"),
+            ({"image": Slices(np.ma.masked_less(np.zeros((1, 40, 50)), 1))}, TypeError, "image is a masked array"),
+            ({"fn": lambda t: np.ma.masked_less(t, 1)}, TypeError, "what fn returned is a masked array"),
+            ({"grid": 16}, TypeError, "grid is a int; give a TileGrid"),
+            (
+                {"out": torch.zeros(1, 40, 50, dtype=torch.complex64).conj().imag},
+                ValueError,
+                "a view that torch negates",
+            ),
             ({"batch_size": 0}, ValueError, "batch_size is 0"),
             ({"batch_size": 1.5}, ValueError, "batch_size is 1.5"),
             ({"window": "box"}, ValueError, "window is 'box'"),
@@ -463,6 +510,7 @@ class TestBadInput:
             ({"fn": lambda t: torch.from_numpy(t).bfloat16()}, TypeError, "bfloat16, which NumPy does not have"),
             ({"out": np.zeros((2, 40, 50))}, ValueError, r"out has shape \(2, 40, 50\); the result has \(1, 40, 50\)"),
             ({"out": [1]}, ValueError, "out has shape None"),
+            ({"out": torch.zeros(50).expand(1, 40, 50)}, ValueError, "out is an expanded view, whose pixels share"),
             ({"out": np.zeros((1, 40, 50), np.uint8)}, TypeError, "out is uint8; the result is float64"),
             ({"out": torch.zeros(1, 40, 50, dtype=torch.uint8)}, TypeError, r"out is torch\.uint8"),
             ({"fn": lambda t: (t, t), "out": [np.zeros((1, 40, 50))]}, ValueError, r"fn returned 2 maps \[0, 1\]"),
@@ -474,6 +522,16 @@ class TestBadInput:
         options = {"fn": lambda t: t, "image": np.zeros((1, 40, 50)), "grid": GRID} | change
         with pytest.raises(kind, match=words):
             sliding_window(**options)
+
+    @pytest.mark.parametrize("change", [lambda rows: rows[:, :-1], lambda rows: rows[..., :-1], lambda rows: rows[0]])
+    def test_rows_of_another_shape_than_the_image_says(self, change):
+        class Short(Slices):
+            def __getitem__(self, key):
+                return change(super().__getitem__(key))
+
+        words = r"image gave rows 0 to 15 as \(.*\); by its shape they are \(2, 16, 50\)"
+        with pytest.raises(ValueError, match=words):
+            sliding_window(lambda t: t, Short(image_of(GRID)), GRID, batch_size=4)
 
     def test_read_only_memory(self):
         closed = np.zeros((1, 40, 50))
@@ -489,6 +547,21 @@ class TestBadInput:
         for source, out in [(tensor, tensor), (tensor, image), (image, tensor), (image, (image.copy(), tensor))]:
             with pytest.raises(ValueError, match="out shares the image's memory"):
                 sliding_window(lambda t: t, source, GRID, out=out)
+
+    @pytest.mark.parametrize("change", [np.float64, lambda tiles: tiles[:, :1], lambda tiles: tiles.repeat(2, 3)])
+    def test_tiles_that_change_from_call_to_call(self, change):
+        image = image_of(GRID)
+        calls = []
+
+        def fn(tiles):
+            calls.append(1)
+            return {"a": tiles if len(calls) == 1 else change(tiles)}
+
+        words = (
+            r"fn returned the map 'a' as tiles of shape .* for tiles 4 to 7 of 12; before, it returned tiles of shape"
+        )
+        with pytest.raises(ValueError, match=words + r" \(2, 16, 16\) and dtype float32"):
+            sliding_window(fn, image, GRID, batch_size=4)
 
     def test_maps_that_change_from_call_to_call(self):
         calls = []
