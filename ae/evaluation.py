@@ -150,7 +150,10 @@ def _truth(sample: Sample, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return the mask of a test image, all False for a good one."""
     if sample.mask is None:
         return np.zeros(shape, bool)
-    return read_mask(sample.mask, (shape[0], shape[1]))
+    truth = read_mask(sample.mask, (shape[0], shape[1]))
+    if not truth.any():  # as an image its score would count as a good one's
+        raise ValueError(f"{sample.mask} marks nothing, but {sample.path} is no good image; mark the defect or move it")
+    return truth
 
 
 def _number(value: float | None) -> str:

@@ -81,6 +81,17 @@ def test_good_test_images_alone_have_a_report(tiny_data, tiny_runs, tmp_path):
     assert "<b>" not in page
 
 
+def test_methods_are_given_and_given_once(comparison, tiny_data, tiny_config, tmp_path):
+    for methods, words in (([], "methods are none"), (["l2", "ssim", "l2"], "methods are l2, ssim, l2")):
+        with pytest.raises(ValueError, match=f"{words}; give one or several, each once"):
+            compare(tiny_data, tmp_path / "out", methods, tiny_config)
+    assert not (tmp_path / "out").exists()
+    folder = shutil.copytree(comparison.report.parent, tmp_path / "copy")
+    (folder / "l2" / "run" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        compare(tiny_data, folder, ["l2"], tiny_config, resume=True, progress=False)
+
+
 def test_what_is_missing_is_named(tmp_path, tiny_data, tiny_config):
     with pytest.raises(ValueError, match="holds no evaluation"):
         report(tmp_path)
