@@ -81,6 +81,11 @@ def read_pages(path: Path | str, channels: int = 1) -> list[NDArray[np.float32]]
     return [_planes(pixels, path, channels) for pixels in _decode(path)]
 
 
+def read_pixels(path: Path | str) -> NDArray[Any]:
+    """Read what `write_png` or `write_tiff` wrote, its numbers as they are; ValueError as `read_image`."""
+    return _decode(Path(path))[0]
+
+
 def _planes(pixels: NDArray[Any], path: Path, channels: int) -> NDArray[np.float32]:
     """Bring decoded pixels into (channels, H, W), float32 in [0, 1]."""
     if channels not in (1, 3):
