@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,3 +60,10 @@ def test_a_defect_s_mask_that_marks_nothing_is_refused(tiny_data, tiny_runs, tmp
     write_png(data / "ground_truth" / "dent" / "1_mask.png", np.zeros((150, 140), np.uint8))
     with pytest.raises(ValueError, match=r"1_mask\.png marks nothing, but .*1\.png is no good image"):
         evaluate(tiny_runs / "l2", data, tmp_path / "out")
+
+
+def test_the_run_is_found_from_any_folder(tiny_data, tiny_runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_runs)
+    result = evaluate("l2", tiny_data, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert Path(result["run"]).samefile(tiny_runs / "l2")
