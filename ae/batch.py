@@ -77,13 +77,14 @@ def segment(
     out = Path(out)
     paths = expand(images)
     names = result_names(paths)
-    given = {path.resolve() for path in paths}
+    given = {os.path.realpath(path) for path in paths}
     segmenter = Segmenter.load(run, device)
     overlays: list[Path] = []
     failures: dict[Path, str] = {}
     coco = Coco()
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "regions.csv").open("w", newline="", encoding="utf-8") as file:
+    #  a name that is no UTF-8 is written as in regions.json: \udce4
+    with (out / "regions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         try:
@@ -160,13 +161,13 @@ def result_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _check_places(titles: list[str], name: str, names: Collection[str], out: Path, given: Collection[Path]) -> None:
+def _check_places(titles: list[str], name: str, names: Collection[str], out: Path, given: Collection[str]) -> None:
     """Refuse an image whose pages have another image's name, or whose results have the place of an image."""
     for title in titles:
         if title != name and title in names:
             raise ValueError(f"a page of {name} and another image are both named {title!r}; segment them one by one")
         for path in result_files(out, title):
-            if path.resolve() in given:
+            if os.path.realpath(path) in given:  # Path.resolve() fails on a link to itself
                 raise ValueError(f"{path}, a result of {name}, would take the place of an image; name another folder")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import sys
 from dataclasses import fields
 from errno import ENAMETOOLONG
@@ -226,7 +227,7 @@ def evaluate(run: Run, data: Data, out: Out) -> None:
     from ae.evaluation import evaluate as run_evaluate  # noqa: PLC0415
     from ae.evaluation import metrics_table  # noqa: PLC0415
 
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=errors, transient=True) as bar:
         task = bar.add_task("images")
         result = run_evaluate(run, data, out, progress=lambda done, of: bar.update(task, completed=done, total=of))
     console.print(metrics_table({result["method"]: result}))
@@ -319,6 +320,8 @@ def results(folder: Annotated[Path, typer.Argument(help="Folder that `ae experim
 
 def main() -> None:
     """Run the command line; a mistake of the user's becomes one clear line and exit status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that it cannot encode, as stderr shows them
     try:
         app()
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError) as error:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ae.config import TrainConfig, config_from
+from ae.config import TrainConfig
 from ae.data import DataFolder, open_folder
 from ae.evaluation import evaluate
-from ae.files import read_json
 from ae.reporting import report
+from ae.run import load_run
 from ae.training import train
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def compare(
     out : Path
         Gets ``<method>/run``, ``<method>/evaluation`` and ``report.html``.
     methods : sequence of str
-        Names of `ae.methods.METHODS`.
+        Names of `ae.config.METHODS`, each once.
     config : TrainConfig, optional
         Everything but the method; the paper's values by default.
     resume : bool
@@ -64,7 +64,8 @@ def compare(
     Raises
     ------
     ValueError
-        As `ae.training.train` and `ae.evaluation.evaluate`; if a finished training had other options.
+        As `ae.training.train` and `ae.evaluation.evaluate`; if there is no method, or one twice; if a finished
+        training had other options or is damaged.
 
     Examples
     --------
@@ -77,6 +78,8 @@ def compare(
     folder = data if isinstance(data, DataFolder) else open_folder(data)
     config = config or TrainConfig()
     configs = [replace(config, method=method) for method in methods]
+    if not methods or len(set(methods)) < len(methods):
+        raise ValueError(f"methods are {', '.join(methods) or 'none'}; give one or several, each once")
     if not folder.test:
         raise ValueError(f"{folder.root} has no test images to compare on; put them at test/<class>")
     finished = {each.method for each in configs if resume and _finished(out / each.method / "run", each)}
@@ -95,6 +98,6 @@ def _finished(run: Path, config: TrainConfig) -> bool:
     """Tell whether a run is finished; ValueError where it was with other options."""
     if not (run / "config.json").exists():
         return False
-    if config_from(read_json(run / "config.json")["config"]) != config:
+    if load_run(run).config != config:
         raise ValueError(f"{run} was trained with other options; give the same ones, or name another folder")
     return True

@@ -40,6 +40,7 @@ _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda v: v >= 0,
         "not be negative",
     ),
+    (("seed",), lambda v: v < 1 << 32, "be below 2 ** 32"),
     (("scale", "learning_rate"), lambda v: v > 0, "be above 0"),
     (("time_budget",), lambda v: v is None or v > 0, "be above 0 seconds, or None"),
     (("warm_up", "held_out", "erased"), lambda v: 0 <= v < 1, "be at least 0 and below 1"),

@@ -57,10 +57,10 @@ def evaluate(
     Returns
     -------
     dict
-        The content of ``metrics.json``: ``method``, ``run`` (the folder), ``config``, ``training``, ``threshold``;
-        ``all``: measures over all images, see `ae.metrics.measure`, and the rates at the run's threshold; ``classes``:
-        the same for each defect class together with the good images; ``samples``: stem, label, largest residual and
-        the area of the mask.
+        The content of ``metrics.json``: ``method``, ``run`` (the folder's whole path), ``config``, ``training``,
+        ``threshold``; ``all``: measures over all images, see `ae.metrics.measure`, and the rates at the run's
+        threshold; ``classes``: the same for each defect class together with the good images; ``samples``: stem, label,
+        largest residual and the area of the mask.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def evaluate_run(
     labels = sorted({sample.label for sample in folder.test} - {"good"})
     return {
         "method": run.config.method,
-        "run": str(run.folder),
+        "run": str(run.folder.resolve()),
         "config": asdict(run.config),
         "training": run.training,
         "threshold": run.threshold,
@@ -150,7 +150,10 @@ def _truth(sample: Sample, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return the mask of a test image, all False for a good one."""
     if sample.mask is None:
         return np.zeros(shape, bool)
-    return read_mask(sample.mask, (shape[0], shape[1]))
+    truth = read_mask(sample.mask, (shape[0], shape[1]))
+    if not truth.any():  # as an image its score would count as a good one's
+        raise ValueError(f"{sample.mask} marks nothing, but {sample.path} is no good image; mark the defect or move it")
+    return truth
 
 
 def _number(value: float | None) -> str:

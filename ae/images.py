@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TIFF = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIFF)
+_LAB = (tifffile.PHOTOMETRIC.CIELAB, tifffile.PHOTOMETRIC.ICCLAB, tifffile.PHOTOMETRIC.ITULAB)
+_JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)  # whose YCbCr is decoded into RGB
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode "L"
 
 
@@ -28,7 +30,7 @@ def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
     Parameters
     ----------
     path : Path
-        PNG, JPEG or TIFF; 8 or 16 bits, or floating-point TIFF with values in [0, 1]. Of any size. What a camera notes
+        PNG, JPEG or TIFF; up to 16 bits, or floating-point TIFF with values in [0, 1]. Of any size. What a camera notes
         about its orientation (EXIF in PNG and JPEG) is obeyed.
     channels : {1, 3}
         1: colour becomes grey by its BT.601 luma. 3: grey becomes three equal channels. Transparency is dropped.
@@ -77,6 +79,11 @@ def read_pages(path: Path | str, channels: int = 1) -> list[NDArray[np.float32]]
     """
     path = Path(path)
     return [_planes(pixels, path, channels) for pixels in _decode(path)]
+
+
+def read_pixels(path: Path | str) -> NDArray[Any]:
+    """Read what `write_png` or `write_tiff` wrote, its numbers as they are; ValueError as `read_image`."""
+    return _decode(Path(path))[0]
 
 
 def _planes(pixels: NDArray[Any], path: Path, channels: int) -> NDArray[np.float32]:
@@ -182,12 +189,17 @@ def _decode_page(page: Any) -> NDArray[Any]:
     ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
     if max(ends) > page.parent.filehandle.size:  # JPEG is decoded without its end, too
         raise ValueError("its end is missing")
+    if page.photometric in _LAB or (page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG):
+        raise tifffile.TiffFileError(f"its colours are {page.photometric.name}; save grey or RGB")
     pixels: NDArray[Any] = page.asarray()
     if page.axes.startswith("S"):  # planar
         pixels = np.moveaxis(pixels, 0, -1)
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         colours = (page.colormap >> 8).astype(np.uint8)  # some write v as 256 v, others as 257 v
         return np.moveaxis(colours[:, pixels], 0, -1)
+    bits = page.bitspersample
+    if pixels.dtype.kind == "u" and isinstance(bits, int) and bits < 8 * pixels.dtype.itemsize:  # 4 or 12 bits, say
+        pixels = pixels / (2**bits - 1)
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         return ~pixels if pixels.dtype.kind in "bu" else 1 - pixels
     if page.photometric == tifffile.PHOTOMETRIC.SEPARATED and pixels.dtype.kind == "u":  # cyan, magenta, yellow, black

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from jinja2 import Environment, PackageLoader
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from scipy import ndimage
 
 from ae.evaluation import MEASURES
 from ae.files import read_json, write_text
+from ae.images import read_pixels
 from ae.metrics import PRO_LIMIT
 
 IMAGES_PER_CLASS = 4
@@ -170,7 +170,7 @@ def _row(evaluations: list[_Evaluation], label: str, stem: str) -> dict[str, Any
 def _method_pictures(evaluation: _Evaluation, label: str, stem: str, truth: Any) -> dict[str, str]:
     """Draw what one method made of an image; residuals on one scale, from 0 to twice the method's threshold."""
     place = evaluation.folder / "images" / label
-    residual = tifffile.imread(place / f"{stem}_residual.tiff")
+    residual = _pixels(place / f"{stem}_residual.tiff")
     colours = colormaps["inferno"](np.clip(residual / (2 * evaluation.result["threshold"]), 0, 1))[..., :3]
     return {
         "title": evaluation.title,
@@ -181,12 +181,11 @@ def _method_pictures(evaluation: _Evaluation, label: str, stem: str, truth: Any)
 
 
 def _pixels(path: Path) -> Any:
-    """Read an 8-bit picture that an evaluation wrote."""
+    """Read a picture or a residual that an evaluation wrote."""
     try:
-        with Image.open(path) as image:
-            return np.asarray(image)
-    except OSError as error:
-        raise ValueError(f"{path} is missing or damaged ({error}); evaluate again") from None
+        return read_pixels(path)
+    except ValueError as error:
+        raise ValueError(f"{error}, or evaluate again") from None
 
 
 def _outlined(pixels: Any, truth: Any) -> str:

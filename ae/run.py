@@ -99,4 +99,7 @@ def _parsed(content: Any) -> tuple[TrainConfig, float, dict[str, Any], Contrast 
     if not math.isfinite(threshold):
         raise ValueError(f"threshold is {threshold}")
     contrast = None if content.get("contrast") is None else Contrast(**content["contrast"])
-    return config_from(content["config"]), threshold, dict(content["training"]), contrast
+    config = config_from(content["config"])
+    if config.normalise == "contrast" and contrast is None:
+        raise ValueError("contrast is missing")
+    return config, threshold, dict(content["training"]), contrast

@@ -187,7 +187,7 @@ class Segmenter:
         if pixels.dtype.kind != "f" or (pixels.size and (pixels.min() < 0 or pixels.max() > 1)):
             span = f"{pixels.dtype} numbers from {pixels.min():g} to {pixels.max():g}"
             raise ValueError(f"{name} holds {span}; give floating point in [0, 1]")
-        pixels = pixels.astype(np.float32, copy=False)
+        pixels = np.ascontiguousarray(pixels, dtype=np.float32)  # torch takes no array that is mirrored, image[::-1]
         size = pixels.shape[1], pixels.shape[2]
         small = scaled(pixels, config.scale)
         check_size(Path(name), small.shape[1:], PATCH)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -134,6 +135,32 @@ def test_an_image_that_is_missing_stops_nothing(tiny_runs, tmp_path):
     batch = segment(tiny_runs / "ssim", [tmp_path / "gone.png"], tmp_path / "out")
     assert batch.overlays == ()
     assert "gone.png does not exist" in batch.failures[tmp_path / "gone.png"]
+
+
+def test_a_link_to_itself_stops_nothing(tiny_data, tiny_runs, tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    batch = segment(tiny_runs / "l2", [tmp_path / "loop.png", tiny_data / "test" / "dent" / "1.png"], tmp_path / "out")
+    assert [path.name for path in batch.overlays] == ["1_overlay.png"]
+    assert list(batch.failures) == [tmp_path / "loop.png"]
+
+
+def test_a_name_that_is_no_utf_8_has_its_rows(tiny_data, tiny_runs, tmp_path):
+    run = shutil.copytree(tiny_runs / "l2", tmp_path / "run")
+    content = json.loads((run / "config.json").read_text())
+    content["threshold"] *= 0.5  # so that there is something to find
+    (run / "config.json").write_text(json.dumps(content))
+    image = tmp_path / os.fsdecode(b"t\xe4il.png")
+    try:
+        shutil.copy(tiny_data / "test" / "dent" / "0.png", image)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    batch = segment(run, [image], tmp_path / "out")
+    assert not batch.failures
+    coco = json.loads((tmp_path / "out" / "regions.json").read_text())
+    with (tmp_path / "out" / "regions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(coco["annotations"]) > 0
+    assert {row["image"] for row in rows} == {"t\\udce4il"}
 
 
 def test_a_full_disk_leaves_no_half_file(tiny_data, tiny_runs, tmp_path, monkeypatch):

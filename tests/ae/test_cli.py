@@ -46,6 +46,8 @@ def test_segment_evaluate_and_report(tiny_data, tiny_runs, tmp_path):
     assert done.stdout.splitlines()[0] == str(tmp_path / "s" / "0_overlay.png")
     done = ae("evaluate", tiny_runs / "ssim", tiny_data, "--out", tmp_path / "e")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:2] == ["Over", "all"]
+    assert not done.stdout.startswith("\n")
     assert "pixel ROC AUC" in done.stdout
     done = ae("report", tmp_path / "e")
     assert done.stdout.strip() == f"report: {tmp_path / 'e' / 'report.html'}"
@@ -95,6 +97,14 @@ def test_what_is_printed_is_what_is_named(tiny_data, tiny_runs, tmp_path):
     assert f"regions: {out / 'regions.csv'}, {out / 'regions.json'}" in done.stdout
     done = ae("segment", tiny_runs / "l2", out / "0[/x].png", "--out", out)
     assert f"no file matches {out / '0[/x].png'}; check the pattern" in done.stderr
+
+
+def test_a_name_that_the_output_cannot_encode_is_printed_all_the_same(tiny_data, tiny_runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    shutil.copy(tiny_data / "test" / "dent" / "0.png", tmp_path / "日.png")
+    done = ae("segment", tiny_runs / "l2", tmp_path / "日.png", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"{tmp_path / 'out'}/\\u65e5_overlay.png"
 
 
 def test_a_place_that_is_taken_is_no_lack_of_space(tiny_runs, tmp_path):

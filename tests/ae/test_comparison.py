@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from ae.comparison import compare
 from ae.evaluation import evaluate
@@ -79,6 +80,41 @@ def test_good_test_images_alone_have_a_report(tiny_data, tiny_runs, tmp_path):
     assert "<td>at the threshold: defect pixels found</td><td>–</td>" in page
     assert 'href="#view-good-50%25%20%3Cb%3E%20%26%20%27two%27%20%231"' in page
     assert "<b>" not in page
+
+
+def test_a_damaged_or_missing_picture_is_named(comparison, tmp_path):
+    folder = shutil.copytree(comparison.report.parent / "l2" / "evaluation", tmp_path / "evaluation")
+    for name, content in (("0_residual.tiff", b"II*\0none"), ("0_residual.tiff", None), ("0_mask.png", b"none")):
+        path = folder / "images" / "dent" / name
+        whole = path.read_bytes()
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{re.escape(name)} .*, or evaluate again"):
+            report(folder)
+        path.write_bytes(whole)
+
+
+def test_pictures_may_be_of_any_size(comparison, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "residual by l2" in report(comparison.report.parent / "l2" / "evaluation").read_text()
+    assert not recwarn
+
+
+def test_the_table_of_all_images_is_sorted_by_keys_too(comparison):
+    (head,) = re.findall(r'<table class="numbers sortable">\s*<thead>(.*?)</thead>', comparison.report.read_text())
+    assert head.count("<th>") == head.count("<th><button>") == 6
+
+
+def test_methods_are_given_and_given_once(comparison, tiny_data, tiny_config, tmp_path):
+    for methods, words in (([], "methods are none"), (["l2", "ssim", "l2"], "methods are l2, ssim, l2")):
+        with pytest.raises(ValueError, match=f"{words}; give one or several, each once"):
+            compare(tiny_data, tmp_path / "out", methods, tiny_config)
+    assert not (tmp_path / "out").exists()
+    folder = shutil.copytree(comparison.report.parent, tmp_path / "copy")
+    (folder / "l2" / "run" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        compare(tiny_data, folder, ["l2"], tiny_config, resume=True, progress=False)
 
 
 def test_what_is_missing_is_named(tmp_path, tiny_data, tiny_config):

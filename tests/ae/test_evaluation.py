@@ -3,13 +3,14 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from ae.evaluation import evaluate, metrics_table
-from ae.images import read_image, read_mask
+from ae.images import read_image, read_mask, write_png
 from ae.metrics import measure
 from ae.segmentation import Segmenter
 
@@ -52,3 +53,17 @@ def test_two_test_images_of_one_name_are_refused(tiny_data, tiny_runs, tmp_path)
     with pytest.raises(ValueError, match=r"dent holds 2 images named 0; .* rename one"):
         evaluate(tiny_runs / "ssim", data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_defect_s_mask_that_marks_nothing_is_refused(tiny_data, tiny_runs, tmp_path):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    write_png(data / "ground_truth" / "dent" / "1_mask.png", np.zeros((150, 140), np.uint8))
+    with pytest.raises(ValueError, match=r"1_mask\.png marks nothing, but .*1\.png is no good image"):
+        evaluate(tiny_runs / "l2", data, tmp_path / "out")
+
+
+def test_the_run_is_found_from_any_folder(tiny_data, tiny_runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_runs)
+    result = evaluate("l2", tiny_data, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert Path(result["run"]).samefile(tiny_runs / "l2")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -94,6 +96,27 @@ def test_tiff_of_palette_and_print_colours_is_as_pillow_shows_it(tmp_path):
         other.save(tmp_path / f"{name}.tif")
         shown = np.asarray(other.convert("RGB")) / 255
         np.testing.assert_allclose(read_image(tmp_path / f"{name}.tif", 3).transpose(1, 2, 0), shown, atol=0.5 / 255)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 12])
+def test_tiff_of_other_bits_is_as_bright(tmp_path, bits):
+    values = RNG.integers(0, 2**bits, (16, 24))
+    packed = np.packbits((values[..., None] >> np.arange(bits)[::-1] & 1).astype(np.uint8)).tobytes()
+    tags = [
+        (256, 4, 24), (257, 4, 16), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, 16),
+        (279, 4, len(packed)),
+    ]  # fmt: skip
+    table = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
+    (tmp_path / "a.tif").write_bytes(head + packed + struct.pack("<H", len(tags)) + table + bytes(4))
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif")[0], values / (2**bits - 1), atol=1e-7)
+
+
+@pytest.mark.parametrize(("mode", "colours"), [("YCbCr", "YCBCR"), ("LAB", "CIELAB")])
+def test_tiff_of_colours_that_are_no_rgb_is_refused(tmp_path, mode, colours):
+    Image.frombytes(mode, (30, 20), COLOUR8.tobytes()).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=rf"a\.tif is no image that can be read \(its colours are {colours}"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_a_camera_held_on_its_side(tmp_path):

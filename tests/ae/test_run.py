@@ -57,6 +57,7 @@ def test_damaged_weights_are_named(copied):
         ({"config": {"latent": 16}}, "of another model"),
         ({"config": {"depth": 3}}, r'unknown names \["depth"\]'),
         ({"config": {"method": "gan"}}, "method is 'gan'"),
+        ({"config": {"normalise": "contrast"}}, "contrast is missing"),
     ],
 )
 def test_a_changed_configuration_is_noticed(copied, change, words):
@@ -77,6 +78,7 @@ def test_a_changed_configuration_is_noticed(copied, change, words):
         ({"channels": 2}, "channels is 2"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 1 << 32}, r"seed is 4294967296; it must be below 2 \*\* 32"),
         ({"learning_rate": 0.0}, r"learning_rate is 0\.0"),
         ({"held_out": 1.0}, "held_out is 1.0; it must be at least 0 and below 1"),
         ({"false_positive_rate": 0}, "false_positive_rate is 0; it must lie between 0 and 1"),

@@ -92,3 +92,9 @@ def test_mirrored_tiles_are_averaged_and_the_residual_is_opened(tiny_data, tiny_
     np.testing.assert_array_equal(opened_map, opened(residual, 4))
     blurred = residual_map(run.method, crop, replace(config, test_flips=True, opening=4, smoothing=2.0))[1]
     np.testing.assert_array_equal(blurred, ndimage.gaussian_filter(opened(residual, 4), 2.0))
+
+
+def test_a_mirrored_array_is_segmented_as_its_copy(tiny_runs):
+    segmenter = Segmenter.load(tiny_runs / "l2")
+    mirrored = np.random.default_rng(0).random((1, 140, 150), np.float32)[:, :, ::-1]
+    np.testing.assert_array_equal(segmenter(mirrored).residual, segmenter(mirrored.copy()).residual)
