@@ -174,7 +174,7 @@ def experiment(
     for row, path in paths.items():  # what is wrong with the last row is said before the first is trained for hours
         if not path.exists():
             open_folder(root / row.data)
-        elif config_from(read_json(path)["config"]) != configs[row]:
+        elif config_from(_read_row(path)["config"]) != configs[row]:
             raise ValueError(f"{path} was made with other options; name another folder, or remove it")
     for row, path in paths.items():
         if not path.exists():
@@ -217,7 +217,7 @@ def tables(out: Path | str) -> str:
     Raises
     ------
     ValueError
-        If there is no row.
+        If there is no row, or a file is none.
 
     Examples
     --------
@@ -227,7 +227,7 @@ def tables(out: Path | str) -> str:
     ValueError: nowhere/rows holds no row; run `ae experiment` first
     """
     folder = Path(out) / "rows"
-    rows = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    rows = [_read_row(path) for path in sorted(folder.glob("*.json"))]
     if not rows:
         raise ValueError(f"{folder} holds no row; run `ae experiment` first")
     parts = []
@@ -240,6 +240,14 @@ def tables(out: Path | str) -> str:
                 lines.append(_line(variant, some))
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _read_row(path: Path) -> dict[str, Any]:
+    """Read a row's file."""
+    row = read_json(path)
+    if not isinstance(row, dict) or not row.keys() >= {"data", "variant", "config", "measures", "training"}:
+        raise ValueError(f"{path} is no row of `ae experiment`; remove it")
+    return row
 
 
 def _line(variant: str, rows: Sequence[dict[str, Any]]) -> str:

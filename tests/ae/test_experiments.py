@@ -85,6 +85,9 @@ class TestExperiments:
         assert "| best | 3 | 0.920 ± 0.020 |" in page
         with pytest.raises(ValueError, match="holds no row"):
             tables(tmp_path / "elsewhere")
+        (tmp_path / "rows" / "other.json").write_text("{}")
+        with pytest.raises(ValueError, match=r"other\.json is no row of `ae experiment`"):
+            tables(tmp_path)
 
     def test_every_variant_is_a_configuration_and_every_name_a_file(self):
         rows = rows_of(list(experiments.SETS), list(VARIANTS), [0, 1])
