@@ -148,7 +148,7 @@ def _mask(mask: Any, image: torch.Tensor) -> torch.Tensor:
 
 
 def _tensor(name: str, array: Any) -> torch.Tensor:
-    """View an array as a tensor, without a copy unless its strides are negative."""
+    """View an array as a tensor, without a copy unless its strides are none that torch has."""
     if isinstance(array, torch.Tensor):
         if array.layout != torch.strided:
             raise TypeError(f"{name} is {array.layout}; give a dense tensor ({name}.to_dense())")
@@ -169,8 +169,8 @@ def _from_numpy(name: str, array: NDArray[Any]) -> torch.Tensor:
         raise TypeError(f"{name} is an array of {array.dtype.str}; give {names} in this machine's byte order")
     if isinstance(array, np.ma.MaskedArray):  # whose mask torch would not see
         raise TypeError(f"{name} is a masked array; give {name}.data, and to leave pixels out mask=~{name}.mask")
-    if min(array.strides, default=0) < 0:
-        array = array.copy()  # torch has no negative strides
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = array.copy()  # torch has no negative strides, nor those of a field in a packed record
     if not array.flags.writeable:
         array = np.asarray(_Writeable(array))
     return torch.from_numpy(array)
