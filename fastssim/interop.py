@@ -84,6 +84,11 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
     a, b = _tensor("x", x), _tensor("y", y)
     if type(x) is not type(y) and isinstance(x, torch.Tensor) != isinstance(y, torch.Tensor):
         raise TypeError(f"x is a {type(x).__name__} and y a {type(y).__name__}; give two of one kind")
+    if not (isinstance(x, (torch.Tensor, np.ndarray)) or hasattr(_library(x), "from_dlpack")):
+        raise TypeError(
+            f"x is a {type(x).__name__}, whose library has no from_dlpack to take the result; give a torch.Tensor, a"
+            " NumPy array, or an array of a library that has"
+        )
     _check("x", a, dims)
     _check("y", b, dims)
     if a.shape != b.shape:
@@ -189,4 +194,4 @@ def _library(array: Any) -> Any:
     """Return the module that an array belongs to."""
     if hasattr(array, "__array_namespace__"):
         return array.__array_namespace__()
-    return sys.modules[type(array).__module__.partition(".")[0]]
+    return sys.modules.get(type(array).__module__.partition(".")[0])

@@ -307,6 +307,20 @@ def test_any_dlpack_producer_gets_its_own_kind_back(images):
     assert (found._array == ssim_map(x, y, window=WINDOW)).all()
 
 
+def test_a_producer_that_takes_no_result_is_refused(images):
+    class OneWay:
+        """Speaks DLPack; its library does not listen."""
+
+        def __init__(self, array):
+            self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+            self.shape = array.shape
+
+    x, y = (image.numpy() for image in images((1, 1, 20, 37)))
+    with pytest.raises(TypeError, match="x is a OneWay, whose library has no from_dlpack to take the result"):
+        ssim(OneWay(x), OneWay(y), window=WINDOW)
+    assert ssim(x, OneWay(y), window=WINDOW) == ssim(x, y, window=WINDOW)
+
+
 # ------------------------------------------------------------------------------------------------------------- loss
 
 
