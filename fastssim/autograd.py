@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch._compile import _disable_dynamo as untraced  # torch.compiler.disable would load the compiler at once
 from torch.autograd import forward_ad
 
 from fastssim.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 _PROBLEM = (
@@ -209,6 +212,7 @@ for _name, _function in (("ssim_mean_gradient", _fake_mean_gradient), ("ssim_map
     torch.library.register_fake(f"fastssim::{_name}", _filled(_function), lib=_library)
 
 
+@untraced
 def _one_by_one(operator: Any, info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
     """Run an operator for every example of torch.func.vmap: each is a batch of images already."""
     examples = [
@@ -285,11 +289,18 @@ def _refuse_second_order() -> None:
         raise NotImplementedError(_NO_SECOND)
 
 
+def _beneath(image: Tensor) -> Tensor:
+    """Return what torch.func.vmap holds in its own kind of tensor, which never says that a derivative is wanted."""
+    while torch._C._functorch.is_batchedtensor(image):  # noqa: SLF001  # no public word for it
+        image = torch._C._functorch.get_unwrapped(image)  # noqa: SLF001  # as above
+    return image
+
+
 def _in_forward_mode(*images: Tensor) -> bool:
     """Whether a forward-mode derivative is on its way through the images."""
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # noqa: SLF001  # as unpack_dual itself does
         return False
-    return any(forward_ad.unpack_dual(image).tangent is not None for image in images)
+    return any(forward_ad.unpack_dual(_beneath(image)).tangent is not None for image in images)
 
 
 def _spread(weight: Tensor, images: Tensor) -> Tensor:
@@ -378,11 +389,8 @@ class _Transformed(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        x: Tensor, y: Tensor, mask: Tensor | None, problem: tuple[Any, ...], reduction: str, alpha: float | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        both = True
-        return _ops.ssim_mean_gradient(x, y, mask, *problem, reduction, alpha, both)  # type: ignore[no-any-return]
+    def forward(x: Tensor, y: Tensor, mask: Tensor | None, compute: Callable[..., Any]) -> tuple[Tensor, ...]:
+        return compute(x, y, mask)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -397,9 +405,9 @@ class _Transformed(torch.autograd.Function):
         if any(by_gradient is not None for by_gradient in by_gradients):
             raise NotImplementedError(_NO_SECOND)
         if upstream is None:
-            return (None,) * 6
+            return (None,) * 4
         gradients = [_spread(upstream, gradient) * gradient for gradient in ctx.saved_tensors]
-        return *(by.to(dtype) for by, dtype in zip(gradients, ctx.dtypes, strict=True)), None, None, None, None
+        return *(by.to(dtype) for by, dtype in zip(gradients, ctx.dtypes, strict=True)), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
@@ -412,6 +420,7 @@ class _Transformed(torch.autograd.Function):
         return total.sum(ctx.summed), *map(torch.zeros_like, ctx.saved_tensors)  # `_transform` refuses what takes these
 
 
+@untraced
 def _transform(
     x: Tensor, y: Tensor, mask: Tensor | None, problem: tuple[Any, ...], reduction: str, alpha: float | None
 ) -> Tensor:
@@ -424,7 +433,12 @@ def _transform(
     stack = torch._C._functorch.get_interpreter_stack() or []  # noqa: SLF001  # no public word for it
     if sum(level.key().name in {"Grad", "Jvp"} for level in stack) > 1:
         raise NotImplementedError(_NO_SECOND)
-    return _Transformed.apply(x, y, mask, problem, reduction, alpha)[0]  # type: ignore[no-any-return, no-untyped-call]
+
+    def compute(x: Tensor, y: Tensor, mask: Tensor | None) -> Any:  # torch's jvp of vmap miscounts tuples as arguments
+        both = True
+        return _ops.ssim_mean_gradient(x, y, mask, *problem, reduction, alpha, both)
+
+    return _Transformed.apply(x, y, mask, compute)[0]  # type: ignore[no-any-return, no-untyped-call]
 
 
 def ssim(
@@ -439,6 +453,10 @@ def ssim(
     if gradient and reduction != "none" and _unobserved(x, y, mask) and not _in_forward_mode(x, y):
         return _mean_apply(x, y, mask, problem, reduction, alpha)  # type: ignore[no-any-return]
     transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public word for it
+    if transformed and torch.is_grad_enabled():
+        if torch.compiler.is_dynamo_compiling():  # to which the tensors of torch.func.grad do not say what is wanted
+            return _untraced_ssim(x, y, mask, problem, reduction, alpha)
+        gradient = _beneath(x).requires_grad or _beneath(y).requires_grad
     forward_mode = _in_forward_mode(x, y)
     if forward_mode or (transformed and gradient):
         return _transform(x, y, mask, problem, reduction, alpha)
@@ -448,3 +466,6 @@ def ssim(
     if gradient:
         return _Mean.apply(x, y, mask, problem, reduction, alpha)  # type: ignore[no-any-return, no-untyped-call]
     return _operator("ssim_mean", x, y, mask)(x, y, mask, *problem, reduction, alpha)  # type: ignore[no-any-return]
+
+
+_untraced_ssim = untraced(ssim)

@@ -324,6 +324,7 @@ def ms_ssim(
         raise ValueError(
             f"the images are {a.shape[2]} x {a.shape[3]} pixels, at the last of {len(powers)} scales {smallest[0]} x"
             f" {smallest[1]}, too small for the window; give larger images, fewer weights or a smaller window"
+            f"{_hint(a.shape[2:])}"
         )
     factors = scale_means(a, b, len(powers), float(data_range), problem)
     if product == "image":
@@ -351,7 +352,8 @@ def scale_of(data_range: float) -> float:
 
     SSIM of images and range together multiplied is the same, and a power of two changes no digit.
     """
-    return 1.0 if 1 / NEAR <= data_range <= NEAR else 2.0 ** -math.frexp(data_range)[1]
+    span = float(data_range)
+    return 1.0 if 1 / NEAR <= span <= NEAR else 2.0 ** -math.frexp(span)[1]
 
 
 def near_one(x: Tensor, y: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
@@ -400,7 +402,7 @@ def check_options(
         ("k2", k2, 0, LARGEST_K, "finite and not negative, at most 1e9"),
     ):
         _check_number(name, number)
-        if not least <= number <= most:
+        if not least <= (number if isinstance(number, int) else float(number)) <= most:  # float16 has no such bounds
             raise ValueError(f"{name} is {number}; it must be {allowed}")
     if not isinstance(window, Window):
         raise TypeError(
@@ -409,7 +411,7 @@ def check_options(
         )
     for name, word, words in (("padding", padding, PADDINGS), ("reduction", reduction, REDUCTIONS)):
         _check_word(name, word, words)
-    if not isinstance(unbiased, bool):
+    if not isinstance(unbiased, (bool, np.bool_)):
         raise TypeError(f"unbiased is a {type(unbiased).__name__}; give True or False")
     if isinstance(dims, bool) or not isinstance(dims, int) or dims not in {2, 3}:
         raise ValueError(f"dims is {dims!r}; give 2 for images (N, C, H, W) or 3 for volumes (N, C, D, H, W)")
@@ -450,7 +452,7 @@ def _check_number(name: str, number: Any) -> None:
 
 
 def _check_word(name: str, word: Any, words: tuple[str, ...]) -> None:
-    if word not in words:
+    if not isinstance(word, str) or word not in words:
         raise ValueError(f"{name} is {word!r}; give one of {', '.join(map(repr, words))}")
 
 
@@ -520,8 +522,15 @@ def check_fit(lengths: Sequence[int], window: Window, padding: str) -> None:
     if any(map(lt, lengths, map(len, taps))):
         raise ValueError(
             f"the images are {_times(lengths)} pixels, smaller than the window of {_times(map(len, taps))}; take a"
-            " smaller window, larger images, or padding"
+            f" smaller window, larger images, or padding{_hint(lengths)}"
         )
+
+
+def _hint(lengths: Sequence[int]) -> str:
+    """Say where channels belong, to whom the last axis seems to hold them."""
+    if lengths[-1] > 4 or min(lengths[:-1]) <= 4:
+        return ""
+    return f"; if the last axis holds channels, move it before the pixels: (C, {'D, ' * (len(lengths) - 2)}H, W)"
 
 
 def _times(lengths: Iterable[int]) -> str:

@@ -84,6 +84,11 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
     a, b = _tensor("x", x), _tensor("y", y)
     if type(x) is not type(y) and isinstance(x, torch.Tensor) != isinstance(y, torch.Tensor):
         raise TypeError(f"x is a {type(x).__name__} and y a {type(y).__name__}; give two of one kind")
+    if not (isinstance(x, (torch.Tensor, np.ndarray)) or hasattr(_library(x), "from_dlpack")):
+        raise TypeError(
+            f"x is a {type(x).__name__}, whose library has no from_dlpack to take the result; give a torch.Tensor, a"
+            " NumPy array, or an array of a library that has"
+        )
     _check("x", a, dims)
     _check("y", b, dims)
     if a.shape != b.shape:
@@ -148,7 +153,7 @@ def _mask(mask: Any, image: torch.Tensor) -> torch.Tensor:
 
 
 def _tensor(name: str, array: Any) -> torch.Tensor:
-    """View an array as a tensor, without a copy unless its strides are negative."""
+    """View an array as a tensor, without a copy unless its strides are none that torch has."""
     if isinstance(array, torch.Tensor):
         if array.layout != torch.strided:
             raise TypeError(f"{name} is {array.layout}; give a dense tensor ({name}.to_dense())")
@@ -169,8 +174,8 @@ def _from_numpy(name: str, array: NDArray[Any]) -> torch.Tensor:
         raise TypeError(f"{name} is an array of {array.dtype.str}; give {names} in this machine's byte order")
     if isinstance(array, np.ma.MaskedArray):  # whose mask torch would not see
         raise TypeError(f"{name} is a masked array; give {name}.data, and to leave pixels out mask=~{name}.mask")
-    if min(array.strides, default=0) < 0:
-        array = array.copy()  # torch has no negative strides
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = array.copy()  # torch has no negative strides, nor those of a field in a packed record
     if not array.flags.writeable:
         array = np.asarray(_Writeable(array))
     return torch.from_numpy(array)
@@ -189,4 +194,4 @@ def _library(array: Any) -> Any:
     """Return the module that an array belongs to."""
     if hasattr(array, "__array_namespace__"):
         return array.__array_namespace__()
-    return sys.modules[type(array).__module__.partition(".")[0]]
+    return sys.modules.get(type(array).__module__.partition(".")[0])

@@ -215,7 +215,7 @@ def _given(weights: Any) -> list[float]:
         raise ValueError(f"a window has {len(array)} weights along an axis; give at most {LARGEST}")
     if not np.isfinite(array).all() or (array < 0).any():
         raise ValueError(f"a window's weights are {array.tolist()}; they must be finite and not negative")
-    total = math.fsum(array)
+    total = sum(array.tolist())  # which goes to infinity where math.fsum raises
     if not (math.isfinite(total) and total > 0):
         raise ValueError(f"a window's weights sum to {total}; the sum must be finite and above 0")
     return array.tolist()  # type: ignore[no-any-return]

@@ -181,6 +181,26 @@ def test_a_mask_is_traced_where_its_values_are_not_known():
     torch.testing.assert_close(each[1], compare(x, y, mask.flip(0)))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch.func loads it
+def test_transforms_come_out_of_the_compiler_as_they_are():
+    x, y = torch.rand(2, 2, 1, 14, 13)
+
+    def compare(a, b):
+        return fastssim.ssim(a, b, window=WINDOW)
+
+    def through_vmap(a, b):
+        return torch.func.vmap(compare)(a, b).sum()
+
+    for function in (
+        torch.func.grad(compare),
+        torch.func.grad(through_vmap),
+        torch.func.vmap(torch.func.grad(compare)),
+    ):
+        expected = function(x, y)
+        torch._dynamo.reset()
+        assert torch.equal(torch.compile(function, backend="aot_eager")(x, y), expected)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "image", "none"])
 def test_gradients_come_for_many_upstreams_at_once(reduction):
     x, y = torch.rand(2, 2, 1, 9, 10)

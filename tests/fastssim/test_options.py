@@ -272,6 +272,9 @@ def test_numpy_views_of_any_kind_are_read_as_they_are(images):
     assert (ssim_map(locked, y, window=WINDOW) == expected).all()
     assert (ssim_map(np.asfortranarray(x), y, window=WINDOW) == expected).all()
     assert (ssim_map(np.ascontiguousarray(x[::-1])[::-1], y, window=WINDOW) == expected).all()
+    packed = np.zeros(x.shape, [("flag", "u1"), ("grey", "f4")])  # 5 bytes each
+    packed["grey"] = x
+    assert (ssim_map(packed["grey"], y, window=WINDOW) == expected).all()
     every_second = np.repeat(x, 2, axis=1)[:, ::2]
     assert (ssim_map(every_second, y, window=WINDOW) == expected).all()
 
@@ -302,6 +305,20 @@ def test_any_dlpack_producer_gets_its_own_kind_back(images):
     found = ssim_map(Foreign(x), Foreign(y), window=WINDOW)
     assert isinstance(found, Foreign)
     assert (found._array == ssim_map(x, y, window=WINDOW)).all()
+
+
+def test_a_producer_that_takes_no_result_is_refused(images):
+    class OneWay:
+        """Speaks DLPack; its library does not listen."""
+
+        def __init__(self, array):
+            self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+            self.shape = array.shape
+
+    x, y = (image.numpy() for image in images((1, 1, 20, 37)))
+    with pytest.raises(TypeError, match="x is a OneWay, whose library has no from_dlpack to take the result"):
+        ssim(OneWay(x), OneWay(y), window=WINDOW)
+    assert ssim(x, OneWay(y), window=WINDOW) == ssim(x, y, window=WINDOW)
 
 
 # ------------------------------------------------------------------------------------------------------------- loss
@@ -433,8 +450,35 @@ def test_numbers_of_numpy_are_numbers(images):
     expected = ssim(x, y, data_range=2.0, window=Gaussian(5, 1.0))
     window = Gaussian(np.int64(5), np.float32(1))
     assert window == Gaussian(5, 1.0)
-    for data_range in (np.float32(2), np.int64(2)):
+    for data_range in (np.float16(2), np.float32(2), np.int64(2)):
         assert torch.equal(ssim(x, y, data_range=data_range, window=window), expected)
+    assert torch.equal(ssim(x, y, unbiased=np.bool_(1)), ssim(x, y, unbiased=True))
+
+
+@pytest.mark.parametrize("data_range", [np.float16(0), np.float16("inf"), np.float16("nan"), np.longdouble("1e4000")])
+def test_numbers_of_numpy_have_the_bounds_of_all(data_range):
+    image = torch.zeros(1, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"data_range is .*; it must be finite and above 0"):
+        ssim(image, image, data_range=data_range)
+
+
+@pytest.mark.parametrize("reduction", [np.array(["mean"]), np.array(["mean", "sum"]), ["mean"], None])
+def test_a_word_is_a_string(reduction):
+    image = torch.zeros(1, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"reduction is .*; give one of 'mean', 'sum'"):
+        ssim(image, image, reduction=reduction)
+
+
+def test_images_whose_channels_come_last_are_told_so():
+    image = np.zeros((200, 200, 3), np.float32)
+    words = r"; if the last axis holds channels, move it before the pixels: \(C, H, W\)$"
+    for function in (ssim, ms_ssim):
+        with pytest.raises(ValueError, match=words):
+            function(image, image)
+    with pytest.raises(ValueError, match=r"move it before the pixels: \(C, D, H, W\)$"):
+        ssim(image[None], image[None], dims=3)
+    with pytest.raises(ValueError, match=r"larger images, or padding$"):
+        ssim(image[:, :8, 0], image[:, :8, 0])
 
 
 def negated(image):

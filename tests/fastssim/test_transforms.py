@@ -58,6 +58,42 @@ def test_vmap_takes_each_example_by_itself(examples, reduction):
     assert torch.equal(found, torch.stack([score(a, b, reduction) for a, b in zip(x, y, strict=True)]))
 
 
+def each_by_itself(x, y):
+    return torch.func.vmap(score)(x, y).sum()
+
+
+def through_grad(x, y):
+    return torch.func.grad(each_by_itself, argnums=(0, 1))(x, y)
+
+
+def through_backward(x, y):
+    return gradients(x, y, each_by_itself)
+
+
+def through_two(x, y):
+    return gradients(x[:, None], y[:, None], lambda a, b: torch.func.vmap(torch.func.vmap(score))(a, b).sum())
+
+
+@pytest.mark.parametrize("way", [through_grad, through_backward, through_two])
+def test_gradients_go_through_vmap(examples, way):
+    x, y, _ = examples
+    each = [gradients(a, b) for a, b in zip(x, y, strict=True)]
+    for found, expected in zip(way(x, y), zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(found.reshape(SHAPE), torch.stack(expected))
+
+
+@pytest.mark.parametrize("function", [score, lambda x, y: ms_ssim(x, y, window=WINDOW, weights=(0.4, 0.6))])
+def test_tangents_go_through_vmap(examples, function):
+    x, y, tangent = examples
+    expected = [torch.func.jvp(function, (a, b), (t, -t))[1] for a, b, t in zip(x, y, tangent, strict=True)]
+    _, found = torch.func.jvp(torch.func.vmap(function), (x, y), (tangent, -tangent))
+    torch.testing.assert_close(found, torch.stack(expected))
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(image, change) for image, change in ((x, tangent), (y, -tangent))]
+        found = forward_ad.unpack_dual(torch.func.vmap(function)(*duals)).tangent
+        torch.testing.assert_close(found, torch.stack(expected))
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "image", "channel"])
 def test_forward_mode_is_the_gradient_times_the_tangent(examples, reduction):
     x, y, tangent = examples[:, :, 0]
@@ -136,8 +172,9 @@ def test_second_derivatives_are_refused(examples, second):
         lambda f, x: torch.func.grad(lambda a: f(a).sum())(x),
         lambda f, x: torch.func.jvp(f, (x,), (x,)),
         lambda f, x: torch.func.vmap(torch.func.grad(lambda a: f(a).sum()))(x[None]),
+        lambda f, x: torch.func.vmap(f)(x[None].clone().requires_grad_()),
     ],
-    ids=["grad", "jvp", "vmap of grad"],
+    ids=["grad", "jvp", "vmap of grad", "backward of vmap"],
 )
 def test_a_map_has_derivatives_by_backward_only(examples, derivative):
     x, y = examples[:2, 0]

@@ -91,6 +91,7 @@ def test_taps_are_divided_by_their_sum():
         ([1, -1, 1], ValueError, "not negative"),
         ([1, math.nan, 1], ValueError, "finite"),
         ([0, 0, 0], ValueError, "sum to 0.0"),
+        ([1e308, 1e308, 1e308], ValueError, "sum to inf"),
         ("abc", TypeError, "numbers along one axis"),
         (([1, 2, 1], ["a"]), TypeError, "numbers along one axis"),
     ],
