@@ -213,7 +213,7 @@ for _name, _function in (("ssim_mean_gradient", _fake_mean_gradient), ("ssim_map
 
 
 @untraced
-def _one_by_one(operator: Any, info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+def one_by_one(operator: Any, info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
     """Run an operator for every example of torch.func.vmap: each is a batch of images already."""
     examples = [
         [
@@ -231,7 +231,7 @@ def _one_by_one(operator: Any, info: Any, in_dims: tuple[Any, ...], *arguments: 
 for _name in _ON_CPU:
     if hasattr(torch.library, "register_vmap"):  # torch 2.5; before it, torch does the same with a warning
         torch.library.register_vmap(
-            f"fastssim::{_name}", partial(_one_by_one, getattr(torch.ops.fastssim, _name)), lib=_library
+            f"fastssim::{_name}", partial(one_by_one, getattr(torch.ops.fastssim, _name)), lib=_library
         )
 
 
@@ -250,10 +250,10 @@ def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
 
     What looks on are a compiler, a tracer, a profiler, a mode, a subclass, a transform (whose tensors are torch's own).
     """
-    return _ON_CPU[name] if _unobserved(x, y, mask) else getattr(_ops, name)
+    return _ON_CPU[name] if unobserved(x, y, mask) else getattr(_ops, name)
 
 
-def _unobserved(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
+def unobserved(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
     """Whether plain images on the CPU are computed with, now, and nothing looks on.
 
     Not plain are also those that torch negates when it reads them, ``z.conj().imag``: its dispatch does it.
@@ -280,7 +280,7 @@ def is_batched(upstream: Tensor) -> bool:
 
 def _is_one(upstream: Tensor) -> bool:
     """Whether a factor is known to be 1, as it is for ``ssim(...).backward()``; asked only where no one waits."""
-    return upstream.ndim == 0 and _unobserved(upstream, upstream, None) and upstream.item() == 1
+    return upstream.ndim == 0 and unobserved(upstream, upstream, None) and upstream.item() == 1
 
 
 def _refuse_second_order() -> None:
@@ -296,7 +296,7 @@ def _beneath(image: Tensor) -> Tensor:
     return image
 
 
-def _in_forward_mode(*images: Tensor) -> bool:
+def in_forward_mode(*images: Tensor) -> bool:
     """Whether a forward-mode derivative is on its way through the images."""
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # noqa: SLF001  # as unpack_dual itself does
         return False
@@ -373,7 +373,7 @@ class _Map(torch.autograd.Function):
         x, y, mask = ctx.saved_tensors
         to_x, to_y = ctx.needs_input_grad[:2]
         first, second = (x, y) if to_x else (y, x)
-        plain = _unobserved(first, second, mask) and not (is_batched(upstream) or upstream.is_neg())
+        plain = unobserved(first, second, mask) and not (is_batched(upstream) or upstream.is_neg())
         run: Any = _ssim_map_gradient if plain else _ops.ssim_map_gradient
         gradients = run(first, second, mask, *ctx.problem, upstream, to_x and to_y)
         by_x = gradients[0].to(x.dtype) if to_x else None
@@ -450,14 +450,14 @@ def ssim(
     integers are fractions); with `alpha`, the loss alpha L1 + (1 - alpha)(1 - SSIM).
     """
     gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
-    if gradient and reduction != "none" and _unobserved(x, y, mask) and not _in_forward_mode(x, y):
+    if gradient and reduction != "none" and unobserved(x, y, mask) and not in_forward_mode(x, y):
         return _mean_apply(x, y, mask, problem, reduction, alpha)  # type: ignore[no-any-return]
     transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001  # no public word for it
     if transformed and torch.is_grad_enabled():
         if torch.compiler.is_dynamo_compiling():  # to which the tensors of torch.func.grad do not say what is wanted
             return _untraced_ssim(x, y, mask, problem, reduction, alpha)
         gradient = _beneath(x).requires_grad or _beneath(y).requires_grad
-    forward_mode = _in_forward_mode(x, y)
+    forward_mode = in_forward_mode(x, y)
     if forward_mode or (transformed and gradient):
         return _transform(x, y, mask, problem, reduction, alpha)
     if reduction == "none":

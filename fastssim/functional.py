@@ -98,7 +98,8 @@ def ssim(
     Returns
     -------
     torch.Tensor, or the kind of array that came
-        float64 where an image is, else float32; without the axes that the images lack.
+        float64 where an image is, else float32; without the axes that the images lack. A tensor, too, where an array's
+        library has no ``from_dlpack``.
 
     Raises
     ------

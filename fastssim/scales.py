@@ -19,9 +19,9 @@ from fastssim.autograd import (
     _PROBLEM,
     _dtype,
     _filled,
-    _in_forward_mode,
     _launch,
     _refuse_second_order,
+    in_forward_mode,
     is_batched,
     plan_of,
 )
@@ -203,7 +203,7 @@ def means(x: Tensor, y: Tensor, problem: tuple[Any, ...], contrast_c1: float, co
 
     `problem` as for `fastssim.autograd.ssim`. SSIM is taken at the last scale, with `contrast_c1` for C1 at all others.
     """
-    if torch._C._are_functorch_transforms_active() or _in_forward_mode(x, y):  # noqa: SLF001  # no public word for it
+    if torch._C._are_functorch_transforms_active() or in_forward_mode(x, y):  # noqa: SLF001  # no public word for it
         return _scale_by_scale(x, y, problem, contrast_c1, count)
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return _Scales.apply(x, y, problem, contrast_c1, count)  # type: ignore[no-any-return, no-untyped-call]
@@ -233,7 +233,7 @@ class _Halved(torch.autograd.Function):
 
 def halve(image: Tensor) -> Tensor:
     """Return the means of 2 x 2 pixels of an image (N, C, H, W) of floats; an odd last row or column is left out."""
-    torchs = torch.compiler.is_compiling() or image.device.type != "cpu" or _in_forward_mode(image)
+    torchs = torch.compiler.is_compiling() or image.device.type != "cpu" or in_forward_mode(image)
     if torchs or torch._C._are_functorch_transforms_active():  # noqa: SLF001  # as above
         return F.avg_pool2d(image, 2)
     return _Halved.apply(image)  # type: ignore[no-any-return, no-untyped-call]

@@ -15,7 +15,7 @@ import torch
 import torch.utils.dlpack
 
 from fastssim.functional import ssim
-from fastssim.interop import _library as library
+from fastssim.interop import library_of
 from fastssim.plan import source
 from fastssim.window import Gaussian, Taps, Uniform
 
@@ -46,7 +46,7 @@ def structural_similarity(
     if im1.shape != im2.shape:
         raise ValueError("Input images must have the same dimensions.")
     _check_options(K1, K2, sigma, gradient)
-    xp = np if isinstance(im1, np.ndarray) else library(im1)
+    xp = np if isinstance(im1, np.ndarray) else library_of(im1)
     dtype = _float_type(im1.dtype)
     channels = 1 if channel_axis is None else im1.shape[channel_axis]
     planes = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastssim.autograd import _in_forward_mode, _one_by_one, is_batched
+from fastssim.autograd import in_forward_mode, is_batched, one_by_one
 from fastssim.tiles.grid import Geometry
 from fastssim.tiles.plan import SUM, make_plan
 from fastssim.tiles.storage import bits, deviation_dtype, empty, on_gpu, stored
@@ -135,7 +135,7 @@ _ops = torch.ops.fastssim
 
 if hasattr(torch.library, "register_vmap"):  # torch 2.5; before it, torch does the same with a warning
     for _name in ("tiles_gather", "tiles_gather_deviation", "tiles_scatter"):
-        torch.library.register_vmap(f"fastssim::{_name}", partial(_one_by_one, getattr(_ops, _name)), lib=_library)
+        torch.library.register_vmap(f"fastssim::{_name}", partial(one_by_one, getattr(_ops, _name)), lib=_library)
 
 
 class _Gather(torch.autograd.Function):
@@ -207,7 +207,7 @@ def _together(function: Any, examples: Tensor, key: Key) -> Tensor:
 
 def wants_derivative(array: Tensor) -> bool:
     """Tell whether a derivative, backward or forward, is to go through a tensor."""
-    return (torch.is_grad_enabled() and array.requires_grad) or _in_forward_mode(array)
+    return (torch.is_grad_enabled() and array.requires_grad) or in_forward_mode(array)
 
 
 def gather(tiles: Tensor, key: Key) -> Tensor:
@@ -232,7 +232,7 @@ def _is_transformed(array: Tensor) -> bool:
     """Whether a transform of torch.func, any of which may bring forward mode, or forward mode itself is at work."""
     if torch._C._are_functorch_transforms_active():  # noqa: SLF001  # no public word for it
         return True
-    return not is_batched(array) and _in_forward_mode(array)  # torch looks into no tangent of many
+    return not is_batched(array) and in_forward_mode(array)  # torch looks into no tangent of many
 
 
 def reduce(tiles: Tensor, key: Key, reduction: str) -> Tensor | tuple[Tensor, Tensor]:
