@@ -18,9 +18,10 @@ from functools import cache, lru_cache, partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import llvmlite.binding as llvm
+from numba.core import config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,13 +32,13 @@ _HERE = Path(__file__).parent
 #  Numba's functions write a result and an exception through their first two arguments; ours have neither.
 _nothing = ctypes.create_string_buffer(16)
 _engines: list[Any] = []  # machine code lives as long as its engine
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal's handler may ask for code while code is made
 
 
 def _start_anew() -> None:
     """Forget a lock that another thread of the parent may have held."""
     global _lock  # noqa: PLW0603  # one lock a process
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -83,7 +84,7 @@ def _made(kind: Kind) -> int:
     compiled = import_module("fastssim.cpu.entry").compiled(kind)  # loads Numba
     about = {"symbol": compiled.symbol, "needs": compiled.needs, "sha256": hashlib.sha256(compiled.code).hexdigest()}
     content = json.dumps(about).encode() + b"\n" + compiled.code
-    for path in _paths(kind):
+    for path in _paths(kind) if _unchanged() else ():
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         with suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -104,7 +105,10 @@ def _loaded(kind: Kind) -> int | None:
     """Return the entry's address in machine code that was kept, or None."""
     for path in _paths(kind):
         with suppress(OSError, ValueError, LookupError, TypeError, RuntimeError):  # not ours, or spoilt
-            first, _, code = path.read_bytes().partition(b"\n")
+            with path.open("rb") as file:
+                if not _trusted(file):
+                    continue
+                first, _, code = file.read().partition(b"\n")
             about = json.loads(first)
             if hashlib.sha256(code).hexdigest() == about["sha256"] and all(map(_known, about["needs"])):
                 engine = _engine()
@@ -114,6 +118,16 @@ def _loaded(kind: Kind) -> int | None:
                 address: int = engine.get_function_address(about["symbol"])
                 return address
     return None
+
+
+def _trusted(file: BinaryIO) -> bool:
+    """Whether a file is from who decides what runs here anyway: this process's user, root, or this package's owner.
+
+    A folder that `NUMBA_CACHE_DIR` names may be everybody's.
+    """
+    if not hasattr(os, "geteuid"):
+        return True
+    return os.fstat(file.fileno()).st_uid in {os.geteuid(), 0, _HERE.stat().st_uid}
 
 
 def _known(function: str) -> bool:
@@ -149,20 +163,34 @@ def folders() -> Iterator[Path]:
         yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastssim"
 
 
-@cache
 def sources() -> str:
-    """Return a hash of the sources that machine code is made of."""
+    """Return a hash of the sources that machine code is made of, as they were when this module was loaded."""
+    return _LOADED
+
+
+def _sources_now() -> str:
     files = [*sorted(_HERE.glob("*.py")), _HERE.parent / "plan.py"]
     return _hash(*(file.read_text(encoding="utf-8") for file in files))
+
+
+def _unchanged() -> bool:
+    """Whether the sources are still those of the hash: modules loaded since, of an upgrade, may be others."""
+    with suppress(OSError):
+        return _sources_now() == _LOADED
+    return False
 
 
 @cache
 def _processor() -> str:
     """Return a hash of the compiler, its settings, the processor, and the place of this package."""
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
+    settings += [("CPU", str(config.CPU_NAME)), ("features", str(config.CPU_FEATURES))]  # Numba's file sets them, too
     target = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
     return _hash(version("numba"), version("llvmlite"), str(settings), str(target), str(_HERE))
 
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+_LOADED = _sources_now()

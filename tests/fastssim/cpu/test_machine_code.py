@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from llvmlite import ir
 from numba import types
+from numba.core import config
 from numba.core.config import reload_config
 from numba.core.registry import cpu_target
 
@@ -73,6 +75,62 @@ def test_code_of_former_sources_is_not_taken_and_goes(folder, monkeypatch):
     assert machine_code._loaded(FOLD) is None
     machine_code.entry.__wrapped__(FOLD)
     assert [path.name for path in folder.iterdir()] == [former.name.rpartition("-")[0] + "-0123456789abcdef.o"]
+
+
+def test_code_of_sources_that_changed_since_they_were_loaded_is_not_kept(folder, monkeypatch):
+    monkeypatch.setattr(machine_code, "_sources_now", lambda: "0123456789abcdef")
+    assert folded(machine_code.entry.__wrapped__(FOLD)) == EXPECTED
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("setting", "value"), [("CPU_NAME", "haswell"), ("CPU_FEATURES", "+avx2")])
+def test_code_is_taken_for_the_processor_that_it_was_made_for(monkeypatch, setting, value):
+    """Numba takes another from the environment, from .numba_config.yaml, and from a program."""
+
+    def names():
+        machine_code._processor.cache_clear()
+        return {path.name for path in machine_code._paths(FOLD)}
+
+    before = names()
+    monkeypatch.setattr(config, setting, value)
+    assert not names() & before
+    monkeypatch.undo()
+    assert names() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner that can be told")
+def test_code_of_other_users_is_not_run(folder, monkeypatch):
+    machine_code.entry.__wrapped__(FOLD)
+    (kept,) = folder.iterdir()
+    assert machine_code._loaded(FOLD) is not None
+    owners = {os.geteuid(), 0, machine_code._HERE.stat().st_uid}
+    true, other = os.fstat, max(owners) + 1
+    monkeypatch.setattr(
+        machine_code.os, "fstat", lambda file: os.stat_result((*true(file)[:4], other, *true(file)[5:]))
+    )
+    assert machine_code._loaded(FOLD) is None
+    for owner in owners:
+        other = owner
+        assert machine_code._loaded(FOLD) is not None
+    other = max(owners) + 1
+    assert folded(machine_code.entry.__wrapped__(FOLD)) == EXPECTED
+    assert list(folder.iterdir()) == [kept]  # made anew
+
+
+def test_a_handler_of_signals_may_ask_for_code_while_code_is_made(folder, monkeypatch):
+    made, found = machine_code._made, []
+
+    def interrupted(kind):
+        if kind == FOLD:
+            machine_code.entry.__wrapped__(Step("fold", "float64"))
+        return made(kind)
+
+    monkeypatch.setattr(machine_code, "_made", interrupted)
+    asking = threading.Thread(target=lambda: found.append(folded(machine_code.entry.__wrapped__(FOLD))), daemon=True)
+    asking.start()
+    asking.join(timeout=120)
+    assert found == [EXPECTED]
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_code_that_numba_keeps_is_made_anew_when_any_source_changed(tmp_path, monkeypatch):
