@@ -366,7 +366,7 @@ def kept_workspaces(
     if kept.get("owner") is not owner:
         key = (dtype, *sizes())
         if kept.get("key") != key:
-            kept.update(key=key, arrays=[], addresses=[])
+            kept.update(owner=owner, key=key, arrays=[], addresses=[])  # at once: Ctrl-C may come between
         kept["owner"] = owner
     addresses: list[tuple[int, ...]] = kept["addresses"]
     while len(addresses) < threads:

@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 from array import array
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -59,14 +60,22 @@ class _Call:
 
     def _close(self) -> None:
         """Let nobody begin, and wait for those who have, unless everything is done."""
+        try:
+            self._wait()
+        except BaseException:  # Ctrl-C comes out when they have ended
+            self._close()
+            raise
+        self._function = None  # a helper may be the last who holds this call: not what it works on, too
+
+    def _wait(self) -> None:
         with self._lock:
             self._closed = True
-            if self._active and not self._done:
-                self._gate = threading.Lock()
-                self._gate.acquire()
-        if self._gate is not None:
+            if self._active and not self._done and self._gate is None:
+                gate = threading.Lock()
+                gate.acquire()
+                self._gate = gate
+        if self._gate is not None and self._active:  # it opens but once
             self._gate.acquire()
-        self._function = None  # a helper may be the last who holds this call: not what it works on, too
 
     def _work(self) -> None:
         length, longer = divmod(self._count, self._stretches)
@@ -90,16 +99,17 @@ class _Pool:
         self.bell = array("q", (0,))  # counts the kernels by turns: who is about to sleep looks at it first
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._threads = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may call, too
 
     def offer(self, call: _Call, helpers: int) -> None:
-        """Ask `helpers` threads to take part in a call."""
+        """Ask `helpers` threads, or as many as there can be, to take part in a call."""
         if self._threads < helpers:
-            with self._lock:
+            #  None can be started where a limit is reached, or when Python ends.
+            with self._lock, suppress(RuntimeError):
                 while self._threads < helpers:
                     threading.Thread(target=self._serve, name="fastssim", daemon=True).start()
                     self._threads += 1
-        for _ in range(helpers):
+        for _ in range(min(helpers, self._threads)):
             self._calls.put(call)
 
     def _serve(self) -> None:

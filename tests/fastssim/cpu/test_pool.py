@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import signal
 import threading
 import time
 
@@ -193,6 +194,75 @@ def test_who_is_interrupted_waits_for_those_who_have_begun():
     with pytest.raises(KeyboardInterrupt):
         call.run()
     assert late
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system interrupts no single thread")
+def test_who_is_interrupted_while_waiting_goes_on_waiting():
+    caller, begun, late = threading.get_ident(), threading.Barrier(2, timeout=30), []
+
+    def interrupted(_number, _frame):
+        raise KeyboardInterrupt
+
+    def part(_):
+        begun.wait()
+        if threading.get_ident() == caller:
+            return  # to wait for the other
+        for _ in range(2):
+            time.sleep(0.2)
+            signal.pthread_kill(caller, signal.SIGINT)
+        time.sleep(0.2)
+        late.append(None)
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_slabs(part, 2)
+        assert late
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_where_no_thread_can_be_started_those_there_are_do_all(monkeypatch, started):
+    class Refused(threading.Thread):
+        left = started
+
+        def start(self):
+            if not Refused.left:
+                raise RuntimeError("can't start new thread")
+            Refused.left -= 1
+            super().start()
+
+    monkeypatch.setattr(pool, "_pool", pool._Pool())
+    monkeypatch.setattr(pool.threading, "Thread", Refused)
+    done = []
+    run_slabs(done.append, 8, apart=True)
+    assert sorted(done) == list(range(8))
+    x, y = torch.rand(2, 1, 1, 300, 200)
+    found = ssim(x, y)
+    assert pool._pool._threads == started
+    torch.set_num_threads(1)
+    assert ssim(x, y) == found
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system interrupts no single thread")
+def test_a_handler_of_signals_may_call_while_threads_are_started(monkeypatch):
+    done = []
+
+    class Interrupting(threading.Thread):
+        def start(self):
+            if not done:
+                signal.raise_signal(signal.SIGUSR1)
+            super().start()
+
+    monkeypatch.setattr(pool, "_pool", pool._Pool())
+    monkeypatch.setattr(pool.threading, "Thread", Interrupting)
+    before = signal.signal(signal.SIGUSR1, lambda *_: done.append(None) or run_slabs(done.append, 4))
+    try:
+        run_slabs(done.append, 4)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert sorted(done[1:]) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def owners(thing):

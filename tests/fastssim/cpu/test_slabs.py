@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from fastssim.cpu.launch import LARGE_SLAB, SLAB_PIXELS, _edges
+from fastssim.cpu.launch import LARGE_SLAB, SLAB_PIXELS, _edges, kept_workspaces
 
 
 @pytest.mark.parametrize("threads", [1, 2, 64])
@@ -19,3 +19,24 @@ def test_slabs_share_all_items_and_are_neither_too_small_nor_too_many(items, pix
     assert slabs == 1 or pixels / slabs >= SLAB_PIXELS
     assert slabs <= 8 * threads or pixels / slabs >= LARGE_SLAB
     assert slabs >= min(items, threads, pixels // SLAB_PIXELS)  # none goes without that could have one
+
+
+class Interrupted(dict):
+    """Ctrl-C comes as soon as it was brought up to date."""
+
+    def update(self, **fields):
+        super().update(**fields)
+        raise KeyboardInterrupt
+
+
+def test_workspaces_are_large_enough_after_one_who_wanted_smaller_was_interrupted():
+    large, small = object(), object()
+    kept = {}
+    kept_workspaces(kept, large, lambda: (1000, 100, 10), "float32", 2)
+    kept = Interrupted(kept)
+    with pytest.raises(KeyboardInterrupt):
+        kept_workspaces(kept, small, lambda: (10, 0, 1), "float32", 1)
+    kept = dict(kept)
+    addresses = kept_workspaces(kept, large, lambda: (1000, 100, 10), "float32", 2)
+    assert [array.size for array in kept["arrays"]] == [1000, 100, 10] * 2
+    assert [array.ctypes.data for array in kept["arrays"]] == [each for three in addresses for each in three]
