@@ -119,8 +119,8 @@ def _tables(plan: Plan, row_step: int, tile_step: int) -> tuple[Any, NDArray[np.
     row_step, tile_step: numbers from one row of tiles to the next, and from one tile to the next.
     """
     g, down, across = plan.geometry, plan.down, plan.across
-    tile_rows = np.arange(len(down.origins)) * row_step - down.origins * g.tile_width
-    tile_columns = np.arange(len(across.origins)) * tile_step - across.origins
+    tile_rows = np.arange(len(down.origins), dtype=np.int64) * row_step - down.origins * g.tile_width
+    tile_columns = np.arange(len(across.origins), dtype=np.int64) * tile_step - across.origins
     if plan.full is None:
         weight_rows = down.kinds * g.tile_height - down.origins
         weight_columns = across.kinds * g.tile_width - across.origins

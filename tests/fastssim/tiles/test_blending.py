@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastssim.cpu import tile_launch
 from fastssim.tiles import REDUCTIONS, WINDOWS, TileGrid, blend, extract, reference, sliding_window
+from fastssim.tiles.plan import make_plan
 from fastssim.tiles.windows import axis_weights
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
@@ -319,3 +320,12 @@ class TestBlend:
         grid = TileGrid((40, 50), 16, 12)
         with pytest.raises(kind, match=words):
             blend(np.zeros((len(grid), 1, 16, 16)), grid, window=window)
+
+    def test_more_pixels_than_narrow_integers_count(self, monkeypatch):
+        """NumPy before 2 counts in 32 bits on Windows unless told otherwise."""
+        arange = np.arange
+        monkeypatch.setattr(np, "arange", lambda *bounds, dtype=np.int32: arange(*bounds, dtype=dtype))
+        plan = make_plan(tuple(TileGrid((32, 64), 8, 8).geometry), "uniform")
+        tables, _ = tile_launch._tables.__wrapped__(plan, 1 << 30, 1 << 29)
+        assert tables.rows[:, 0].tolist() == [(1 << 30) * i - 8 * i * 8 for i in range(4)]
+        assert tables.columns[:, 0].tolist() == [(1 << 29) * j - 8 * j for j in range(8)]
