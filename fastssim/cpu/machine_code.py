@@ -89,7 +89,8 @@ def _made(kind: Kind) -> int:
         with suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                beside.write_bytes(content)
+                with beside.open("xb") as file:  # a new one, and no link to another
+                    file.write(content)
                 beside.replace(path)
             finally:
                 beside.unlink(missing_ok=True)

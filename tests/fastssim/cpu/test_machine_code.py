@@ -117,6 +117,20 @@ def test_code_of_other_users_is_not_run(folder, monkeypatch):
     assert list(folder.iterdir()) == [kept]  # made anew
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights here")
+def test_code_is_written_to_no_file_that_a_link_names(folder, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("of somebody")
+    (path,) = machine_code._paths(FOLD)
+    folder.mkdir()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.symlink_to(other)
+    assert folded(machine_code.entry.__wrapped__(FOLD)) == EXPECTED
+    assert other.read_text() == "of somebody"
+    assert folded(machine_code.entry.__wrapped__(FOLD)) == EXPECTED
+    assert [file.name for file in folder.iterdir()] == [path.name]  # the link is gone
+
+
 def test_a_handler_of_signals_may_ask_for_code_while_code_is_made(folder, monkeypatch):
     made, found = machine_code._made, []
 
