@@ -33,7 +33,7 @@ class Device(Protocol):
         """Bytes of one element."""
 
     def strides(self, array: Any) -> tuple[int, ...]:
-        """Strides in elements."""
+        """Strides in elements; 0 along an axis of one, where any number may stand, also one too long for a kernel."""
 
     def pointer(self, array: Any) -> int:
         """Address of the first element."""
@@ -73,7 +73,7 @@ class TorchDevice:
 
     def strides(self, array: Any) -> tuple[int, ...]:
         """Strides in elements."""
-        return tuple(array.stride())
+        return tuple(step if count > 1 else 0 for step, count in zip(array.stride(), array.shape, strict=True))
 
     def pointer(self, array: Any) -> int:
         """Address of the first element."""
@@ -121,7 +121,8 @@ class CupyDevice:
 
     def strides(self, array: Any) -> tuple[int, ...]:
         """Strides in elements."""
-        return tuple(step // array.itemsize for step in array.strides)
+        steps = zip(array.strides, array.shape, strict=True)
+        return tuple(step // array.itemsize if count > 1 else 0 for step, count in steps)
 
     def pointer(self, array: Any) -> int:
         """Address of the first element."""

@@ -153,6 +153,16 @@ def test_steps_too_long_for_the_kernel_are_copied_away():
     assert steps == (1, 1, 1, 1)
 
 
+def test_an_axis_of_one_may_have_any_stride():
+    row = torch.zeros(32).as_strided((1, 1, 1, 32), (1, 1, 2**29, 1))  # out of 2 GiB; contiguous to torch
+    array = FakeArray((1, 1, 1, 32), "float32")
+    array.strides = (4, 4, 2**31, 4)
+    for image in (row, array):
+        described, strides = geometry.described(device.device_of(image), image)
+        assert described is image
+        assert strides == (0, 0, 0, 1)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 11, 11), (16, 1, 128, 128), (8, 3, 1080, 1920), (1, 1, 5000, 12)])
 @pytest.mark.parametrize("gradients", [0, 1, 2])
 def test_every_block_has_work_and_large_images_have_many(shape, gradients):
