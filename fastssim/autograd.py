@@ -258,9 +258,13 @@ def unobserved(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
 
     Not plain are also those that torch negates when it reads them, ``z.conj().imag``: its dispatch does it.
     """
-    return not (
+    return not (watched(x, y, mask) or not x.is_cpu or torch._C._autograd._profiler_enabled())  # noqa: SLF001  # as below
+
+
+def watched(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
+    """Whether images, wherever they lie, are not plain, or something looks on that must see an operator."""
+    return bool(
         torch.compiler.is_compiling()
-        or not x.is_cpu
         or type(x) not in _PLAIN
         or type(y) not in _PLAIN
         or x.is_neg()
@@ -269,7 +273,6 @@ def unobserved(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
         or torch._C._len_torch_dispatch_stack()  # noqa: SLF001  # torch has no public words for these
         or torch._C._are_functorch_transforms_active()  # noqa: SLF001
         or torch._C._is_tracing()  # noqa: SLF001
-        or torch._C._autograd._profiler_enabled()  # noqa: SLF001
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from fastssim.cuda.instances import Instance
 
 _OPTIONS = ("-std=c++17",)
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _INSTALL = 'pip install "fastssim[cuda13]" for a driver of CUDA 13, "fastssim[cuda12]" for one of CUDA 12'
 
 
@@ -31,7 +33,7 @@ class Device(Protocol):
         """Bytes of one element."""
 
     def strides(self, array: Any) -> tuple[int, ...]:
-        """Strides in elements."""
+        """Strides in elements; 0 along an axis of one, where any number may stand, also one too long for a kernel."""
 
     def pointer(self, array: Any) -> int:
         """Address of the first element."""
@@ -71,7 +73,7 @@ class TorchDevice:
 
     def strides(self, array: Any) -> tuple[int, ...]:
         """Strides in elements."""
-        return tuple(array.stride())
+        return tuple(step if count > 1 else 0 for step, count in zip(array.stride(), array.shape, strict=True))
 
     def pointer(self, array: Any) -> int:
         """Address of the first element."""
@@ -119,7 +121,8 @@ class CupyDevice:
 
     def strides(self, array: Any) -> tuple[int, ...]:
         """Strides in elements."""
-        return tuple(step // array.itemsize for step in array.strides)
+        steps = zip(array.strides, array.shape, strict=True)
+        return tuple(step // array.itemsize if count > 1 else 0 for step, count in steps)
 
     def pointer(self, array: Any) -> int:
         """Address of the first element."""
@@ -127,7 +130,8 @@ class CupyDevice:
 
     def contiguous(self, array: Any) -> Any:
         """Return the array, or a contiguous copy."""
-        return load_cupy().ascontiguousarray(array)
+        with array.device:
+            return load_cupy().ascontiguousarray(array)
 
     def empty(self, like: Any, shape: tuple[int, ...], dtype: str) -> Any:
         """Memory from CuPy's pool."""
@@ -201,6 +205,11 @@ def _start(launch: Launch, argument: np.ndarray, stream: Any) -> None:
     try:
         kernel.kernel  # noqa: B018  # compiles, where it is not yet compiled for this device
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            raise CudaUnavailableError(
+                f"CuPy cannot keep what it compiles ({error}): name a folder that can be written in the environment"
+                " variable CUPY_CACHE_DIR, or set CUPY_CACHE_IN_MEMORY=1"
+            ) from error
         raise CudaUnavailableError(
             f"NVRTC, CUDA's compiler, failed on {launch.instance.name}: where it is not found, {_INSTALL}"
         ) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fastssim.autograd import unobserved
+from fastssim.autograd import unobserved, watched
 from fastssim.tiles import operators
 from fastssim.tiles.grid import check_grid
 from fastssim.tiles.plan import SUM
@@ -83,7 +83,7 @@ def take(image: NDArray[Any], sources: list[int], axis: int) -> NDArray[Any]:
 
 
 def _tensor_tiles(images: torch.Tensor, grid: TileGrid, start: int, stop: int | None) -> torch.Tensor:
-    plain = on_gpu(images) or unobserved(images, images, None)
+    plain = not watched(images, images, None) if on_gpu(images) else unobserved(images, images, None)
     if (start, stop) == (0, None) or not plain or operators.wants_derivative(images):
         tiles = operators.scatter(padded(images, grid), (list(grid.geometry), SUM, []))
         return tiles[:, start:stop]

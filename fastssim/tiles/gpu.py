@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def cut(canvas: Tensor, geometry: Geometry, start: int, stop: int, *, first_row: int = 0) -> Tensor:
     """Cut the tiles start .. stop-1 out of canvases (N, C, rows, canvas W) that begin at the canvas row `first_row`."""
+    canvas = canvas.resolve_conj().resolve_neg()  # kernels read memory as it is
     n, channels = canvas.shape[:2]
     tiles = canvas.new_empty((n, stop - start, channels, geometry.tile_height, geometry.tile_width))
     plan = make_plan(tuple(geometry), SUM)
@@ -30,7 +31,7 @@ def cut(canvas: Tensor, geometry: Geometry, start: int, stop: int, *, first_row:
 
 def gather(plan: Plan, tiles: Tensor, reduction: str, out: Tensor, deviation: Tensor | None, **pieces: Any) -> None:
     """Blend tiles (N, T, C, h, w); see `fastssim.cuda.tile_launch.gather`."""
-    tile_launch.gather(device_of(tiles), plan, tiles.contiguous(), reduction, out, deviation, **pieces)
+    tile_launch.gather(device_of(tiles), plan, tiles.resolve_neg().contiguous(), reduction, out, deviation, **pieces)
 
 
 def scatter(plan: Plan, canvas: Tensor, tiles: Tensor) -> None:

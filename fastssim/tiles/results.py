@@ -82,8 +82,11 @@ class Results:
 
     @property
     def at_hand(self) -> bool:
-        """Whether rows are written at once, not to a file or from a GPU."""
-        return all(on_gpu(target) or (in_memory(target) and self._mover is None) for target in self.targets)
+        """Whether rows are written at once, not to a file or from a GPU.
+
+        Where some go to a GPU, all are: the stream that computes them is this thread's.
+        """
+        return any(map(on_gpu, self.targets)) or (self._mover is None and all(map(in_memory, self.targets)))
 
     @property
     def value(self) -> Any:

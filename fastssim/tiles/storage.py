@@ -139,8 +139,8 @@ def deviation_dtype(dtype: Any) -> Any:
 
 
 def torch_dtype(dtype: Any) -> torch.dtype:
-    """Name a dtype as torch does."""
-    return dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(np.empty(0, dtype)).dtype
+    """Name a dtype, of either byte order, as torch does."""
+    return dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
 
 
 def bits(tensor: torch.Tensor) -> NDArray[Any]:

@@ -140,13 +140,16 @@ class Blender:
     def blend_into(self, arrays: tuple[Any, ...]) -> None:
         """Blend straight into these arrays, (C, H, W) in memory, one for each of `dtypes`.
 
-        For `add`, not for `push`: the rows that it returns have no pixels then. Rows below those change, too.
+        For `add`, not for `push`: the rows that it returns have no pixels then. Rows below those change, too. Not for
+        tiles on a GPU.
 
         Raises
         ------
         TypeError, ValueError
             If they are of another number, shape or dtype, or their pixels do not lie row by row.
         """
+        if self._gpu:
+            raise ValueError(f"tiles are on {self._device}, where kernels write to no memory; take the rows of `add`")
         shape = (self._channels, *self._grid.size)
         if len(arrays) != len(self.dtypes):
             raise ValueError(f"{len(arrays)} arrays came; this blender writes {len(self.dtypes)}")

@@ -67,6 +67,13 @@ def test_sliding_with_transfers_beside_what_is_computed(kind, batch_size):
     np.testing.assert_array_equal(torch.as_tensor(result["half"]).cpu(), image[:1, ::2, ::2])
 
 
+def test_an_image_of_another_byte_order_goes_up_in_ours():
+    grid = GRIDS[0]
+    image = random((1, *grid.size), torch.float32).numpy()
+    result = sliding_window(lambda tiles: tiles * 1, image.astype(">f4"), grid, device="cuda")
+    np.testing.assert_array_equal(result, image)
+
+
 def test_blending_is_the_same_from_run_to_run_and_on_another_stream():
     grid = GRIDS[0]
     tiles = random((len(grid), 1, *grid.tile_shape), torch.float32).cuda()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,7 +53,7 @@ def fake_cupy(launched, *, available=True, broken=False):
         @property
         def kernel(self):
             if broken:
-                raise OSError("libnvrtc.so not found")
+                raise broken if isinstance(broken, OSError) else OSError("libnvrtc.so not found")
             return self
 
         def __call__(self, grid, block, arguments, stream):
@@ -99,6 +100,31 @@ def test_without_nvrtc_the_message_says_so(monkeypatch):
         launch.value(PLAN, x, x)
 
 
+def test_where_what_is_compiled_cannot_be_kept_the_message_says_so(monkeypatch):
+    unwritable = PermissionError(errno.EACCES, "Permission denied", "/home/.cupy")
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy([], broken=unwritable))
+    x = FakeArray(PLAN.shape, "float32")
+    with pytest.raises(device.CudaUnavailableError, match=r"cannot keep what it compiles .*/home/.cupy.* CUPY_CACHE"):
+        launch.value(PLAN, x, x)
+
+
+def test_a_copy_lies_on_the_gpu_of_its_original(monkeypatch):
+    here = []
+
+    @contextmanager
+    def gpu():
+        here.append("its GPU")
+        yield
+        here.clear()
+
+    cupy = fake_cupy([])
+    cupy.ascontiguousarray = lambda array: (array, *here)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    x = FakeArray(PLAN.shape, "float32")
+    x.device = gpu()
+    assert device.device_of(x).contiguous(x) == (x, "its GPU")
+
+
 def test_a_value_with_its_gradient_takes_two_launches_on_the_current_stream(monkeypatch):
     launched = []
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(launched))
@@ -125,6 +151,16 @@ def test_steps_too_long_for_the_kernel_are_copied_away():
     image, steps = geometry.described(handler, far)
     assert image.copied
     assert steps == (1, 1, 1, 1)
+
+
+def test_an_axis_of_one_may_have_any_stride():
+    row = torch.zeros(32).as_strided((1, 1, 1, 32), (1, 1, 2**29, 1))  # out of 2 GiB; contiguous to torch
+    array = FakeArray((1, 1, 1, 32), "float32")
+    array.strides = (4, 4, 2**31, 4)
+    for image in (row, array):
+        described, strides = geometry.described(device.device_of(image), image)
+        assert described is image
+        assert strides == (0, 0, 0, 1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 11, 11), (16, 1, 128, 128), (8, 3, 1080, 1920), (1, 1, 5000, 12)])

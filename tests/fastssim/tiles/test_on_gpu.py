@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -95,6 +96,28 @@ def test_extract_and_blend_with_their_gradients(grid, request):
         assert torch.equal(ours, wanted)
 
 
+@pytest.mark.usefixtures("emulated", "movements")
+def test_tensors_that_torch_conjugates_or_negates_as_it_reads_them():
+    image = torch.rand(2, 40, 50)
+    whole = torch.complex(image, image)
+    few = extract(image, FLUSH, start=3, stop=7)
+    assert torch.equal(extract(whole.conj(), FLUSH, start=3, stop=7).imag, -few)
+    assert torch.equal(extract(whole.conj().imag, FLUSH, start=3, stop=7), -few)
+    assert torch.equal(sliding_window(lambda tiles: tiles, whole.conj().imag, FLUSH), -image)
+    negated, out = torch._neg_view(extract(image, FLUSH)), torch.empty(2, 40, 50)
+    Blender(FLUSH, channels=2, dtype=torch.float32).push(negated, out)
+    assert torch.equal(out, -image)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("transform", [torch.func.vmap, partial(torch.compile, fullgraph=True, backend="aot_eager")])
+def test_a_range_of_tiles_under_transforms(transform):
+    images = torch.rand(2, 1, 40, 50)
+    found = transform(lambda image: extract(image, FLUSH, start=3, stop=7) * 1)(images)
+    assert torch.equal(found, extract(images, FLUSH, start=3, stop=7))
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("piece", [1, 3, 11])
 def test_tiles_in_pieces(reduction, piece, request):
@@ -131,6 +154,30 @@ def test_sliding_moves_bands_up_and_rows_down_beside_what_is_computed(border, dt
     (mover,) = movements
     assert {way for way, _ in mover.moved} == {"up", "down"}
     assert threading.current_thread() not in {thread for _, thread in mover.moved}
+
+
+@pytest.mark.usefixtures("emulated")
+def test_rows_that_go_to_the_gpu_are_written_by_the_thread_whose_stream_computes_them(movements):
+    image = np.random.default_rng(0).random((1, 70, 50), np.float32)
+    out = torch.empty(1, 70, 50), np.empty((1, 70, 50), np.float32)
+    grid = TileGrid((70, 50), 16, 12)
+    sliding_window(lambda tiles: (tiles, tiles), image, grid, batch_size=3, out=out, device="cpu")
+    for written in out:
+        np.testing.assert_array_equal(written, image)
+    (mover,) = movements
+    assert {thread for way, thread in mover.moved if way == "down"} == {threading.current_thread()}
+
+
+def test_bands_of_either_byte_order_are_moved():
+    for kind in ("f4", "u2", "c16"):
+        assert storage.torch_dtype(np.dtype(f">{kind}")) == storage.torch_dtype(np.dtype(f"<{kind}"))
+
+
+@pytest.mark.usefixtures("emulated")
+def test_tiles_on_a_gpu_are_not_blended_straight_into_memory():
+    blender = Blender(FLUSH, channels=1, dtype=torch.float32)
+    with pytest.raises(ValueError, match="tiles are on cpu, where kernels write to no memory; take the rows"):
+        blender.blend_into((torch.empty(1, 40, 50),))
 
 
 @pytest.mark.usefixtures("emulated", "movements")
