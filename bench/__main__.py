@@ -40,7 +40,7 @@ def main(words: list[str] | None = None) -> None:
     if given.command == "docs":
         _write_page()
     elif given.command == "sass":
-        sass.main(given.arch)
+        _sass(given.arch)
     elif given.command == "upstream":
         sys.exit(upstream.main())
     elif given.command == "peers":
@@ -138,6 +138,16 @@ def _draw(content: dict[str, Any], folder: Path) -> None:
         _say(f"no plot of {content['suite']}: {error}; pip install matplotlib")
     else:
         print(*draw(content, folder), sep="\n")
+
+
+def _sass(architecture: str) -> None:
+    """Print the table, or in a line what is missing or what the compiler refuses."""
+    try:
+        sass.main(architecture)
+    except ImportError as error:
+        sys.exit(f'sass: {error}; the compiler comes with pip install ".[test]"')
+    except RuntimeError as error:
+        sys.exit(f"sass: {' '.join(str(error).split())}")
 
 
 def _peers(*, install: bool) -> None:

@@ -409,6 +409,22 @@ def test_without_a_gpu_the_command_says_so(words):
         command.main(words)
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ImportError("No module named 'cuda'"), r"sass: No module named 'cuda'; the compiler comes with .*\.\[test\]"),
+        (RuntimeError("march for foo:\nnvrtc: error: invalid\n "), r"sass: march for foo: nvrtc: error: invalid$"),
+    ],
+)
+def test_what_machine_code_lacks_is_one_line(monkeypatch, error, message):
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr("bench.sass.main", fails)
+    with pytest.raises(SystemExit, match=message):
+        command.main(["sass"])
+
+
 def test_all_runs_what_it_can(monkeypatch, capsys):
     def none(*_, **__):
         raise RuntimeError("no NVIDIA GPU")
