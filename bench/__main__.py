@@ -13,6 +13,7 @@ import torch
 
 from bench import environments, results, sass, upstream
 from bench.compare import TOLERANCE, agreement, compare, slower, table
+from bench.device import require_gpu
 from bench.suites import SUITES, Suite
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,7 @@ def main(words: list[str] | None = None) -> None:
     if given.command == "docs":
         _write_page()
     elif given.command == "sass":
-        sass.main(given.arch)
+        _sass(given.arch)
     elif given.command == "upstream":
         sys.exit(upstream.main())
     elif given.command == "peers":
@@ -78,6 +79,11 @@ def _measure(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None
     unknown = sorted(set(peers) - set(known))
     if unknown:
         parser.error(f"no peer is named {', '.join(unknown)}; there are {', '.join(known)}")
+    if given.out is not None:
+        try:
+            given.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--out is {given.out}: {error.strerror}; give a folder")
     for name, suite in suites.items():
         try:
             _measure_one(name, suite, peers, given)
@@ -89,6 +95,8 @@ def _measure(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None
 
 def _measure_one(name: str, suite: Suite, peers: list[str], given: argparse.Namespace) -> None:
     """Run one suite, print its tables and keep its results."""
+    if given.device == "cuda" and "device" in suite.options:
+        require_gpu()
     start = time.perf_counter()
     rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)
     measured = suite.run(
@@ -130,6 +138,16 @@ def _draw(content: dict[str, Any], folder: Path) -> None:
         _say(f"no plot of {content['suite']}: {error}; pip install matplotlib")
     else:
         print(*draw(content, folder), sep="\n")
+
+
+def _sass(architecture: str) -> None:
+    """Print the table, or in a line what is missing or what the compiler refuses."""
+    try:
+        sass.main(architecture)
+    except ImportError as error:
+        sys.exit(f'sass: {error}; the compiler comes with pip install ".[test]"')
+    except RuntimeError as error:
+        sys.exit(f"sass: {' '.join(str(error).split())}")
 
 
 def _peers(*, install: bool) -> None:

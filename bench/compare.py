@@ -62,7 +62,8 @@ def compare(old: Path, new: Path) -> list[Change]:
             change.on_average[peer] = now / was
     if not changes:
         raise ValueError(
-            f"{old} and {new} have no measurement in common: same format, suite, case, library and version"
+            f"{old} and {new} have no measurement in common: same format, suite, width of vectors, case, library"
+            " and version"
         )
     return list(changes.values())
 
@@ -117,6 +118,9 @@ def _mean(speed: dict[str, float]) -> float:
     return math.exp(sum(map(math.log, speed.values())) / len(speed))
 
 
+_Key = tuple[str, str, str, str, str, int | None]
+
+
 class _Ratio(NamedTuple):
     lower: float  # by the least but two of ours
     ratio: float
@@ -124,7 +128,7 @@ class _Ratio(NamedTuple):
     average: float | None  # over all samples; older results have none
 
 
-def _ratios(path: Path) -> dict[tuple[str, str, str, str, str, int | None], _Ratio]:
+def _ratios(path: Path) -> dict[_Key, _Ratio]:
     """Read the ratios by suite, case, kind, library, version and format: another's ratios are others."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
@@ -132,20 +136,34 @@ def _ratios(path: Path) -> dict[tuple[str, str, str, str, str, int | None], _Rat
     found = {}
     for file in files:
         content = _read(file)
-        for row in content["rows"]:
-            if row["peer"] != OWN and "times_fastssim" in row:
-                key = content["suite"], row["case"], row["kind"], row["peer"], row["version"], content.get("format")
-                ratio = float(row["times_fastssim"])
-                lower, upper = row.get("times_lower", ratio), row.get("times_upper", ratio)
-                found[key] = _Ratio(lower, ratio, upper, row.get("times_mean"))
+        try:
+            found.update(_ratios_of(content))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is no result of python -m bench: {error!r}") from error
+    return found
+
+
+def _ratios_of(content: dict[str, Any]) -> dict[_Key, _Ratio]:
+    """Take the ratios of one file; with wider vectors they are others, so that the suite is named with the width."""
+    found = {}
+    bits = content.get("machine", {}).get("vector_bits")
+    suite = content["suite"] if bits is None else f"{content['suite']}, {bits} bits"
+    for row in content["rows"]:
+        if row["peer"] != OWN and "times_fastssim" in row:
+            key = suite, row["case"], row["kind"], row["peer"], row["version"], content.get("format")
+            ratio = float(row["times_fastssim"])
+            if not ratio > 0:
+                raise ValueError(f"times_fastssim is {ratio}")
+            lower, upper = row.get("times_lower", ratio), row.get("times_upper", ratio)
+            found[key] = _Ratio(lower, ratio, upper, row.get("times_mean"))
     return found
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # no JSON, or no text
         raise ValueError(f"{file} cannot be read: {error}") from error
-    if "suite" not in content or "rows" not in content:
+    if not isinstance(content, dict) or "suite" not in content or "rows" not in content:
         raise ValueError(f"{file} is no result of python -m bench: it has no suite or no rows")
     return content

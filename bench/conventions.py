@@ -1,7 +1,8 @@
 """What a library computes, in float64: its value is checked against its own convention before it is timed.
 
 Libraries differ in border, window, variance and decimation; the largest differences between "SSIM"s are of this kind,
-not of precision. Each is built here from `fastssim.reference`, the definition.
+not of precision. Each is built here from `fastssim.reference`, the definition; fastssim is loaded when a value is asked
+for, since the tables of all libraries load this module before `bench.startup` times what each of them loads.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from fastssim import Gaussian, Uniform, reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +42,8 @@ class Convention:
 
     def gradient(self, x: Any, y: Any, data_range: float = 1.0, window: int = 11) -> Images:
         """Gradient of `value` by x."""
+        from fastssim import reference  # noqa: PLC0415  # see above
+
         if self.matlab:
             raise ValueError(f"{self.words} has no gradient")
         shape = np.shape(x)
@@ -60,6 +61,8 @@ class Convention:
 
     def options(self, data_range: float, window: int) -> dict[str, Any]:
         """Return the reference's options that stand for this convention."""
+        from fastssim import Gaussian, Uniform  # noqa: PLC0415  # see above
+
         pixels = window * window
         return {
             "data_range": data_range,
@@ -133,6 +136,8 @@ def decimated(image: Images) -> Images:
 
 def _means(x: Images, y: Images, **options: Any) -> NDArray[np.float64]:
     """Mean SSIM of every plane, (N, C); a strip of rows at a time, since the reference holds every window's pixels."""
+    from fastssim import reference  # noqa: PLC0415  # see above
+
     reach = options["window"].size - 1
     lengths = [length - reach for length in x.shape[2:]]
     strips = [np.s_[top : min(top + STRIP, lengths[0]) + reach] for top in range(0, lengths[0], STRIP)]

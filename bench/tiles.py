@@ -121,9 +121,9 @@ def _toolbelt(weight: str) -> Callable[[Case, torch.Tensor], Callable[[], torch.
     def prepare(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
         library = _toolbelt_tiles()
         plane = image[0, 0].numpy()[..., None]
+        slicer = library.ImageSlicer(plane.shape, case.tile, case.stride, weight=weight)
 
         def call() -> torch.Tensor:
-            slicer = library.ImageSlicer(plane.shape, case.tile, case.stride, weight=weight)
             merger = library.TileMerger(slicer.target_shape, 1, slicer.weight)
             tiles = [np.moveaxis(tile, -1, 0) for tile in slicer.split(plane)]
             for start in range(0, len(tiles), BATCH):

@@ -19,9 +19,8 @@ import torch
 from before_after import compare
 
 
-def fit(library: Any, steps: int, size: int, blobs: int = 200) -> float:
+def fit(library: Any, steps: int, size: int, device: str = "cpu", blobs: int = 200) -> float:
     """Return the loss that the fit reaches."""
-    device = "cuda" if library.__name__ == "fused_ssim" else "cpu"
     generator = torch.Generator().manual_seed(0)
     places = torch.linspace(0, 1, size, device=device)
     target = torch.stack(
@@ -49,4 +48,5 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=256, help="pixels of the picture's side")
     given = parser.parse_args()
     before = "fused_ssim" if torch.cuda.is_available() and find_spec("fused_ssim") else "convolutions"
-    compare(lambda library: fit(library, given.steps, given.size), before, "fastssim.compat.fused_ssim")
+    device = "cuda" if before == "fused_ssim" else "cpu"  # the same for both
+    compare(lambda library: fit(library, given.steps, given.size, device), before, "fastssim.compat.fused_ssim")

@@ -63,5 +63,7 @@ def halved(image: Tensor, padding: Sequence[int] = ()) -> Tensor:
 
 
 def product(each: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Multiply the factors' powers, 0 with a gradient of 0 where one is not above 0; never NaN."""
-    return torch.stack([power(factor, weight) for factor, weight in zip(each, weights, strict=True)]).prod(0)
+    """Multiply the factors' powers, 0 with a gradient of 0 where one is not above 0; never NaN. A power of 0 is 1."""
+    pairs = zip(each, weights, strict=True)
+    powers = [power(factor, weight) if weight else torch.ones_like(factor) for factor, weight in pairs]
+    return torch.stack(powers).prod(0)

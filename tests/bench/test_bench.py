@@ -392,10 +392,37 @@ def test_wrong_words(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(Suite, "run", lambda *_, **__: pytest.fail("measured"))
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["ssim", "--out", str(file)])
+    assert f"--out is {file}: File exists; give a folder" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a GPU")
-def test_without_a_gpu_the_command_says_so():
-    with pytest.raises(SystemExit, match=r"gpu: no NVIDIA GPU that torch .* can use; install torch for your driver"):
-        command.main(["gpu"])
+@pytest.mark.parametrize("words", [["gpu"], ["ssim", "--device", "cuda"], ["ms-ssim", "--device", "cuda"]])
+def test_without_a_gpu_the_command_says_so(words):
+    message = rf"{words[0]}: no NVIDIA GPU that torch .* can use; install torch for your driver"
+    with pytest.raises(SystemExit, match=message):
+        command.main(words)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ImportError("No module named 'cuda'"), r"sass: No module named 'cuda'; the compiler comes with .*\.\[test\]"),
+        (RuntimeError("march for foo:\nnvrtc: error: invalid\n "), r"sass: march for foo: nvrtc: error: invalid$"),
+    ],
+)
+def test_what_machine_code_lacks_is_one_line(monkeypatch, error, message):
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr("bench.sass.main", fails)
+    with pytest.raises(SystemExit, match=message):
+        command.main(["sass"])
 
 
 def test_all_runs_what_it_can(monkeypatch, capsys):

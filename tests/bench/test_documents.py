@@ -180,3 +180,38 @@ def test_results_with_nothing_in_common(tmp_path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match="no result of python -m bench"):
         compare(old, tmp_path / "other.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"3", "is no result of python -m bench: it has no suite or no rows"),
+        (b'{"suite": "ssim", "rows": 3}', "is no result of python -m bench: TypeError"),
+        (b'{"suite": "ssim", "rows": [{"peer": "a", "times_fastssim": 1}]}', "is no result of .* KeyError.*case"),
+        (b"\x86\xff", "cannot be read: 'utf-8' codec"),
+    ],
+)
+def test_a_damaged_result_is_named(tmp_path, content, message):
+    old, new = result(tmp_path / "old.json", a=1.0), tmp_path / "new.json"
+    new.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"new\.json {message}"):
+        compare(old, new)
+
+
+@pytest.mark.parametrize("ratio", [0, "nan", None])
+def test_a_ratio_that_is_none_is_named(tmp_path, ratio):
+    old, new = result(tmp_path / "old.json", a=1.0), result(tmp_path / "new.json", a=1.0)
+    content = json.loads(new.read_text("utf-8"))
+    content["rows"][0]["times_fastssim"] = ratio
+    results.write(new, content)
+    with pytest.raises(ValueError, match=r"new\.json is no result of python -m bench"):
+        compare(old, new)
+
+
+def test_results_of_other_vectors_are_not_compared(tmp_path):
+    for folder, ratios in (("old", {256: 25.0, 512: 67.0}), ("new", {256: 25.0})):
+        for bits, ratio in ratios.items():
+            path = result(tmp_path / folder / f"{bits}.json", a=ratio)
+            results.write(path, json.loads(path.read_text("utf-8")) | {"machine": {"vector_bits": bits}})
+    (change,) = compare(tmp_path / "old", tmp_path / "new")
+    assert (change.suite, change.mean) == ("ssim, 256 bits", pytest.approx(1.0))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from bench import environments, memory, scaling, startup
 from bench.calls import Calls
 from bench.cases import Case, images
 from bench.peers import SSIM, Peer
-from bench.worker import Worker, WorkerError
+from bench.worker import Bench, Worker, WorkerError
 
 OWN = SSIM[0]
 TABLE = "bench.peers:SSIM"
@@ -156,6 +157,21 @@ def test_a_point_that_would_take_too_long_is_left_out(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_the_import_that_is_timed_is_the_librarys_alone(monkeypatch):
+    code = "import sys; from bench.worker import find_peer; find_peer('bench.peers:SSIM:kornia'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"fastssim", "numba", "kornia"} & set(loaded)
+    now = [0.0]
+
+    def takes(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr("bench.worker.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("bench.worker.find_peer", lambda _: takes(4.0) or Peer("p", "p", lambda: takes(0.5)))
+    monkeypatch.setattr("bench.worker.find", lambda _: lambda *_, **__: None)
+    assert Bench().prepare("p", "t", {}, {}, torch.get_num_threads())["load_seconds"] == 0.5
+
+
 def test_memory_and_start_up_of_a_fresh_process():
     for row in memory.run(["fastssim"], quick=True, rounds=1)["rows"]:
         assert row["peak_mib"] >= 0, row

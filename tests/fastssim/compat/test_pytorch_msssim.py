@@ -82,6 +82,21 @@ def test_ms_ssim(images, parity, size, options):
     parity(lambda a, b: ours.ms_ssim(a, b, 1.0, **options), lambda a, b: theirs.ms_ssim(a, b, 1.0, **options), x, y)
 
 
+def test_a_scale_of_weight_0_is_left_out_also_where_its_contrast_is_negative(images, parity):
+    x, y = (0.4 * image.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0.3 for image in images((1, 2, 90, 90)))
+    board = 0.3 * ((-1.0) ** (torch.arange(180)[:, None] + torch.arange(180)))  # its mean over 2 x 2 pixels is 0
+    assert ours.ms_ssim(x + board, y - board, 1.0, weights=[1e-3, 1.0]) == 0
+    for function in (ours.ms_ssim, theirs.ms_ssim):
+        assert function(x + board, y - board, 1.0, weights=[0.0, 1.0]) > 0.1
+    options = {**EXACT, "weights": [0.0, 1.0]}
+    parity(
+        lambda a, b: ours.ms_ssim(a + board, b - board, 1.0, **options),
+        lambda a, b: theirs.ms_ssim(a + board, b - board, 1.0, **options),
+        x,
+        y,
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "gradient"),
     [
