@@ -11,9 +11,7 @@ in float32; gradients come in that dtype and are rounded to the images' own when
 
 from __future__ import annotations
 
-import os
-import sys
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ import torch
 from torch._compile import _disable_dynamo as untraced  # torch.compiler.disable would load the compiler at once
 from torch.autograd import forward_ad
 
+from fastssim.cpu.dispatch import launch_of
 from fastssim.plan import Plan
 
 if TYPE_CHECKING:
@@ -96,15 +95,6 @@ def _filled(function: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------------- CPU
 
 
-@cache
-def _launch(of: int | str) -> Any:
-    """Return the launch of kernels for so many axes or "scales", or its stand-in where Numba's compiler is off."""
-    numba: Any = sys.modules.get("numba")  # not loaded to be asked
-    off = numba.config.DISABLE_JIT if numba else os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}
-    kernels = {2: "fastssim.cpu.launch", 3: "fastssim.cpu.volume_launch", "scales": "fastssim.cpu.scale_launch"}
-    return import_module("fastssim.cpu.plain" if off else kernels[of])
-
-
 def _reduced(planes: Any, reduction: str) -> Any:
     """Add up what the planes hold, (N, C): an array, or a number of Python's."""
     if reduction == "channel":
@@ -126,14 +116,14 @@ def _value(plan: Plan, sums: Any, reduction: str, alpha: float | None) -> Tensor
 
 
 def _ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
-    launch = _launch(x.ndim - 2)
+    launch = launch_of(x.ndim - 2)
     *problem, reduction, alpha = rest
     plan = plan_of(x, y, mask, *problem)
     return _value(plan, launch.value(plan, x, y, mask, distance=alpha is not None), reduction, alpha)
 
 
 def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
-    launch = _launch(x.ndim - 2)
+    launch = launch_of(x.ndim - 2)
     plan = plan_of(x, y, mask, *problem)
     out = x.new_empty(plan.map_shape, dtype=_dtype(x, y))
     launch.ssim_map(plan, x, y, mask, out)
@@ -141,7 +131,7 @@ def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tenso
 
 
 def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    launch = _launch(x.ndim - 2)
+    launch = launch_of(x.ndim - 2)
     *problem, reduction, alpha, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)
@@ -159,7 +149,7 @@ def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -
 
 
 def _ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
-    launch = _launch(x.ndim - 2)
+    launch = launch_of(x.ndim - 2)
     *problem, upstream, both = rest
     plan = plan_of(x, y, mask, *problem)
     grad_x, grad_y = _gradients(x, y, both=both)

@@ -19,12 +19,12 @@ from fastssim.autograd import (
     _PROBLEM,
     _dtype,
     _filled,
-    _launch,
     _refuse_second_order,
     in_forward_mode,
     is_batched,
     plan_of,
 )
+from fastssim.cpu.dispatch import launch_of
 from fastssim.interop import readable
 from fastssim.plan import scales as scale_plans
 
@@ -104,7 +104,7 @@ def over_scales(one: OneScale, x: Tensor, y: Tensor, mask: None, *rest: Any) -> 
 def _one_on_cpu(
     plan: Plan, x: Tensor, y: Tensor, gradients: list[Tensor], next_shape: tuple[int, ...] | None
 ) -> tuple[Tensor, Images | None]:
-    launch, windows = _launch(2), plan.count("channel")
+    launch, windows = launch_of(2), plan.count("channel")
     if gradients:
         sums = launch.value_and_gradient(plan, x, y, None, 1 / windows, *gradients, *[None] * (2 - len(gradients)))
     else:
@@ -114,12 +114,12 @@ def _one_on_cpu(
         return mean, None
     halves = x.new_empty(next_shape, dtype=mean.dtype), x.new_empty(next_shape, dtype=mean.dtype)
     for image, half in zip((x, y), halves, strict=True):
-        _launch("scales").halve(image, half, fractions=plan.fractions)
+        launch_of("scales").halve(image, half, fractions=plan.fractions)
     return mean, halves
 
 
 def _deliver(gradient: Tensor, coarser: Tensor, upstream: Tensor) -> None:
-    _launch("scales").deliver(gradient, coarser, upstream)
+    launch_of("scales").deliver(gradient, coarser, upstream)
 
 
 def _scales_on_cuda(*arguments: Any) -> Any:
@@ -219,7 +219,7 @@ class _Halved(torch.autograd.Function):
         n, c, height, width = ctx.shape = image.shape
         ctx.dtype = image.dtype
         half = image.new_empty((n, c, height // 2, width // 2), dtype=_dtype(image, image))
-        _launch("scales").halve(image, half, fractions=False)
+        launch_of("scales").halve(image, half, fractions=False)
         return half
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fastssim.cpu.dispatch import launch_of
 from fastssim.tiles.extraction import padded, take
 from fastssim.tiles.grid import check_grid
 from fastssim.tiles.storage import bits, check, in_memory, on_gpu
@@ -107,11 +108,9 @@ class Bands:
 
             geometry = self._grid.geometry
             return gpu.cut(band[None], geometry, first, end, first_row=geometry.rows[row])[0]
-        from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
-
         origins = self._grid.corners(first, end) - (self._grid.rows[row], -self._grid.geometry.left)
         tiles = self._room(end - first, band)
-        tile_launch.copy(band, origins, tiles)
+        launch_of("tiles").copy(band, origins, tiles)
         return tiles
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fastssim.cpu.dispatch import launch_of
 from fastssim.tiles import operators
 from fastssim.tiles.grid import check_grid
 from fastssim.tiles.plan import REDUCTIONS, make_plan
@@ -105,14 +106,12 @@ def _blend_tensor(tiles: torch.Tensor, key: operators.Key, reduction: str) -> An
 
 
 def _blend_array(tiles: NDArray[Any], plan: Plan, reduction: str) -> Any:
-    from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
-
     g = plan.geometry
     shape = (len(tiles), tiles.shape[2], g.height, g.width)
     out = np.empty(shape, tiles.dtype)
     deviation = np.empty(shape, deviation_dtype(tiles.dtype)) if reduction == "mean_std" else None
     for n, source in enumerate(tiles):
-        tile_launch.gather(
+        launch_of("tiles").gather(
             plan,
             stored(np.ascontiguousarray(source)),
             reduction,

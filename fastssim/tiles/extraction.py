@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastssim.autograd import unobserved, watched
+from fastssim.cpu.dispatch import launch_of
 from fastssim.tiles import operators
 from fastssim.tiles.grid import check_grid
 from fastssim.tiles.plan import SUM
@@ -96,12 +97,10 @@ def _tensor_tiles(images: torch.Tensor, grid: TileGrid, start: int, stop: int | 
 
 
 def _array_tiles(images: NDArray[Any], grid: TileGrid, start: int, stop: int | None) -> NDArray[Any]:
-    from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
-
     (above, _), (left, _) = grid.halo
     first, end, _ = slice(start, stop).indices(len(grid))
     origins = grid.corners(first, end) + np.array([above, left])
     tiles = np.empty((len(images), len(origins), images.shape[1], *grid.tile_shape), images.dtype)
     for source, target in zip(padded(images, grid), tiles, strict=True):
-        tile_launch.copy(source, origins, target)
+        launch_of("tiles").copy(source, origins, target)
     return tiles

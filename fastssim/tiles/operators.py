@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fastssim.autograd import in_forward_mode, is_batched, one_by_one
+from fastssim.cpu.dispatch import launch_of
 from fastssim.tiles.grid import Geometry
 from fastssim.tiles.plan import SUM, make_plan
 from fastssim.tiles.storage import bits, deviation_dtype, empty, on_gpu, stored
@@ -43,12 +44,10 @@ def _blended(tiles: Tensor, geometry: Any, window: str, weights: Any, reduction:
         deviation = tiles.new_empty(shape if both else 0, dtype=deviation_dtype(tiles.dtype))
         gpu.gather(plan, tiles, reduction, out, deviation if both else None)
         return out, deviation
-    from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
-
     out, deviation = empty(shape, tiles.dtype), empty(shape, deviation_dtype(tiles.dtype))
     source, mean, spread = stored(tiles.contiguous()), stored(out), stored(deviation)
     for n in range(len(tiles)):
-        tile_launch.gather(plan, source[n], reduction, mean[n], spread[n] if both else None)
+        launch_of("tiles").gather(plan, source[n], reduction, mean[n], spread[n] if both else None)
     return out, deviation
 
 
@@ -75,11 +74,9 @@ def _scatter(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor
         tiles: Tensor = floats.new_empty(_tiles_shape(floats, geometry))
         gpu.scatter(plan, floats, tiles)
         return tiles.to(canvas.dtype)
-    from fastssim.cpu import tile_launch  # noqa: PLC0415
-
     tiles = empty(_tiles_shape(floats, geometry), floats.dtype)
     for n in range(len(canvas)):
-        tile_launch.scatter(plan, floats[n].detach().numpy(), tiles[n].numpy())
+        launch_of("tiles").scatter(plan, floats[n].detach().numpy(), tiles[n].numpy())
     return tiles.to(canvas.dtype)
 
 
@@ -88,11 +85,9 @@ def _cut(plan: Plan, canvas: Tensor) -> Tensor:
         from fastssim.tiles import gpu  # noqa: PLC0415
 
         return gpu.cut(canvas, plan.geometry, 0, len(plan.origins))
-    from fastssim.cpu import tile_launch  # noqa: PLC0415
-
     tiles: Tensor = empty(_tiles_shape(canvas, plan.geometry), canvas.dtype)
     for n in range(len(canvas)):
-        tile_launch.copy(bits(canvas)[n], plan.origins, bits(tiles)[n])
+        launch_of("tiles").copy(bits(canvas)[n], plan.origins, bits(tiles)[n])
     return tiles
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fastssim.cpu.dispatch import launch_of
 from fastssim.cpu.pages import in_large_pages
 from fastssim.cuda.device import CudaUnavailableError
 
@@ -169,12 +170,10 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
 
 def finite(array: Any) -> bool:
     """Tell whether there is neither NaN nor infinity among pixels."""
-    from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
-
     if on_gpu(array):
         return bool(torch.isfinite(array).all())
     pixels = stored(array)
-    return pixels.dtype == np.uint8 or tile_launch.finite(np.ascontiguousarray(pixels), _EXPONENTS[pixels.dtype])
+    return pixels.dtype == np.uint8 or launch_of("tiles").finite(np.ascontiguousarray(pixels), _EXPONENTS[pixels.dtype])
 
 
 def check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from fastssim.cpu.dispatch import launch_of
 from fastssim.tiles.blending import check_reduction
 from fastssim.tiles.grid import check_grid, whole
 from fastssim.tiles.plan import NO_SUMS, Sums, make_plan
@@ -260,10 +261,8 @@ class Blender:
             out, *deviation = (rows[None] for rows in block)
             gpu.gather(self._plan, tiles[None], self._reduction, out, deviation[0] if deviation else None, **pieces)
             return
-        from fastssim.cpu import tile_launch  # noqa: PLC0415  # loads Numba, at the first use
-
         out, *deviation = (stored(rows) for rows in block)
-        self.finite &= tile_launch.gather(
+        self.finite &= launch_of("tiles").gather(
             self._plan, tiles, self._reduction, out, deviation[0] if deviation else None, **pieces
         )
 

@@ -28,6 +28,18 @@ print(value.item(), a.grad.norm().item())
 """
 
 
+TILES = """
+import numpy as np, torch
+from fastssim.tiles import TileGrid, blend, extract, sliding_window
+grid = TileGrid((40, 53), 16, 7)
+image = torch.rand(2, 40, 53, generator=torch.Generator().manual_seed(0)).requires_grad_()
+tiles = extract(image, grid)
+(blend(tiles * tiles, grid, window="gaussian") ** 2).sum().backward()
+mean, spread = sliding_window(lambda t: t * t, image.detach().numpy(), grid, window="hann", reduction="mean_std")
+print(tiles.square().mean().item(), image.grad.norm().item(), np.linalg.norm(mean), np.linalg.norm(spread))
+"""
+
+
 def run(program=PROGRAM, **variables):
     """Run a program in a process of its own and return the numbers it prints."""
     environment = {**os.environ, **variables}
@@ -51,6 +63,10 @@ def here():
 )
 def test_results_are_right_with(here, variables):
     assert run(**variables) == pytest.approx(here, rel=2e-5)
+
+
+def test_tiles_need_no_compiler():
+    assert run(TILES, NUMBA_DISABLE_JIT="1") == pytest.approx(run(TILES), rel=1e-6)
 
 
 def test_results_are_right_where_nothing_can_be_written(here, tmp_path):
