@@ -30,6 +30,7 @@ PRODUCTS = ("channel", "image")
 RANGES = (1e-30, 1e30)  # that data_range may have: far from both ends of float32
 NEAR = 2.0**20  # beyond this and below its inverse the fourth powers of data_range in SSIM leave float32
 LARGEST_K = 2.0**30
+SMALLEST_K = 1e-9  # below it the product of SSIM's denominators in black is no float32
 _GAUSSIAN = Gaussian()
 
 
@@ -73,7 +74,7 @@ def ssim(
     window : Window
         `Gaussian`, `Uniform` or `Taps`; without padding its size must not exceed the image's.
     k1, k2 : float
-        Wang's constants, not negative; with 0 a window without a mean, or without a variance, is 0 / 0: NaN.
+        Wang's constants, at least 1e-9, or 0: then a window without a mean, or without a variance, is 0 / 0: NaN.
     padding : {"valid", "zeros", "reflect", "symmetric", "replicate"}
         "valid": only windows that lie wholly in the image count. Else there is a window around every pixel, which sees
         zeros beyond the border, or the image mirrored about the last pixel (c b a | b c) or about the border
@@ -405,6 +406,9 @@ def check_options(
         _check_number(name, number)
         if not least <= (number if isinstance(number, int) else float(number)) <= most:  # float16 has no such bounds
             raise ValueError(f"{name} is {number}; it must be {allowed}")
+    for name, number in (("k1", k1), ("k2", k2)):
+        if 0 < float(number) < SMALLEST_K:
+            raise ValueError(f"{name} is {number}, too little for float32 where all is black; give 0, or at least 1e-9")
     if not isinstance(window, Window):
         raise TypeError(
             f"window is a {type(window).__name__}; give fastssim.Gaussian(...), fastssim.Uniform(...) or"

@@ -512,6 +512,21 @@ def test_arrays_that_would_be_misread_are_refused():
         ssim(image, image, mask=image.astype(np.int64))
 
 
+def test_black_images_are_equal_with_the_least_constants():
+    x = torch.zeros(1, 1, 16, 16, requires_grad=True)
+    value = ssim(x, torch.zeros(1, 1, 16, 16), k1=1e-9, k2=1e-9)
+    value.backward()
+    assert value.item() == 1
+    assert not x.grad.any()
+    assert ssim(x, x, k1=0).isnan()
+
+
+@pytest.mark.parametrize("name", ["k1", "k2"])
+def test_constants_too_little_for_float32_are_refused(images, name):
+    with pytest.raises(ValueError, match=f"{name} is 1e-10, too little for float32 .*; give 0, or at least 1e-9"):
+        ssim(*images((1, 1, 20, 37)), window=WINDOW, **{name: 1e-10})
+
+
 @pytest.mark.parametrize("options", [{"data_range": 1e200}, {"data_range": 10**400}, {"k1": 1e200}, {"k2": 1e10}])
 def test_numbers_that_would_overflow_are_refused(options):
     image = torch.zeros(1, 1, 16, 16)
