@@ -154,9 +154,6 @@ def test_a_point_that_would_take_too_long_is_left_out(monkeypatch):
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("small")
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_the_import_that_is_timed_is_the_librarys_alone(monkeypatch):
     code = "import sys; from bench.worker import find_peer; find_peer('bench.peers:SSIM:kornia'); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
@@ -172,6 +169,9 @@ def test_the_import_that_is_timed_is_the_librarys_alone(monkeypatch):
     assert Bench().prepare("p", "t", {}, {}, torch.get_num_threads())["load_seconds"] == 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_memory_and_start_up_of_a_fresh_process():
     for row in memory.run(["fastssim"], quick=True, rounds=1)["rows"]:
         assert row["peak_mib"] >= 0, row
