@@ -21,7 +21,7 @@ PRECISIONS = ("float32", "bfloat16")
 SSIM_WINDOWS = ("gaussian", "box")
 CONSTANTS = ("squared", "literal")
 BLENDINGS = ("gaussian", "uniform", "hann", "tent")
-NORMALISATIONS = ("none", "contrast", "image")
+NORMALISATIONS = ("none", "contrast", "median", "image")
 THRESHOLD_RULES = ("rate", "region")
 SCALES = 4  # of a multi-scale loss or residual at most: 128, 64, 32 and 16 pixels
 _KINDS: dict[str, tuple[Any, str]] = {  # how a field is declared: what it takes
@@ -131,9 +131,9 @@ class TrainConfig:
     smoothing : float
         Standard deviation, in pixels, of a Gaussian that the residual is blurred with, after the opening: a pixel's
         score is what its surroundings say together. 0: none.
-    normalise : {"none", "contrast", "image"}
+    normalise : {"none", "contrast", "median", "image"}
         "contrast": residuals less their mean, over their spread, on good images where the local contrast is the same;
-        "image": less the image's own median, over its own spread. See `ae.scoring`.
+        "median": less the image's own median; "image": that over its own spread, too. See `ae.scoring`.
     threshold_rule : {"rate", "region"}
         "rate": a share `false_positive_rate` of good pixels lies above; "region": no region of good images above it is
         as large as `minimum_area`, as MVTec AD does.

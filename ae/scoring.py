@@ -182,9 +182,10 @@ def normalised(
     residual : ndarray, (H, W)
     image : ndarray, (C, H, W)
         What it is the residual of.
-    kind : {"none", "contrast", "image"}
+    kind : {"none", "contrast", "median", "image"}
         The residual itself; (residual - mean) / spread of good images' residuals at the same local contrast;
-        (residual - median) / spread of this very image, the spread being 1.4826 times the median distance from it.
+        residual - median of this very image, of which a defect is a small part; (residual - median) / spread of it,
+        the spread being 1.4826 times the median distance from the median.
     good : Contrast, optional
         For "contrast".
 
@@ -192,12 +193,16 @@ def normalised(
     --------
     >>> normalised(np.array([[1, 2, 3, 4, 9]], np.float32), np.zeros((1, 1, 5), np.float32), "image").round(2)
     array([[-1.35, -0.67,  0.  ,  0.67,  4.05]], dtype=float32)
+    >>> normalised(np.array([[1, 2, 3, 4, 9]], np.float32), np.zeros((1, 1, 5), np.float32), "median")
+    array([[-2., -1.,  0.,  1.,  6.]], dtype=float32)
     """
-    if kind == "contrast" and good is not None:
+    if kind == "none" or (kind == "contrast" and good is None):
+        return residual
+    if good is not None and kind == "contrast":
         local = local_contrast(image)
         mean, spread = (np.interp(local, good.contrast, values) for values in (good.mean, good.spread))
         return ((residual - mean) / spread).astype(np.float32)
+    away = residual - np.median(residual)
     if kind == "image":
-        away = residual - np.median(residual)
-        return (away / max(1.4826 * float(np.median(np.abs(away))), 1e-12)).astype(np.float32)
-    return residual
+        away = (away / max(1.4826 * float(np.median(np.abs(away))), 1e-12)).astype(np.float32)
+    return away

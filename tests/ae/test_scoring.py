@@ -82,6 +82,14 @@ def test_a_constant_image_has_scores_too():
     assert normalised(residual, flat, "none") is residual
 
 
+def test_less_the_median_half_of_an_image_scores_below_0():
+    residual = RNG.random((40, 41)).astype(np.float32)
+    scores = normalised(residual, np.zeros((1, 40, 41), np.float32), "median")
+    assert scores.dtype == np.float32
+    assert (scores > 0).sum() == (scores < 0).sum() == 820
+    np.testing.assert_allclose(np.diff(scores.ravel()), np.diff(residual.ravel()), atol=1e-6)
+
+
 class TestThresholdByRegion:
     @pytest.mark.parametrize("area", [0, 1, 3, 20, 10_000])
     def test_it_is_the_lowest_score_that_leaves_no_such_region(self, area):
