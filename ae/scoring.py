@@ -196,13 +196,12 @@ def normalised(
     >>> normalised(np.array([[1, 2, 3, 4, 9]], np.float32), np.zeros((1, 1, 5), np.float32), "median")
     array([[-2., -1.,  0.,  1.,  6.]], dtype=float32)
     """
-    if kind == "none" or (kind == "contrast" and good is None):
-        return residual
-    if good is not None and kind == "contrast":
+    if kind == "contrast" and good is not None:
         local = local_contrast(image)
         mean, spread = (np.interp(local, good.contrast, values) for values in (good.mean, good.spread))
         return ((residual - mean) / spread).astype(np.float32)
-    away = residual - np.median(residual)
-    if kind == "image":
-        away = (away / max(1.4826 * float(np.median(np.abs(away))), 1e-12)).astype(np.float32)
-    return away
+    if kind in {"median", "image"}:
+        away: NDArray[np.float32] = residual - np.median(residual)
+        own_spread = max(1.4826 * float(np.median(np.abs(away))), 1e-12)
+        return away if kind == "median" else (away / own_spread).astype(np.float32)
+    return residual

@@ -156,8 +156,7 @@ class TileGrid:
     @property
     def origins(self) -> NDArray[np.int64]:
         """First pixel (row, column) of every tile, row-major, (T, 2)."""
-        down, across = np.meshgrid(self.rows, self.columns, indexing="ij")
-        return np.stack([down.ravel(), across.ravel()], axis=1).astype(np.int64)
+        return self.corners(0, len(self))
 
     def corners(self, first: int, end: int) -> NDArray[np.int64]:
         """Rows first .. end-1 of `origins` alone, which of a large image are many."""

@@ -141,7 +141,7 @@ def deviation_dtype(dtype: Any) -> Any:
 
 def torch_dtype(dtype: Any) -> torch.dtype:
     """Name a dtype, of either byte order, as torch does."""
-    return dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(native(np.empty(0, dtype))).dtype
 
 
 def bits(tensor: torch.Tensor) -> NDArray[Any]:
