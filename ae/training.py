@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import math
@@ -31,7 +32,7 @@ from ae.methods import make_method
 from ae.run import Run, save_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -63,7 +64,7 @@ def train(
     config : TrainConfig, optional
         The paper's values by default.
     resume : bool
-        Continue from the last checkpoint of the same configuration in `out`, or begin where there is none.
+        Continue from the last checkpoint of the same images and configuration in `out`, or begin where there is none.
     progress : bool
         Show a progress bar.
 
@@ -99,7 +100,7 @@ def train(
             pl.seed_everything(config.seed, verbose=False)
             module = _Training(config)
             module.method.prepare()
-            checkpoint = _prepare(out, config, resume=resume)
+            checkpoint = _prepare(out, config, _digest(images), resume=resume)
             clock = _Clock(config)
             trainer = _trainer(out, config, clock, progress=progress)
             batches = config.patches_per_epoch // config.batch_size
@@ -360,7 +361,23 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
     )
 
 
-def _prepare(out: Path, config: TrainConfig, *, resume: bool) -> Path | None:
+def _digest(images: Iterable[NDArray[np.float32]]) -> str:
+    """Name what a training sees: equal for equal images (C, H, W) in the same order alone.
+
+    Examples
+    --------
+    >>> one, other = np.zeros((1, 2, 3), np.float32), np.zeros((1, 3, 2), np.float32)
+    >>> _digest([one]) == _digest([one.copy()]), _digest([one]) == _digest([other])
+    (True, False)
+    """
+    found = hashlib.sha256()
+    for image in images:
+        found.update(repr(image.shape).encode())
+        found.update(np.ascontiguousarray(image))
+    return found.hexdigest()
+
+
+def _prepare(out: Path, config: TrainConfig, images: str, *, resume: bool) -> Path | None:
     """Check and mark the run folder; return the checkpoint to go on from."""
     started, checkpoint = out / "started.json", out / "checkpoints" / "last.ckpt"
     if started.exists() or (out / "config.json").exists():
@@ -369,14 +386,17 @@ def _prepare(out: Path, config: TrainConfig, *, resume: bool) -> Path | None:
         if (out / "config.json").exists():
             raise ValueError(f"{out} holds a finished training; name another folder for a new one")
         content = read_json(started)
+        seen = content.pop("images", images) if isinstance(content, dict) else images
         try:
             before = config_from(content)  # options that are newer than the file have their defaults
         except (TypeError, ValueError) as error:
             raise ValueError(f"{started} is damaged ({error}); restore it, or name another folder") from None
         if before != config:
             raise ValueError(f"{out} was started with other options; give the same ones, or name another folder")
+        if seen != images:
+            raise ValueError(f"{out} was started with other images; give the same ones, or name another folder")
     else:
-        write_json(started, asdict(config))
+        write_json(started, asdict(config) | {"images": images})
     return checkpoint if checkpoint.exists() else None
 
 

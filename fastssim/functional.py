@@ -31,6 +31,8 @@ RANGES = (1e-30, 1e30)  # that data_range may have: far from both ends of float3
 NEAR = 2.0**20  # beyond this and below its inverse the fourth powers of data_range in SSIM leave float32
 LARGEST_K = 2.0**30
 SMALLEST_K = 1e-9  # below it the product of SSIM's denominators in black is no float32
+LOSS_REDUCTIONS = tuple(word for word in REDUCTIONS if word != "sum")
+WITHOUT_MAP = tuple(word for word in LOSS_REDUCTIONS if word != "none")
 _GAUSSIAN = Gaussian()
 
 
@@ -424,10 +426,9 @@ def check_options(
         raise ValueError("unbiased=True needs more than one pixel in a window")
 
 
-def check_loss(reduction: str) -> None:
-    """Refuse the one reduction that is no loss."""
-    if reduction == "sum":
-        raise ValueError('reduction is "sum"; a loss has "mean", "image", "channel" or "none"')
+def check_loss(reduction: str, words: tuple[str, ...] = LOSS_REDUCTIONS) -> None:
+    """Refuse a reduction that is none of a loss's `words`; of a "sum" there is no loss."""
+    _check_word("reduction", reduction, words)
 
 
 def check_alpha(alpha: float, reduction: str) -> None:
@@ -435,13 +436,13 @@ def check_alpha(alpha: float, reduction: str) -> None:
     _check_number("alpha", alpha)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; it must lie in [0, 1]")
-    _check_word("reduction", reduction, ("mean", "image", "channel"))
+    check_loss(reduction, WITHOUT_MAP)
 
 
 def check_scales(weights: Sequence[float], product: str, reduction: str) -> tuple[float, ...]:
     """Refuse scales that `ms_ssim` does not have; return their weights."""
     _check_word("product", product, PRODUCTS)
-    _check_word("reduction", reduction, ("mean", "image", "channel") if product == "channel" else ("mean", "image"))
+    _check_word("reduction", reduction, WITHOUT_MAP if product == "channel" else ("mean", "image"))
     if not isinstance(weights, (tuple, list)) or not weights:
         raise TypeError(f"weights is {weights!r}; give a list of numbers, one for each scale")
     for weight in weights:

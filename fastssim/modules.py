@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fastssim.functional import check_alpha, check_loss, check_options, check_scales, l1_ssim_loss, ms_ssim, ssim_loss
+from fastssim.functional import (
+    LOSS_REDUCTIONS,
+    WITHOUT_MAP,
+    check_alpha,
+    check_loss,
+    check_options,
+    check_scales,
+    l1_ssim_loss,
+    ms_ssim,
+    ssim_loss,
+)
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian
 
@@ -41,6 +51,8 @@ class SSIMLoss(nn.Module):
     >>> loss(x, torch.rand(4, 3, 32, 32)).backward()
     """
 
+    _reductions = LOSS_REDUCTIONS
+
     def __init__(
         self,
         *,
@@ -64,8 +76,8 @@ class SSIMLoss(nn.Module):
             "unbiased": unbiased,
             "dims": dims,
         }
+        check_loss(reduction, self._reductions)
         check_options(**self.options)
-        check_loss(reduction)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return 1 - SSIM of the images x and y, where the mask, if any, has weight."""
@@ -99,6 +111,8 @@ class L1SSIMLoss(SSIMLoss):
     >>> loss(x, torch.rand(1, 3, 32, 32)).backward()
     """
 
+    _reductions = WITHOUT_MAP
+
     def __init__(self, *, alpha: float = 0.8, **options: Any) -> None:
         super().__init__(**options)
         check_alpha(alpha, self.options["reduction"])
@@ -131,6 +145,8 @@ class MSSSIMLoss(SSIMLoss):
     >>> x = torch.rand(1, 3, 32, 32, requires_grad=True)
     >>> loss(x, torch.rand(1, 3, 32, 32)).backward()
     """
+
+    _reductions = WITHOUT_MAP
 
     def __init__(self, *, weights: Sequence[float] = MS_WEIGHTS, product: str = "channel", **options: Any) -> None:
         super().__init__(**options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -134,9 +134,9 @@ class _Tables(NamedTuple):
     window: Any | None
 
 
-@lru_cache(maxsize=64)
+@cache
 def _tables(device: Any, place: Hashable, plan: Plan) -> _Tables:
-    """Copy a plan's weights to a GPU, once."""
+    """Copy a plan's weights to a GPU, once and for good: a captured graph reads them whenever it is replayed."""
     upload = partial(device.upload, place)
     down, across = plan.down, plan.across
     return _Tables(

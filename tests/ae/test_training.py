@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,22 @@ def test_an_occupied_folder_is_refused(tiny_data, tiny_runs, tmp_path, tiny_conf
     (tmp_path / "started.json").write_text(json.dumps({"method": "l2"}))
     with pytest.raises(ValueError, match="started with other options"):
         train(tiny_data, tmp_path, tiny_config, resume=True, progress=False)
+
+
+def test_a_training_goes_on_with_its_own_images_alone(tiny_data, tmp_path, tiny_config):
+    images = tmp_path / "images"
+    shutil.copytree(tiny_data / "train" / "good", images)
+    out = train(images, tmp_path / "run", tiny_config, progress=False)
+    (out / "config.json").unlink()
+    (out / "checkpoints" / "last.ckpt").unlink()
+    first, *_, last = sorted(images.iterdir())
+    content = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    with pytest.raises(ValueError, match=r"run was started with other images; give the same ones, or name another"):
+        train(images, out, tiny_config, resume=True, progress=False)
+    first.write_bytes(content)
+    images = images.rename(tmp_path / "elsewhere")
+    assert load_run(train(images, out, tiny_config, resume=True, progress=False)).training["epochs"] == tiny_config.epochs
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny_data, tmp_path, tiny_config):

@@ -9,6 +9,7 @@ import torch
 from fastssim import (
     Gaussian,
     L1SSIMLoss,
+    MSSSIMLoss,
     SSIMLoss,
     Uniform,
     l1_ssim_loss,
@@ -426,6 +427,20 @@ def test_a_sum_is_no_loss():
         ssim_loss(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), reduction="sum")
     with pytest.raises(ValueError, match="reduction is"):
         SSIMLoss(reduction="sum")
+
+
+@pytest.mark.parametrize("word", ["sum", "mode"])
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (SSIMLoss, "'mean', 'image', 'channel', 'none'"),
+        (L1SSIMLoss, "'mean', 'image', 'channel'"),
+        (MSSSIMLoss, "'mean', 'image', 'channel'"),
+    ],
+)
+def test_a_loss_names_the_reductions_that_it_has(module, words, word):
+    with pytest.raises(ValueError, match=f"reduction is '{word}'; give one of {words}$"):
+        module(reduction=word)
 
 
 @pytest.mark.parametrize("scale", [1e-29, 1e-12, 1e12, 1e29])
