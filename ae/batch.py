@@ -5,17 +5,23 @@ from __future__ import annotations
 import csv
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ae.data import images_in
 from ae.files import write_json
-from ae.images import read_pages
+from ae.images import open_pages
 from ae.regions import COLUMNS, Coco, find_regions, table_rows
 from ae.segmentation import Segmenter, result_files, write_segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from typing import TextIO
+
+    from ae.segmentation import Segmentation
+
+LONGEST_NAME = 255  # bytes of a file's name, on all common systems
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,12 @@ class Batch:
     """What became of a batch of files."""
 
     overlays: tuple[Path, ...]
-    failures: dict[Path, str]  # files that could not be segmented, and why
+    failures: dict[Path, str]  # files that could not be segmented, or some pages of them, and why
 
 
 def segment(
     run: Path | str,
-    images: Sequence[Path | str],
+    images: Sequence[Path | str] | Path | str,
     out: Path | str,
     *,
     device: str = "cpu",
@@ -39,14 +45,15 @@ def segment(
     For ``part.png``: ``part_residual.tiff`` (32-bit float), ``part_mask.png``, ``part_image.png``,
     ``part_reconstruction.png`` and ``part_overlay.png`` (the image with the defects' outline), 8 bits. The pages of a
     TIFF file are images of their own, ``part_page0`` and so on. Files of several folders go to folders of those names.
-    A file whose results would take the place of another's, or of an image that is given, is left out.
+    A file whose results would take the place of another's, or of an image that is given, is left out, and so is a page
+    that cannot be read.
     All regions are in ``regions.csv``, which grows image by image, and in ``regions.json`` (COCO).
 
     Parameters
     ----------
     run : Path
         A run folder.
-    images : sequence of Path
+    images : sequence of Path, or one
         Image files, folders of them, or patterns such as ``parts/*/front*.png``.
     out : Path
         Folder for the results, made where there is none.
@@ -78,39 +85,66 @@ def segment(
     paths = expand(images)
     names = result_names(paths)
     given = {os.path.realpath(path) for path in paths}
+    check = partial(_check_places, names=names, out=out, given=given)
     segmenter = Segmenter.load(run, device)
-    overlays: list[Path] = []
     failures: dict[Path, str] = {}
-    coco = Coco()
     out.mkdir(parents=True, exist_ok=True)
     #  a name that is no UTF-8 is written as in regions.json: \udce4
     with (out / "regions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
+        results = _Results(out, file)
         try:
             for number, (path, name) in enumerate(zip(paths, names, strict=True)):
-                try:
-                    pages = read_pages(path, segmenter.run.config.channels)
-                    titles = [name] if len(pages) == 1 else [f"{name}_page{page}" for page in range(len(pages))]
-                    _check_places(titles, name, names, out, given)
-                    for title, pixels in zip(titles, pages, strict=True):
-                        found = segmenter(pixels, name=str(path))
-                        place = out / title
-                        overlays.append(write_segmentation(place.parent, place.name, found))
-                        regions = find_regions(found.mask, found.residual)
-                        table.writerows(table_rows(title, regions))
-                        coco.add(title, (found.mask.shape[0], found.mask.shape[1]), regions)
-                except ValueError as error:
-                    failures[path] = str(error)
+                if wrong := _segment_file(segmenter, path, name, check, results):
+                    failures[path] = "; ".join(wrong)
                 file.flush()
                 if progress is not None:
                     progress(number + 1, len(paths))
         finally:
-            write_json(out / "regions.json", coco.content)
-    return Batch(tuple(overlays), failures)
+            write_json(out / "regions.json", results.coco.content)
+    return Batch(tuple(results.overlays), failures)
 
 
-def expand(images: Sequence[Path | str]) -> list[Path]:
+class _Results:
+    """What is written of a batch."""
+
+    def __init__(self, out: Path, file: TextIO) -> None:
+        self.overlays: list[Path] = []
+        self.coco = Coco()
+        self._out = out
+        self._table = csv.writer(file)
+        self._table.writerow(COLUMNS)
+
+    def add(self, title: str, found: Segmentation) -> None:
+        """Write what was found in one image."""
+        place = self._out / title
+        self.overlays.append(write_segmentation(place.parent, place.name, found))
+        regions = find_regions(found.mask, found.residual)
+        self._table.writerows(table_rows(title, regions))
+        self.coco.add(title, (found.mask.shape[0], found.mask.shape[1]), regions)
+
+
+def _segment_file(
+    segmenter: Segmenter, path: Path, name: str, check: Callable[[list[str], str], None], results: _Results
+) -> list[str]:
+    """Segment the pages of a file; return what is wrong with it, or with some of its pages."""
+    wrong = []
+    try:
+        with open_pages(path, segmenter.run.config.channels) as pages:
+            titles = [name] if len(pages) == 1 else [f"{name}_page{page}" for page in range(len(pages))]
+            check(titles, name)
+            for page, (title, decode) in enumerate(zip(titles, pages, strict=True)):
+                try:
+                    found = segmenter(decode(), name=str(path))
+                except ValueError as error:
+                    wrong.append(str(error) if len(pages) == 1 else f"page {page}: {error}")
+                else:
+                    results.add(title, found)
+    except ValueError as error:
+        wrong.append(str(error))
+    return wrong
+
+
+def expand(images: Sequence[Path | str] | Path | str) -> list[Path]:
     """Find the files that paths, folders and patterns name, each once, in their order.
 
     Raises
@@ -118,12 +152,12 @@ def expand(images: Sequence[Path | str]) -> list[Path]:
     ValueError
         If a folder or a pattern has no image.
     """
-    found: dict[Path, None] = {}
-    for given in images:
+    found: list[Path] = []
+    for given in [images] if isinstance(images, (str, Path)) else images:
         path = Path(given)
-        if path.is_dir():
-            found.update(dict.fromkeys(images_in(path)))
-        elif not path.exists() and any(sign in str(path) for sign in "*?["):
+        if os.path.isdir(path):  # noqa: PTH112  # Path's raises an error where the name is too long
+            found += images_in(path)
+        elif not os.path.exists(path) and any(sign in str(path) for sign in "*?["):  # noqa: PTH110  # as above
             matches = sorted(
                 match
                 for match in Path(path.anchor or ".").glob(_relative(path))
@@ -131,10 +165,13 @@ def expand(images: Sequence[Path | str]) -> list[Path]:
             )
             if not matches:
                 raise ValueError(f"no file matches {given}; check the pattern")
-            found.update(dict.fromkeys(matches))
+            found += matches
         else:
-            found[path] = None
-    return list(found)
+            found.append(path)
+    unique: dict[str, Path] = {}
+    for path in found:
+        unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # a link is a file of its own
+    return list(unique.values())
 
 
 def result_names(paths: Sequence[Path]) -> list[str]:
@@ -161,12 +198,16 @@ def result_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _check_places(titles: list[str], name: str, names: Collection[str], out: Path, given: Collection[str]) -> None:
+def _check_places(titles: list[str], name: str, *, names: Collection[str], out: Path, given: Collection[str]) -> None:
     """Refuse an image whose pages have another image's name, or whose results have the place of an image."""
     for title in titles:
         if title != name and title in names:
             raise ValueError(f"a page of {name} and another image are both named {title!r}; segment them one by one")
         for path in result_files(out, title):
+            if len(os.fsencode(path.name)) > LONGEST_NAME:
+                raise ValueError(
+                    f"the name of {path}, a result of {name}, would be too long; give {name} a shorter one"
+                )
             if os.path.realpath(path) in given:  # Path.resolve() fails on a link to itself
                 raise ValueError(f"{path}, a result of {name}, would take the place of an image; name another folder")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +87,10 @@ def recalibrate(run: Run, data: DataFolder, **options: Any) -> Run:
     config = replace(run.config, **options)
     images = load_images(data.train, channels=config.channels, scale=config.scale, smallest=PATCH)
     _, held_out = split_good(images, config.held_out, config.seed, PATCH)
-    run.method.config = config
-    threshold, contrast = calibrate(run.method, held_out, config)
-    return replace(run, config=config, threshold=threshold, contrast=contrast)
+    method = copy(run.method)  # the same network; the run that was given keeps its options
+    method.config = config
+    threshold, contrast = calibrate(method, held_out, config)
+    return replace(run, config=config, method=method, threshold=threshold, contrast=contrast)
 
 
 def trained_with(config: TrainConfig) -> TrainConfig:

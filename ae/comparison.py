@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ae.config import TrainConfig
-from ae.data import DataFolder, open_folder
+from ae.config import PATCH, TrainConfig
+from ae.data import DataFolder, load_images, open_folder
 from ae.evaluation import evaluate
+from ae.methods import make_method
 from ae.reporting import report
 from ae.run import load_run
-from ae.training import train
+from ae.training import digest, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ def compare(
     config : TrainConfig, optional
         Everything but the method; the paper's values by default.
     resume : bool
-        Continue an interrupted comparison, with the same options: finished trainings are kept.
+        Continue an interrupted comparison, with the same images and options: finished trainings are kept.
     progress : bool
         Show progress bars.
     note : str
@@ -82,7 +83,13 @@ def compare(
         raise ValueError(f"methods are {', '.join(methods) or 'none'}; give one or several, each once")
     if not folder.test:
         raise ValueError(f"{folder.root} has no test images to compare on; put them at test/<class>")
-    finished = {each.method for each in configs if resume and _finished(out / each.method / "run", each)}
+    finished = set()
+    if resume:
+        seen = digest(load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH))
+        finished = {each.method for each in configs if _finished(out / each.method / "run", each, seen)}
+    for each in configs:  # what the last lacks is said before the first is trained for hours
+        if each.method not in finished:
+            make_method(each).prepare()
     results = {}
     for each in configs:
         place = out / each.method
@@ -94,10 +101,13 @@ def compare(
     return Comparison(results, report(out, note=note))
 
 
-def _finished(run: Path, config: TrainConfig) -> bool:
-    """Tell whether a run is finished; ValueError where it was with other options."""
+def _finished(run: Path, config: TrainConfig, images: str) -> bool:
+    """Tell whether a run is finished; ValueError where it was with other options or images."""
     if not (run / "config.json").exists():
         return False
-    if load_run(run).config != config:
+    found = load_run(run)
+    if found.config != config:
         raise ValueError(f"{run} was trained with other options; give the same ones, or name another folder")
+    if found.training.get("images_digest", images) != images:
+        raise ValueError(f"{run} was trained with other images; give the same ones, or name another folder")
     return True

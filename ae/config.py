@@ -23,6 +23,7 @@ CONSTANTS = ("squared", "literal")
 BLENDINGS = ("gaussian", "uniform", "hann", "tent")
 NORMALISATIONS = ("none", "contrast", "median", "image")
 THRESHOLD_RULES = ("rate", "region")
+SMOOTHEST = 1000  # standard deviation of a blur: what is wider than that is a slip
 SCALES = 4  # of a multi-scale loss or residual at most: 128, 64, 32 and 16 pixels
 _KINDS: dict[str, tuple[Any, str]] = {  # how a field is declared: what it takes
     "int": (int, "an int"),
@@ -36,10 +37,12 @@ _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("latent", "epochs", "patches_per_epoch", "batch_size", "stride"), lambda v: v >= 1, "be at least 1"),
     (("patience", "minimum_area", "seed", "vae_samples", "least_epochs"), lambda v: v >= 0, "not be negative"),
     (
-        ("weight_decay", "gradient_clip", "noise", "opening", "smoothing", "difference"),
+        ("weight_decay", "gradient_clip", "noise", "difference"),
         lambda v: v >= 0,
         "not be negative",
     ),
+    (("opening",), lambda v: 0 <= v <= PATCH, f"lie between 0 and {PATCH} pixels"),
+    (("smoothing",), lambda v: 0 <= v <= SMOOTHEST, f"lie between 0 and {SMOOTHEST} pixels"),
     (("seed",), lambda v: v < 1 << 32, "be below 2 ** 32"),
     (("scale", "learning_rate"), lambda v: v > 0, "be above 0"),
     (("time_budget",), lambda v: v is None or v > 0, "be above 0 seconds, or None"),

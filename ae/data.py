@@ -140,8 +140,8 @@ def split_good(
         (only,) = images
         wide = only.shape[2] >= only.shape[1]
         length = max(only.shape[1:])
-        strip = max(smallest, round(length * fraction))
-        if length - strip < smallest:
+        strip = min(max(smallest, round(length * fraction)), length - smallest)
+        if strip < smallest:
             raise ValueError(
                 f"one image of {length} pixels along its longer side cannot be cut into a part to fit and a part held"
                 f" out, each {smallest} pixels wide; give a second good image"

@@ -57,10 +57,10 @@ def evaluate(
     Returns
     -------
     dict
-        The content of ``metrics.json``: ``method``, ``run`` (the folder's whole path), ``config``, ``training``,
-        ``threshold``; ``all``: measures over all images, see `ae.metrics.measure`, and the rates at the run's
-        threshold; ``classes``: the same for each defect class together with the good images; ``samples``: stem, label,
-        largest residual and the area of the mask.
+        The content of ``metrics.json``: ``method``, ``data`` (the data set's name), ``run`` (the folder's whole
+        path), ``config``, ``training``, ``threshold``; ``all``: measures over all images, see `ae.metrics.measure`, and
+        the rates at the run's threshold; ``classes``: the same for each defect class together with the good images;
+        ``samples``: stem, label, largest residual and the area of the mask.
 
     Raises
     ------
@@ -124,6 +124,7 @@ def evaluate_run(
     labels = sorted({sample.label for sample in folder.test} - {"good"})
     return {
         "method": run.config.method,
+        "data": folder.root.resolve().name,
         "run": str(run.folder.resolve()),
         "config": asdict(run.config),
         "training": run.training,

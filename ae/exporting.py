@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,10 @@ OPSET = 17
 def export(run: Path | str, path: Path | str) -> Path:
     """Write a run's network as ONNX: input "tiles" and output "reconstruction", both (N, C, 128, 128) float32.
 
-    A variational network reconstructs from the mean of the code. Where the run segments, how it compares and above
-    which score a pixel is a defect is written into the file's metadata.
+    A variational network reconstructs from the mean of the code. How the run segments is in the file: its metadata name
+    "method", "scale", "stride" and "threshold", the score above which a pixel is a defect; its description (doc_string)
+    is JSON of all options, "config", those that make a score of image and reconstruction among them, and of "contrast",
+    good images' residuals where scores are normalised by them.
 
     Parameters
     ----------
@@ -58,11 +62,13 @@ def export(run: Path | str, path: Path | str) -> Path:
         raise ImportError('writing ONNX needs the package onnx: pip install "fastssim[ae,onnx]"') from None
     trained = load_run(run)
     config = trained.config
+    contrast = None if trained.contrast is None else asdict(trained.contrast)
     model = onnx.helper.make_model(
         _graph(onnx, trained.method.model, config.channels),
         producer_name="fastssim",
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=8,
+        doc_string=json.dumps({"config": asdict(config), "contrast": contrast}),
     )
     told = {"method": config.method, "scale": config.scale, "stride": config.stride, "threshold": trained.threshold}
     onnx.helper.set_model_props(model, {name: str(value) for name, value in told.items()})

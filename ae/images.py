@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import threading
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from ae.files import atomic
+from ae.files import atomic, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -21,6 +24,10 @@ TIFF = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIFF)
 _LAB = (tifffile.PHOTOMETRIC.CIELAB, tifffile.PHOTOMETRIC.ICCLAB, tifffile.PHOTOMETRIC.ITULAB)
 _JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)  # whose YCbCr is decoded into RGB
+_ORIENTATION = 274  # the tag of EXIF and TIFF
+_PNG_BITS = 24  # the byte of a PNG file that tells the bits of a number
+ROWS = 256  # of an image that are converted at a time
+_UNLIMITED = threading.Lock()  # Pillow's limit of pixels is one for all threads
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode "L"
 
 
@@ -30,8 +37,8 @@ def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
     Parameters
     ----------
     path : Path
-        PNG, JPEG or TIFF; up to 16 bits, or floating-point TIFF with values in [0, 1]. Of any size. What a camera notes
-        about its orientation (EXIF in PNG and JPEG) is obeyed.
+        PNG, JPEG or TIFF; up to 16 bits, signed ones of TIFF from 0 on, or floating-point TIFF with values in [0, 1].
+        Of any size. What a camera notes about its orientation is obeyed.
     channels : {1, 3}
         1: colour becomes grey by its BT.601 luma. 3: grey becomes three equal channels. Transparency is dropped.
 
@@ -53,10 +60,12 @@ def read_image(path: Path | str, channels: int = 1) -> NDArray[np.float32]:
     ValueError: missing.png does not exist; check the path
     """
     path = Path(path)
-    pages = _decode(path)
-    if len(pages) > 1:
-        raise ValueError(f"{path} holds {len(pages)} pages, where one image is wanted; save each as a file of its own")
-    return _planes(pages[0], path, channels)
+    with open_pages(path, channels) as pages:
+        if len(pages) > 1:
+            raise ValueError(
+                f"{path} holds {len(pages)} pages, where one image is wanted; save each as a file of its own"
+            )
+        return pages[0]()
 
 
 def read_pages(path: Path | str, channels: int = 1) -> list[NDArray[np.float32]]:
@@ -77,20 +86,37 @@ def read_pages(path: Path | str, channels: int = 1) -> list[NDArray[np.float32]]
     ValueError
         As `read_image`.
     """
+    with open_pages(path, channels) as pages:
+        return [page() for page in pages]
+
+
+@contextmanager
+def open_pages(path: Path | str, channels: int = 1) -> Iterator[list[Callable[[], NDArray[np.float32]]]]:
+    """Open a file for what `read_pages` reads, page by page: each is a function that decodes it, and may fail alone."""
     path = Path(path)
-    return [_planes(pixels, path, channels) for pixels in _decode(path)]
+    with _opened(path) as pages:
+        yield [partial(_read_page, page, path, channels) for page in pages]
 
 
 def read_pixels(path: Path | str) -> NDArray[Any]:
     """Read what `write_png` or `write_tiff` wrote, its numbers as they are; ValueError as `read_image`."""
-    return _decode(Path(path))[0]
+    path = Path(path)
+    with _opened(path) as pages, _decoding(path):
+        return pages[0]()
+
+
+def _read_page(decode: Callable[[], NDArray[Any]], path: Path, channels: int) -> NDArray[np.float32]:
+    """Decode a page, and bring it into (channels, H, W), float32 in [0, 1]."""
+    with _decoding(path):
+        pixels = decode()
+    return _planes(pixels, path, channels)
 
 
 def _planes(pixels: NDArray[Any], path: Path, channels: int) -> NDArray[np.float32]:
     """Bring decoded pixels into (channels, H, W), float32 in [0, 1]."""
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; give 1 (grey) or 3 (colour)")
-    pixels = _to_unit(pixels, path)
+    largest = _largest(pixels, path)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -98,11 +124,13 @@ def _planes(pixels: NDArray[Any], path: Path, channels: int) -> NDArray[np.float
             f"{path} has shape {pixels.shape}; grey, or colour with 3 channels, is read: save it as one image"
         )
     colour = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]
-    if channels == 1 and colour.shape[2] == 3:
-        colour = colour @ _LUMA[:, None]
-    elif channels == 3 and colour.shape[2] == 1:
-        colour = np.repeat(colour, 3, axis=2)
-    return np.ascontiguousarray(colour.transpose(2, 0, 1), dtype=np.float32)
+    planes = np.empty((channels, *colour.shape[:2]), np.float32)
+    for top in range(0, len(colour), ROWS):  # a large image is in float64 a few rows at a time
+        part = colour[top : top + ROWS] / largest
+        if channels == 1 and part.shape[2] == 3:
+            part = part @ _LUMA[:, None]
+        planes[:, top : top + ROWS] = part.transpose(2, 0, 1)
+    return planes
 
 
 def read_mask(path: Path | str, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -168,24 +196,64 @@ def to_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
     return pixels
 
 
-def _decode(path: Path) -> list[NDArray[Any]]:
-    """Decode the pages of a file into (H, W) or (H, W, channels), whatever their numbers."""
-    with _decoding(path):
-        if path.suffix.lower() in TIFF:
-            with tifffile.TiffFile(path) as file:
-                pages = [_decode_page(page) for page in file.pages if not page.is_reduced]
+@contextmanager
+def _opened(path: Path) -> Iterator[list[Callable[[], NDArray[Any]]]]:
+    """Open a file; give what decodes its pages into (H, W) or (H, W, channels), whatever their numbers."""
+    if path.suffix.lower() not in TIFF:
+        with _decoding(path):
+            pass  # a file that is not there is none of one page
+        yield [partial(_decode_picture, path)]
+        return
+    with ExitStack() as stack:
+        with _decoding(path):
+            file = stack.enter_context(tifffile.TiffFile(path))
+            pages = [page for page in file.pages if not page.is_reduced]
             if not pages:
                 raise ValueError("it has no page")
-            return pages
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}:
-                return [np.asarray(image.convert("RGB"))]
-            return [np.asarray(image.convert("L") if image.mode == "1" else image)]
+        yield [partial(_decode_page, page) for page in pages]
+
+
+def _decode_picture(path: Path) -> NDArray[Any]:
+    """Decode a PNG or JPEG file."""
+    with _UNLIMITED:  # a person's own images may be of any size
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        if image.format == "PNG" and image.mode in {"RGB", "RGBA", "LA"}:  # of which Pillow keeps 8 bits
+            content = path.read_bytes()
+            if content[_PNG_BITS] == 16:
+                return _turned(imagecodecs.png_decode(content), orientation)
+        if image.mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}:
+            return _turned(np.asarray(image.convert("RGB")), orientation)
+        pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+        if image.mode == "I":  # how some versions of Pillow decode 16 bits
+            pixels = pixels.astype(np.uint16)
+        return _turned(pixels, orientation)
+
+
+def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn and mirror pixels (H, W) or (H, W, channels) as EXIF and TIFF number it, 1: as they are."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 def _decode_page(page: Any) -> NDArray[Any]:
-    """Decode a page of a TIFF file, its channels last, into grey or red, green and blue."""
+    """Decode a page of a TIFF file, its channels last, into grey or red, green and blue, turned as it says."""
+    tag = page.tags.get(_ORIENTATION)
+    return _turned(_page_as_stored(page), 1 if tag is None else tag.value)
+
+
+def _page_as_stored(page: Any) -> NDArray[Any]:
+    """Decode a page of a TIFF file as it lies there."""
     ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
     if max(ends) > page.parent.filehandle.size:  # JPEG is decoded without its end, too
         raise ValueError("its end is missing")
@@ -211,35 +279,38 @@ def _decode_page(page: Any) -> NDArray[Any]:
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
     """Say what is wrong with a file that cannot be decoded."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; check the path")
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # a person's own images may be of any size
     try:
+        path.stat()  # or a decoder's words are all there is
         yield
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; check the path") from None
     except (UnidentifiedImageError, tifffile.TiffFileError) as error:
         raise ValueError(f"{path} is no image that can be read ({error}); give PNG, JPEG or TIFF") from None
     except PermissionError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); check the permissions") from None
+    except MemoryError as error:
+        raise ValueError(f"{path} needs more memory than there is ({first_line(error)}); cut it into parts") from None
     except Exception as error:  # noqa: BLE001  # on damaged bytes decoders raise whatever they stumble over
+        if isinstance(error, OSError) and error.errno is not None:  # not a decoder's
+            raise ValueError(f"{path} cannot be read ({error.strerror}); check the path") from None
         raise ValueError(f"{path} is damaged or truncated ({error}); copy or export it again") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
-def _to_unit(pixels: NDArray[Any], path: Path) -> NDArray[np.float64]:
-    """Bring any kind of number into [0, 1]."""
+def _largest(pixels: NDArray[Any], path: Path) -> float:
+    """Return the number that stands for 1; ValueError where there is none, or pixels beyond it."""
+    low, high = (pixels.min(), pixels.max()) if pixels.size else (0, 0)
     if pixels.dtype == bool:
-        return pixels.astype(np.float64)
-    if pixels.dtype.kind == "i" and pixels.size and pixels.min() >= 0 and pixels.max() <= 65535:
-        pixels = pixels.astype(np.uint16)  # Pillow decodes some 16-bit PNG as 32-bit integers
-    if pixels.dtype in (np.uint8, np.uint16):
-        return pixels / np.iinfo(pixels.dtype).max
+        return 1
+    if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2 and low >= 0:
+        return np.iinfo(pixels.dtype).max
     if pixels.dtype.kind != "f":
-        raise ValueError(f"{path} holds {pixels.dtype} numbers; 8 or 16 bits, or float in [0, 1], are read: convert it")
-    if not np.isfinite(pixels).all():
-        raise ValueError(f"{path} holds NaN or infinity; replace those pixels")
-    if pixels.size and (pixels.min() < 0 or pixels.max() > 1):
+        span = f" from {low} to {high}" if pixels.dtype.kind == "i" else ""
         raise ValueError(
-            f"{path} holds values from {pixels.min():g} to {pixels.max():g}; scale floating point to [0, 1]"
+            f"{path} holds {pixels.dtype} numbers{span}; 8 or 16 bits, none below 0, or float in [0, 1], are read:"
+            " convert it"
         )
-    return pixels.astype(np.float64)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{path} holds NaN or infinity; replace those pixels")
+    if low < 0 or high > 1:
+        raise ValueError(f"{path} holds values from {low:g} to {high:g}; scale floating point to [0, 1]")
+    return 1

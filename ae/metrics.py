@@ -166,7 +166,7 @@ def pro(curve: Curve, limit: float = PRO_LIMIT) -> float:
         return float("nan")
     false, overlap = rates
     at_limit = np.interp(limit, false, overlap)
-    inside = false < limit
+    inside = false <= limit  # of a jump there, its foot is where the last piece ends
     return _area(np.r_[false[inside], limit], np.r_[overlap[inside], at_limit]) / limit
 
 
@@ -207,7 +207,7 @@ class Rates:
     def measure(self, labels: Collection[str] | None = None) -> dict[str, float | None]:
         """Return the true- and the false-positive rate over the images of some labels; None where there is nothing."""
         chosen = [counts for label, counts in self._counts if labels is None or label in labels]
-        hits, defects, alarms, rest = np.sum(chosen, axis=0).tolist()
+        hits, defects, alarms, rest = np.sum(chosen, axis=0).tolist() if chosen else (0, 0, 0, 0)
         return {
             "true_positive_rate": hits / defects if defects else None,
             "false_positive_rate": alarms / rest if rest else None,
@@ -222,7 +222,7 @@ def measure(residuals: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np
     residuals : sequence of ndarray, (H, W)
         One map an image; sizes may differ.
     masks : sequence of ndarray, (H, W), bool
-        True where there is a defect; all False for a good image.
+        True, or a number above 0, where there is a defect; all False for a good image.
 
     Returns
     -------
@@ -231,6 +231,11 @@ def measure(residuals: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np
         image's score is its largest residual) and ``images``; None where a class is missing. ``auc_error``: what the
         pixels' ROC AUC may be off, 0 up to 100 megapixels.
         ``roc`` is the ROC curve thinned for a plot, {"fpr": [...], "tpr": [...]}, ``pro_curve`` that of the regions.
+
+    Raises
+    ------
+    ValueError
+        If there is no map, one holds NaN, or a mask has another shape.
 
     Examples
     --------
@@ -270,6 +275,11 @@ class Tally:
 
     def add(self, residual: NDArray[np.float32], mask: NDArray[np.bool_], label: str = "") -> None:
         """Take in an image's residual (H, W) and mask (H, W)."""
+        residual, mask = np.asarray(residual, np.float32), np.asarray(mask) > 0  # numbers would choose rows
+        if residual.shape != mask.shape:
+            raise ValueError(f"a residual has shape {residual.shape}, its mask {mask.shape}; give both of one image")
+        if not residual.size or np.isnan(residual).any():
+            raise ValueError("a residual is empty or holds NaN; give one number for each pixel")
         self._images.append((label, float(residual.max()), bool(mask.any())))
         self._pixels += residual.size
         self._kept.append((label, (residual[~mask], residual[mask], region_weights(mask)[mask])))
@@ -281,6 +291,8 @@ class Tally:
 
     def measure(self, labels: Collection[str] | None = None) -> dict[str, Any]:
         """Measure the images of some labels, or all; as `measure`."""
+        if not any(labels is None or label in labels for label, _, _ in self._images):
+            raise ValueError("there is no residual to measure; add one of these labels first")
         pixels, regions = self._curves(labels)
         images = [(score, bad) for label, score, bad in self._images if labels is None or label in labels]
         scores, bad = np.array([image[0] for image in images], np.float32), np.array([image[1] for image in images])

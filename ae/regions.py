@@ -82,6 +82,7 @@ class Coco:
                     "area": region.area,
                     "iscrowd": 0,
                     "score": region.mean_score,
+                    "largest_score": region.largest_score,
                     "segmentation": {"size": list(size), "counts": run_lengths(region, size)},
                 }
             )
@@ -96,8 +97,12 @@ def run_lengths(region: Region, size: tuple[int, int]) -> list[int]:
     >>> run_lengths(find_regions(mask, mask.astype(np.float32))[0], (3, 4))
     [4, 2, 6]
     """
-    whole = np.zeros(size, bool)
-    whole[region.top : region.top + region.height, region.left : region.left + region.width] = region.mask
-    changes = np.flatnonzero(np.diff(np.r_[False, whole.ravel(order="F")]))
-    lengths = np.diff(np.r_[0, changes, whole.size])
-    return [int(length) for length in lengths]
+    height, width = size
+    within = np.zeros((region.width, region.height + 1), bool)  # column by column, each with one pixel more: no run's
+    within[:, :-1] = region.mask.T
+    column, row = np.divmod(np.flatnonzero(np.diff(within.ravel(), prepend=False)), region.height + 1)
+    changes = (region.left + column) * height + region.top + row
+    apart = np.diff(changes, append=height * width) > 0  # a run that goes on in the next column, or to the very end
+    changes = changes[apart & np.r_[True, apart[:-1]]]
+    lengths: list[int] = np.diff(changes, prepend=0, append=height * width).tolist()
+    return lengths

@@ -73,7 +73,7 @@ def report(folder: Path | str, *, note: str = "", images_per_class: int = IMAGES
     environment = Environment(loader=PackageLoader("ae"), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         note=note,
-        data=evaluations[0].result["training"]["data"],
+        data=_shown(evaluations[0].result.get("data", evaluations[0].result["training"]["data"])),
         evaluations=evaluations,
         measures=MEASURES,
         best=_best(evaluations),
@@ -102,7 +102,9 @@ def _evaluations(folder: Path) -> list[_Evaluation]:
     methods = Counter(result["method"] for result in results.values())
     found = [
         _Evaluation(
-            result["method"] if methods[result["method"]] == 1 else place.relative_to(folder).as_posix(), place, result
+            result["method"] if methods[result["method"]] == 1 else _shown(place.relative_to(folder).as_posix()),
+            place,
+            result,
         )
         for place, result in results.items()
     ]
@@ -135,9 +137,34 @@ def _samples(evaluations: list[_Evaluation], images_per_class: int) -> list[dict
     for number, sample in enumerate(evaluations[0].result["samples"]):
         seen[sample["label"]] += 1
         each = [(e.result["samples"][number], e.result["threshold"]) for e in evaluations]
-        found = [(one["largest_residual"] / threshold, one["area"]) for one, threshold in each]
-        rows.append({**sample, "shown": seen[sample["label"]] <= images_per_class, "found": found})
+        found = [(over_threshold(one["largest_residual"], threshold), one["area"]) for one, threshold in each]
+        label, stem = sample["label"], sample["stem"]
+        shown = seen[label] <= images_per_class
+        rows.append(
+            {"label": _shown(label), "stem": _shown(stem), "view": _view(label, stem), "shown": shown, "found": found}
+        )
     return rows
+
+
+def over_threshold(score: Any, threshold: float) -> Any:
+    """Return score / threshold; of a threshold that is not above 0, what rises as the score does and is 1 there, too.
+
+    Examples
+    --------
+    >>> over_threshold(6.0, 4.0), over_threshold(-1.0, -2.0), over_threshold(0.5, 0.0)
+    (1.5, 1.5, 1.5)
+    """
+    return 1 + (score - threshold) / (abs(threshold) or 1)
+
+
+def _view(label: str, stem: str) -> str:
+    """Name an image's pictures within the page: no label has a stroke, so that none of two names is one."""
+    return _shown(f"{label.replace('-', '/')}-{stem}")
+
+
+def _shown(text: str) -> str:
+    r"""Write a name as a page can hold it: one that is no UTF-8 with its odd bytes as \udce4."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _classes(evaluations: list[_Evaluation], images_per_class: int) -> list[dict[str, Any]]:
@@ -146,7 +173,7 @@ def _classes(evaluations: list[_Evaluation], images_per_class: int) -> list[dict
     labels = sorted({sample["label"] for sample in samples}, key=lambda label: (label == "good", label))
     return [
         {
-            "label": label,
+            "label": _shown(label),
             "rows": [
                 _row(evaluations, label, sample["stem"])
                 for sample in [s for s in samples if s["label"] == label][:images_per_class]
@@ -159,9 +186,15 @@ def _classes(evaluations: list[_Evaluation], images_per_class: int) -> list[dict
 def _row(evaluations: list[_Evaluation], label: str, stem: str) -> dict[str, Any]:
     """Gather one image's pictures."""
     first = evaluations[0].folder / "images" / label
-    truth = _pixels(first / f"{stem}_truth.png") > 0
+    truths = [_pixels(e.folder / "images" / label / f"{stem}_truth.png") > 0 for e in evaluations]
+    truth = truths[0]
+    if any(other.shape != truth.shape for other in truths):
+        raise ValueError(
+            f"evaluations are of test images of different sizes, as {first / stem}; report on each by itself"
+        )
     return {
-        "stem": stem,
+        "stem": _shown(stem),
+        "view": _view(label, stem),
         "image": _outlined(_pixels(first / f"{stem}_image.png"), truth),
         "methods": [_method_pictures(evaluation, label, stem, truth) for evaluation in evaluations],
     }
@@ -171,7 +204,7 @@ def _method_pictures(evaluation: _Evaluation, label: str, stem: str, truth: Any)
     """Draw what one method made of an image; residuals on one scale, from 0 to twice the method's threshold."""
     place = evaluation.folder / "images" / label
     residual = _pixels(place / f"{stem}_residual.tiff")
-    colours = colormaps["inferno"](np.clip(residual / (2 * evaluation.result["threshold"]), 0, 1))[..., :3]
+    colours = colormaps["inferno"](np.clip(over_threshold(residual, evaluation.result["threshold"]) / 2, 0, 1))[..., :3]
     return {
         "title": evaluation.title,
         "reconstruction": _data_uri(_pixels(place / f"{stem}_reconstruction.png")),
@@ -211,7 +244,7 @@ def _rates(evaluations: list[_Evaluation], curve: str, area: str, label: str, li
     axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1, linestyle="--", label="chance")
     for evaluation in evaluations:
         rates, value = evaluation.result["all"][curve], evaluation.result["all"][area]
-        name = evaluation.title if value is None else f"{evaluation.title}, area {value:.3f}"
+        name = _plain(evaluation.title) + ("" if value is None else f", area {value:.3f}")
         axes.plot(rates["fpr"], rates["tpr"], linewidth=2, label=name)
     axes.set(xlim=(0, limit), ylim=(0, 1.01))
     axes.legend(loc="lower right", frameon=False)
@@ -225,12 +258,16 @@ def _scores(evaluations: list[_Evaluation]) -> str:
         samples, threshold = evaluation.result["samples"], evaluation.result["threshold"]
         kinds = {"defect": "#b42345", "good": "#2f6f9f"}
         parts = [
-            [s["largest_residual"] / threshold for s in samples if (s["label"] == "good") == (kind == "good")]
+            [
+                over_threshold(sample["largest_residual"], threshold)
+                for sample in samples
+                if (sample["label"] == "good") == (kind == "good")
+            ]
             for kind in kinds
         ]
         axes.hist(parts, bins=30, stacked=True, label=list(kinds), color=list(kinds.values()))
         axes.axvline(1, color="#333", linewidth=1, linestyle="--")
-        axes.set(xlabel=f"{evaluation.title}: score / threshold", ylabel="images")
+        axes.set(xlabel=f"{_plain(evaluation.title)}: score / threshold", ylabel="images")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return _svg(figure)
@@ -242,7 +279,7 @@ def _training_curves(evaluations: list[_Evaluation]) -> str:
     for evaluation in evaluations:
         steps, losses = _losses(Path(evaluation.result["run"]), evaluation.folder)
         if losses:
-            axes.plot(steps, np.array(losses) / losses[0], linewidth=2, label=evaluation.title)
+            axes.plot(steps, np.array(losses) / losses[0], linewidth=2, label=_plain(evaluation.title))
     axes.set_ylim(bottom=0)
     if axes.lines:
         axes.legend(frameon=False)
@@ -260,6 +297,11 @@ def _losses(run: Path, evaluation: Path) -> tuple[list[int], list[float]]:
                     losses[int(row["epoch"])] = float(row["held_out_loss"])
     epochs = sorted(losses)  # a tenth part's log comes before the second's
     return epochs, [losses[epoch] for epoch in epochs]
+
+
+def _plain(title: str) -> str:
+    """Write a title for Matplotlib: a dollar begins no formula, and a line stands in front of none that is hidden."""
+    return ("\u200b" if title.startswith("_") else "") + title.replace("$", r"\$")
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:

@@ -39,10 +39,15 @@ def multi_scale(
     Tensor, (N, 1, H, W)
     """
     total = residual(image, reconstruction)
-    size = image.shape[2:]
-    for _ in range(scales - 1):
+    height, width = image.shape[2:]
+    largest = 1 << (scales - 1)
+    beyond = (0, -width % largest, 0, -height % largest)  # whole pixels at every scale, each where it belongs
+    if any(beyond):
+        image, reconstruction = (F.pad(each, beyond, mode="replicate") for each in (image, reconstruction))
+    for scale in range(1, scales):
         image, reconstruction = F.avg_pool2d(image, 2), F.avg_pool2d(reconstruction, 2)
-        total = total + F.interpolate(residual(image, reconstruction), size, mode="bilinear")
+        coarse = F.interpolate(residual(image, reconstruction), scale_factor=float(1 << scale), mode="bilinear")
+        total = total + coarse[..., :height, :width]
     return total / scales
 
 

@@ -176,18 +176,25 @@ class Segmenter:
         ValueError
             If the image cannot be read, is smaller than a tile, has another number of channels, or holds NaN, integers
             or what is not in [0, 1].
+        TypeError
+            If it is neither a path nor an array, or a masked one, whose mask would be dropped.
         """
         config = self.run.config
+        if not isinstance(image, (str, Path, np.ndarray)) or isinstance(image, np.ma.MaskedArray):
+            raise TypeError(f"the image is a {type(image).__name__}; give a path, or an ndarray (C, H, W)")
         name = name if isinstance(image, np.ndarray) else str(image)
         pixels = image if isinstance(image, np.ndarray) else read_image(image, config.channels)
         if pixels.ndim != 3 or pixels.shape[0] != config.channels:
             raise ValueError(f"{name} has shape {pixels.shape}; this run wants ({config.channels}, H, W)")
-        if not np.isfinite(pixels).all():
+        if not pixels.size:
+            raise ValueError(f"{name} is empty, of shape {pixels.shape}; give one with pixels")
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise ValueError(f"{name} holds NaN or infinity; replace those pixels")
-        if pixels.dtype.kind != "f" or (pixels.size and (pixels.min() < 0 or pixels.max() > 1)):
-            span = f"{pixels.dtype} numbers from {pixels.min():g} to {pixels.max():g}"
-            raise ValueError(f"{name} holds {span}; give floating point in [0, 1]")
-        pixels = np.ascontiguousarray(pixels, dtype=np.float32)  # torch takes no array that is mirrored, image[::-1]
+        if pixels.dtype.kind != "f" or pixels.min() < 0 or pixels.max() > 1:
+            span = f" from {pixels.min():g} to {pixels.max():g}" if pixels.dtype.kind in "iuf" else ""
+            raise ValueError(f"{name} holds {pixels.dtype} numbers{span}; give floating point in [0, 1]")
+        #  torch takes no array that is mirrored, image[::-1]; and a camera's memory may change later
+        pixels = np.array(pixels, dtype=np.float32, order="C") if pixels is image else pixels
         size = pixels.shape[1], pixels.shape[2]
         small = scaled(pixels, config.scale)
         check_size(Path(name), small.shape[1:], PATCH)

@@ -100,7 +100,8 @@ def train(
             pl.seed_everything(config.seed, verbose=False)
             module = _Training(config)
             module.method.prepare()
-            checkpoint = _prepare(out, config, _digest(images), resume=resume)
+            seen = digest(images)
+            checkpoint = _prepare(out, config, seen, resume=resume)
             clock = _Clock(config)
             trainer = _trainer(out, config, clock, progress=progress)
             batches = config.patches_per_epoch // config.batch_size
@@ -116,7 +117,8 @@ def train(
                 torch.stack(values).mean().item() for values in zip(*map(module.compare, check), strict=True)
             )
         training = {
-            "data": folder.root.name,
+            "data": folder.root.resolve().name,
+            "images_digest": seen,
             "images": {"fit": len(fit), "held_out": len(held_out) if config.held_out else 0},
             "epochs": trainer.current_epoch,
             "patches": trainer.global_step * config.batch_size,
@@ -361,19 +363,19 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
     )
 
 
-def _digest(images: Iterable[NDArray[np.float32]]) -> str:
+def digest(images: Iterable[NDArray[np.float32]]) -> str:
     """Name what a training sees: equal for equal images (C, H, W) in the same order alone.
 
     Examples
     --------
     >>> one, other = np.zeros((1, 2, 3), np.float32), np.zeros((1, 3, 2), np.float32)
-    >>> _digest([one]) == _digest([one.copy()]), _digest([one]) == _digest([other])
+    >>> digest([one]) == digest([one.copy()]), digest([one]) == digest([other])
     (True, False)
     """
     found = hashlib.sha256()
     for image in images:
         found.update(repr(image.shape).encode())
-        found.update(np.ascontiguousarray(image))
+        found.update(np.ascontiguousarray(image).data)
     return found.hexdigest()
 
 
@@ -395,9 +397,9 @@ def _prepare(out: Path, config: TrainConfig, images: str, *, resume: bool) -> Pa
             raise ValueError(f"{out} was started with other options; give the same ones, or name another folder")
         if seen != images:
             raise ValueError(f"{out} was started with other images; give the same ones, or name another folder")
-    else:
-        write_json(started, asdict(config) | {"images": images})
-    return checkpoint if checkpoint.exists() else None
+        return checkpoint if checkpoint.exists() else None
+    write_json(started, asdict(config) | {"images": images})
+    return None  # a checkpoint that lies there is of another training
 
 
 def _patches(images: list[NDArray[np.float32]], config: TrainConfig, batches: int, augment: str, seed: int) -> Patches:

@@ -27,4 +27,4 @@ def make_method(config: TrainConfig) -> Method:
     >>> make_method(TrainConfig(method="l2")).name
     'l2'
     """
-    return _KINDS[config.method](config)
+    return _KINDS[config.method](config).float()  # images are float32, whatever torch's default is

@@ -59,5 +59,5 @@ def _apart(features: nn.Module, x: Tensor, x_hat: Tensor) -> Tensor:
     """Sum (F(x) - F(x_hat))^2."""
     with torch.no_grad():
         expected = features(x)
-    apart: Tensor = (features(x_hat) - expected).square().sum()
+    apart: Tensor = (features(x_hat).float() - expected.float()).square().sum()  # features may be an autocast's
     return apart

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from ae.batch import expand, result_names, segment
 from ae.data import open_folder
 from ae.images import read_image
+from ae.regions import find_regions, run_lengths
 from ae.segmentation import Segmenter
 
 
@@ -172,3 +174,48 @@ def test_a_full_disk_leaves_no_half_file(tiny_data, tiny_runs, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         segment(tiny_runs / "ssim", [tiny_data / "test" / "good" / "0.png"], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["regions.csv", "regions.json"]
+
+
+def test_a_single_path_is_one_image(tiny_data, tiny_runs, tmp_path, monkeypatch):
+    for number in range(2):
+        shutil.copy(tiny_data / "test" / "dent" / f"{number}.png", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for given in ("0.png", Path("0.png")):
+        assert [path.name for path in segment(tiny_runs / "l2", given, "out").overlays] == ["0_overlay.png"]
+    assert expand(["0.png", tmp_path / "0.png", "./0.png"]) == [Path("0.png")]
+
+
+def test_a_page_that_cannot_be_used_stops_no_other(tiny_data, tiny_runs, tmp_path):
+    pixels = np.asarray(Image.open(tiny_data / "test" / "dent" / "0.png"))
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for page in (pixels, pixels[:60], pixels):
+            file.write(page, photometric="minisblack")
+    batch = segment(tiny_runs / "l2", [tmp_path / "a.tif"], tmp_path / "out")
+    assert [path.name for path in batch.overlays] == ["a_page0_overlay.png", "a_page2_overlay.png"]
+    assert batch.failures[tmp_path / "a.tif"].startswith(f"page 1: {tmp_path / 'a.tif'} is 60 x 140 pixels")
+
+
+def test_names_that_are_too_long_stop_nothing(tiny_data, tiny_runs, tmp_path):
+    long, longer = tmp_path / f"{'y' * 240}.png", tmp_path / f"{'x' * 300}.png"
+    for place in (long, tmp_path / "zz.png"):
+        shutil.copy(tiny_data / "test" / "dent" / "0.png", place)
+    batch = segment(tiny_runs / "l2", [longer, long, tmp_path / "zz.png"], tmp_path / "out")
+    assert [path.name for path in batch.overlays] == ["zz_overlay.png"]
+    assert "cannot be read (File name too long)" in batch.failures[longer]
+    assert "would be too long; give" in batch.failures[long]
+    assert len(list((tmp_path / "out").iterdir())) == 5 + 2
+
+
+def test_run_lengths_are_those_of_the_whole_mask():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        size = tuple(rng.integers(1, 8, 2))
+        mask = rng.random(size) < rng.choice([0.3, 0.6, 0.9, 1.0])
+        for region in find_regions(mask, mask.astype(np.float32)):
+            whole = np.zeros(size, bool)
+            whole[region.top : region.top + region.height, region.left : region.left + region.width] = region.mask
+            counts = run_lengths(region, size)
+            assert sum(counts) == whole.size
+            assert all(counts[1:])
+            flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+            np.testing.assert_array_equal(flat.reshape(size, order="F"), whole)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -124,3 +126,88 @@ def test_what_is_missing_is_named(tmp_path, tiny_data, tiny_config):
         compare(tiny_data / "train" / "good", tmp_path, config=tiny_config)
     with pytest.raises(ValueError, match="method is 'gan'"):
         compare(tiny_data, tmp_path, ["gan"], tiny_config)
+
+
+def test_a_comparison_goes_on_with_its_own_images_alone(comparison, tiny_data, tiny_config, tmp_path):
+    folder = shutil.copytree(comparison.report.parent, tmp_path / "comparison")
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    first, second, _ = sorted((data / "train" / "good").iterdir())
+    shutil.copy(second, first)
+    with pytest.raises(ValueError, match=r"ssim.run was trained with other images; give the same ones"):
+        compare(data, folder, config=tiny_config, resume=True, progress=False)
+
+
+def test_what_the_last_method_lacks_is_said_before_the_first_is_trained(tiny_data, tiny_config, tmp_path):
+    said = []
+    config = replace(tiny_config, feature_weights=str(tmp_path / "none.pth"))
+    with pytest.raises(ValueError, match=r"none\.pth does not exist"):
+        compare(tiny_data, tmp_path / "out", ["ssim", "fm"], config, announce=said.append)
+    assert said == []
+
+
+def test_the_heading_names_the_data_that_was_measured(tiny_data, tiny_runs, tmp_path):
+    data = shutil.copytree(tiny_data, tmp_path / "other & more")
+    evaluate(tiny_runs / "l2", data, tmp_path / "evaluation")
+    assert "Defect segmentation: other &amp; more" in report(tmp_path / "evaluation").read_text()
+
+
+def test_every_image_has_pictures_of_its_own(tiny_data, tiny_runs, tmp_path):
+    for label, stem in (("a", "b-c"), ("a-b", "c")):
+        for kind, source in (("test", "0.png"), ("ground_truth", "0_mask.png")):
+            place = tmp_path / "data" / kind / label / source.replace("0", stem)
+            place.parent.mkdir(parents=True)
+            shutil.copy(tiny_data / kind / "dent" / source, place)
+    shutil.copytree(tiny_data / "train", tmp_path / "data" / "train")
+    evaluate(tiny_runs / "l2", tmp_path / "data", tmp_path / "evaluation")
+    page = report(tmp_path / "evaluation").read_text()
+    views, links = re.findall(r'data-view="(.*?)"', page), re.findall(r'href="#view-(.*?)"', page)
+    assert len(set(views)) == 2
+    assert sorted(views) == sorted(map(unquote, links))
+
+
+def test_evaluations_of_other_sizes_are_refused(tiny_data, tiny_runs, tmp_path):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    evaluate(tiny_runs / "l2", data, tmp_path / "results" / "before")
+    for path in (*data.glob("test/*/*.png"), *data.glob("ground_truth/*/*.png")):
+        image = Image.open(path)
+        image.resize((image.width + 20, image.height)).save(path)
+    evaluate(tiny_runs / "l2", data, tmp_path / "results" / "after")
+    with pytest.raises(ValueError, match=r"of different sizes, as .*; report on each by itself"):
+        report(tmp_path / "results")
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.5])
+def test_a_threshold_need_not_be_above_zero(comparison, tmp_path, threshold):
+    folder = shutil.copytree(comparison.report.parent / "l2" / "evaluation", tmp_path / "evaluation")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["threshold"] = threshold
+    metrics["samples"][0]["largest_residual"] = threshold
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    page = report(folder).read_text()
+    first, second, _ = re.findall(r'<tr><td>\w+</td><td><a href="#.*?</a></td><td>(.*?)</td>', page)
+    assert float(first) == 1 < float(second)
+
+
+def test_titles_are_no_formulae_and_hidden_names_are_shown(comparison, tmp_path):
+    for name in ("cost_$a^$", "_before"):
+        shutil.copytree(comparison.report.parent / "l2" / "evaluation", tmp_path / name)
+    page = report(tmp_path).read_text()
+    drawn = [text.strip() for text in re.findall(r"<!--(.*?)-->", page)]  # Matplotlib's, above the outlines of letters
+    for name in ("cost_$a^$", "_before"):
+        assert any(f"{name}: score / threshold" in text.replace("\\", "") for text in drawn)
+        assert sum(f"{name}, area" in text.replace("\\", "") for text in drawn) == 2
+
+
+def test_names_that_are_no_utf_8_are_shown(comparison, tmp_path):
+    folder = shutil.copytree(comparison.report.parent / "l2" / "evaluation", tmp_path / "evaluation")
+    name = os.fsdecode(b"t\xe4il")
+    try:
+        for path in (folder / "images" / "dent").glob("0_*"):
+            path.rename(path.with_name(path.name.replace("0", name, 1)))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["samples"][0]["stem"] == "0"
+    metrics["samples"][0]["stem"] = name
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert r"t\udce4il" in report(folder).read_text(encoding="utf-8")

@@ -92,6 +92,8 @@ class TestSplit:
         (fit,), (held,) = split_good([only.swapaxes(1, 2)], 0.1, 0, smallest=6)
         assert (np.concatenate([fit, held], axis=1) == only.swapaxes(1, 2)).all()
         assert held.shape[1] == 6
+        (fit,), (held,) = split_good([only], 0.9, 0, smallest=6)  # a part to fit stays
+        assert (fit.shape[2], held.shape[2]) == (6, 14)
         with pytest.raises(ValueError, match="one image of 11 pixels"):
             split_good([image(8, 11)], 0.1, 0, smallest=6)
 

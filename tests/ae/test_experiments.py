@@ -119,6 +119,12 @@ class TestCalibration:
         largest = [largest_region(segmenter(image).residual > found.threshold) for image in held_out]
         assert 0 < max(largest) < 30
 
+    def test_the_run_that_is_given_stays_as_it_is(self, tiny_data, tiny_runs):
+        run = load_run(tiny_runs / "ssim")
+        found = recalibrate(run, open_folder(tiny_data), residual_scales=2, smoothing=1.0)
+        assert run.method.config == run.config != found.config == found.method.config
+        assert all(a is b for a, b in zip(run.method.parameters(), found.method.parameters(), strict=True))
+
     @pytest.mark.parametrize(
         ("scale", "options"),
         [(0.92, {"false_positive_rate": 0.02}), (1.5, {"threshold_rule": "region", "minimum_area": 40})],

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
+from ae.calibration import recalibrate
 from ae.config import TrainConfig
+from ae.data import open_folder
 from ae.exporting import export
 from ae.methods import make_method
-from ae.run import Run, save_run
+from ae.run import Run, load_run, save_run
 
 
 def test_onnxruntime_reconstructs_what_torch_does(tmp_path):
@@ -37,3 +40,11 @@ def test_without_the_package_it_says_how_to_get_it(tiny_runs, tmp_path, monkeypa
     with pytest.raises(ImportError, match="pip install"):
         export(tiny_runs / "l2", tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_description_holds_all_that_a_score_is_made_by(tiny_data, tiny_runs, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    run = recalibrate(load_run(tiny_runs / "ssim"), open_folder(tiny_data), normalise="contrast", smoothing=2.0)
+    save_run(replace(run, folder=tmp_path / "run"))
+    told = json.loads(onnx.load(export(tmp_path / "run", tmp_path / "a.onnx")).doc_string)
+    assert told == {"config": asdict(run.config), "contrast": json.loads(json.dumps(asdict(run.contrast)))}

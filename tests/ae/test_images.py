@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ae.images import read_image, read_mask, read_pages, resize, scaled, to_bytes, write_png, write_tiff
 
@@ -206,3 +208,67 @@ def test_a_mask_of_zeros_and_ones_is_not_taken_for_an_empty_one(tmp_path):
         read_mask(tmp_path / "m.png", (20, 30))
     write_png(tmp_path / "m.png", np.zeros_like(GREY8))
     assert not read_mask(tmp_path / "m.png", (20, 30)).any()
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_png_of_16_bits_keeps_them_all(tmp_path, channels):
+    pixels = RNG.integers(0, 65536, (20, 30, channels), dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+    colour = pixels[..., :3] if channels > 2 else np.repeat(pixels[..., :1], 3, axis=2)
+    expected = (colour / 65535).astype(np.float32).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 3), expected)
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour of 16 bits", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_pillow_turns_them(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(GREY8)
+    shown = tmp_path / "shown.png"
+    image.save(shown, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(shown)))
+    path = shown
+    if kind == "tiff":
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, GREY8, extratags=[(274, 3, 1, orientation, True)])
+    elif kind != "grey":
+        path = tmp_path / "a.png"
+        wide = imagecodecs.png_encode(np.repeat(GREY8[..., None] * np.uint16(257), 3, axis=2))
+        whole = shown.read_bytes()
+        start = whole.index(b"eXIf") - 4
+        length = 12 + int.from_bytes(whole[start : start + 4], "big")
+        end = wide.index(b"IDAT") - 4
+        path.write_bytes(wide[:end] + whole[start : start + length] + wide[end:])
+    np.testing.assert_array_equal(to_bytes(read_image(path)), expected)
+
+
+def test_signed_tiff_is_as_bright_as_its_numbers_allow(tmp_path):
+    for dtype in (np.int8, np.int16):
+        top = np.iinfo(dtype).max
+        tifffile.imwrite(tmp_path / "a.tif", np.array([[0, top // 2, top]], dtype))
+        np.testing.assert_allclose(read_image(tmp_path / "a.tif")[0], [[0, top // 2 / top, 1]], atol=1e-7)
+    for pixels, words in [(np.int32([[0, 255]]), "int32 numbers from 0 to 255"), (np.int16([[-3, 9]]), "from -3 to 9")]:
+        tifffile.imwrite(tmp_path / "a.tif", pixels)
+        with pytest.raises(ValueError, match=rf"a\.tif holds .*{words}; 8 or 16 bits"):
+            read_image(tmp_path / "a.tif")
+
+
+def test_threads_leave_pillows_limit_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    paths = [saved(tmp_path / f"{number}.png", np.tile(COLOUR8, (10, 10, 1))) for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        assert len(list(threads.map(read_image, paths * 10))) == 40
+    assert Image.MAX_IMAGE_PIXELS == 1_000_000
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    def nothing_left(*_, **__):
+        raise MemoryError("Unable to allocate 40 GiB")
+
+    path = saved(tmp_path / "a.tiff", GREY8)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", nothing_left)
+    with pytest.raises(ValueError, match=r"a\.tiff needs more memory than there is \(Unable to allocate 40 GiB\)"):
+        read_image(path)
+    with pytest.raises(ValueError, match=r"cannot be read .*too long"):
+        read_image(tmp_path / f"{'x' * 300}.png")

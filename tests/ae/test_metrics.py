@@ -147,3 +147,29 @@ def test_labels_are_measured_apart():
         found = tally.measure({"hole", "good"})
         assert found["images"] == 2
         assert found["pixel_roc_auc"] == pytest.approx(measure(residuals[1:], masks[1:])["pixel_roc_auc"], abs=1e-4)
+
+
+def test_overlap_that_jumps_at_the_limit_counts_no_more():
+    mask = np.arange(11)[None] == 7
+    assert measure([np.arange(11, dtype=np.float32)[None]], [mask])["pro"] == 0  # 3 of 10 good pixels score more
+
+
+def test_masks_of_numbers_and_wide_scores_are_as_good():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        residual, mask = rng.random((300, 3)), rng.random((300, 3)) < 0.2
+        expected = measure([residual.astype(np.float32)], [mask])
+        assert measure([residual], [mask.astype(np.uint8) * 255]) == expected
+        tally = Tally(exact_pixels=0)
+        tally.add(residual, mask)
+        assert tally.measure()["pixel_roc_auc"] == pytest.approx(expected["pixel_roc_auc"], abs=1e-3)
+
+
+def test_what_cannot_be_measured_is_refused():
+    with pytest.raises(ValueError, match="there is no residual to measure"):
+        measure([], [])
+    with pytest.raises(ValueError, match="empty or holds NaN"):
+        measure([np.full((3, 4), np.nan, np.float32)], [np.zeros((3, 4), bool)])
+    with pytest.raises(ValueError, match=r"a residual has shape \(3, 4\), its mask \(4, 3\)"):
+        measure([np.zeros((3, 4), np.float32)], [np.zeros((4, 3), bool)])
+    assert Rates(0.5).measure() == {"true_positive_rate": None, "false_positive_rate": None}

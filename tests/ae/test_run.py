@@ -83,6 +83,8 @@ def test_a_changed_configuration_is_noticed(copied, change, words):
         ({"held_out": 1.0}, "held_out is 1.0; it must be at least 0 and below 1"),
         ({"false_positive_rate": 0}, "false_positive_rate is 0; it must lie between 0 and 1"),
         ({"window_size": 4}, "window_size is 4; it must be odd"),
+        ({"smoothing": 1001.0}, "smoothing is 1001.0; it must lie between 0 and 1000 pixels"),
+        ({"opening": 129}, "opening is 129; it must lie between 0 and 128 pixels"),
         ({"loss_scales": 5}, "loss_scales is 5; it must lie between 1 and 4"),
         ({"loss_scales": 4, "window_size": 17}, "window_size is 17, more than the 16 pixels of a patch"),
         ({"constants": "both"}, "constants is 'both'; give one of 'squared', 'literal'"),

@@ -48,6 +48,26 @@ def test_a_residual_at_several_scales_is_the_mean_of_them():
     assert multi_scale(squared, image[..., :31, :47], reconstruction[..., :31, :47], 3).shape == (2, 1, 31, 47)
 
 
+@pytest.mark.parametrize("height", [64, 63, 61, 57])
+def test_coarser_scales_lie_where_the_finest_does(height):
+    image = torch.zeros(1, 1, height, 40)
+    image[:, :, 48:56] = 1  # a whole pixel at each of 4 scales
+
+    def squared(x, y):
+        return (x - y).square()
+
+    rows = multi_scale(squared, image, torch.zeros_like(image), 4)[0, 0, :, 20]
+    torch.testing.assert_close(rows[:56], multi_scale(squared, *_padded(image), 4)[0, 0, :56, 20])
+    assert rows[-1] > 0 or height > 60
+
+
+def _padded(image):
+    """The image with its last row repeated to 64, and a black one."""
+    beyond = 64 - image.shape[2]
+    whole = torch.cat([image, image[:, :, -1:].expand(-1, -1, beyond, -1)], dim=2)
+    return whole, torch.zeros_like(whole)
+
+
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_a_weighed_residual_is_times_the_power_of_the_difference_of_local_means(power):
     image, reconstruction = torch.rand(2, 2, 3, 20, 17, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -98,3 +98,39 @@ def test_a_mirrored_array_is_segmented_as_its_copy(tiny_runs):
     segmenter = Segmenter.load(tiny_runs / "l2")
     mirrored = np.random.default_rng(0).random((1, 140, 150), np.float32)[:, :, ::-1]
     np.testing.assert_array_equal(segmenter(mirrored).residual, segmenter(mirrored.copy()).residual)
+
+
+def test_what_is_no_image_is_refused(tiny_runs):
+    segmenter = Segmenter.load(tiny_runs / "l2")
+    for image, kind, words in [
+        (torch.zeros(1, 140, 140), TypeError, "the image is a Tensor; give a path, or an ndarray"),
+        ([[0.0]], TypeError, "the image is a list"),
+        (np.ma.zeros((1, 140, 140)), TypeError, "the image is a MaskedArray"),
+        (np.zeros((1, 140, 140), object), ValueError, "object numbers; give floating point"),
+        (np.zeros((1, 0, 140), np.uint8), ValueError, "is empty"),
+    ]:
+        with pytest.raises(kind, match=words):
+            segmenter(image)
+
+
+def test_an_image_may_be_read_only_and_change_afterwards(tiny_runs, recwarn):
+    segmenter = Segmenter.load(tiny_runs / "l2")
+    image = np.random.default_rng(0).random((1, 140, 150), np.float32)
+    image.flags.writeable = False
+    found = segmenter(image)
+    assert not [warning for warning in recwarn if "writable" in str(warning.message)]
+    before = image.copy()
+    image.flags.writeable = True
+    image[:] = 0
+    np.testing.assert_array_equal(found.image, before)
+
+
+def test_a_run_is_float32_whatever_torch_prefers(tiny_runs):
+    image = np.random.default_rng(0).random((1, 140, 150), np.float32)
+    expected = Segmenter.load(tiny_runs / "ssim")(image)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = Segmenter.load(tiny_runs / "ssim")(image)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found.residual, expected.residual)

@@ -81,7 +81,19 @@ def test_a_training_goes_on_with_its_own_images_alone(tiny_data, tmp_path, tiny_
         train(images, out, tiny_config, resume=True, progress=False)
     first.write_bytes(content)
     images = images.rename(tmp_path / "elsewhere")
-    assert load_run(train(images, out, tiny_config, resume=True, progress=False)).training["epochs"] == tiny_config.epochs
+    run = load_run(train(images, out, tiny_config, resume=True, progress=False))
+    assert run.training["epochs"] == tiny_config.epochs
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(tiny_data, tiny_runs, tmp_path, tiny_config):
+    other = train(tiny_data, tmp_path / "run", replace(tiny_config, latent=16, method="l2"), progress=False)
+    for name in ("started.json", "config.json"):
+        (other / name).unlink()
+    for resume in (False, True):
+        run = load_run(train(tiny_data, other, tiny_config, resume=resume, progress=False))
+        assert run.threshold == load_run(tiny_runs / "ssim").threshold
+        for name in ("started.json", "config.json"):
+            (other / name).unlink()
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny_data, tmp_path, tiny_config):

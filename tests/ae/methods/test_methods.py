@@ -211,6 +211,14 @@ class TestFM:
         expected = ((x - y) ** 2).mean() + ((features(x) - features(y)) ** 2).sum() / x.numel()
         assert method.distance(x, y).item() == pytest.approx(expected.item(), rel=1e-5)
 
+    def test_distances_are_added_up_in_float32_under_an_autocast(self, feature_weights):
+        method = method_of("fm", feature_weights)
+        x, y = torch.rand(2, 3, 1, 128, 128)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = method.distance(x, y)
+        assert found.dtype == torch.float32
+        assert found.item() == pytest.approx(method.distance(x, y).item(), rel=2e-3)  # the features' own rounding
+
     def test_patches_count_alike_however_many_are_compared_at_a_time(self, feature_weights):
         method = method_of("fm", feature_weights)
         x, y = torch.rand(2, 7, 1, 128, 128)  # four at a time, and three
