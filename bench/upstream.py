@@ -73,7 +73,7 @@ SHIPPED = (
     Tests(
         "pytorch-msssim==1.0.0",
         "pytorch_msssim",
-        ("tests/tests_comparisons_skimage.py", "tests/tests_loss.py"),
+        ("tests/tests_comparisons_skimage.py", "tests/tests_loss.py", "tests/tests_comparisons_2d3d.py"),
         SCRIPT,
     ),
     Tests(

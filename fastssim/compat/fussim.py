@@ -46,7 +46,7 @@ DEFECTS = (
     "Under autocast images and weights are rounded to float16, whose sum is not 1.",
     "A second image that is not contiguous is read wrongly, without an error.",
 )
-SIZES = (7, 9, 11)
+SUPPORTED_WINDOW_SIZES = (7, 9, 11)
 
 
 def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True, window_size: int = 11) -> Tensor:
@@ -176,17 +176,17 @@ def _compared(img1: Tensor, img2: Tensor, padding: str, train: bool, window_size
     """SSIM with a gradient to the first image alone."""
     for name, image in (("img1", img1), ("img2", img2)):
         if image.ndim != 4:
-            raise ValueError(f"{name} has shape {tuple(image.shape)}; give 4 axes, (N, C, H, W)")
+            raise ValueError(f"{name} has shape {tuple(image.shape)}; give 4 axes, 4D, (N, C, H, W)")
     if padding not in ALLOWED_PADDING:
         raise ValueError(f"padding must be one of {tuple(ALLOWED_PADDING)}, but got {padding!r}")
-    if window_size not in SIZES:
-        raise ValueError(f"window_size must be one of {SIZES}, got {window_size}")
+    if window_size not in SUPPORTED_WINDOW_SIZES:
+        raise ValueError(f"window_size must be one of {SUPPORTED_WINDOW_SIZES}, got {window_size}")
     return by_first(img1, img2, padding, train, window=Gaussian(window_size, 1.5), **settings)
 
 
 def _check_options(win_size: int, win_sigma: float, K: Sequence[float]) -> None:
-    if win_size not in SIZES:
-        raise ValueError(f"win_size must be one of {SIZES}, got {win_size}")
+    if win_size not in SUPPORTED_WINDOW_SIZES:
+        raise ValueError(f"win_size must be one of {SUPPORTED_WINDOW_SIZES}, got {win_size}")
     if win_sigma != 1.5:
         raise ValueError(f"win_sigma must be 1.5, got {win_sigma}")
     if not (isinstance(K, (tuple, list)) and len(K) == 2 and all(0 < k < 1 for k in K)):

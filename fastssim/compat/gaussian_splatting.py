@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastssim.compat.images import as_value
 from fastssim.compat.options import NATIVE, REFUSED, options
 from fastssim.functional import l1_ssim_loss
 from fastssim.functional import ssim as whole
@@ -77,7 +78,7 @@ def ssim(img1: Tensor, img2: Tensor, window_size: int = 11, size_average: bool =
     if not size_average and img1.ndim != 4:
         raise IndexError(f"img1 has shape {tuple(img1.shape)}; size_average=False needs a batch (N, C, H, W)")
     reduction = "mean" if size_average else "image"
-    return whole(img1, img2, window=Gaussian(window_size), padding="zeros", reduction=reduction).to(img1.dtype)
+    return whole(img1, img2, window=Gaussian(window_size), padding="zeros", reduction=reduction).to(as_value(img1))
 
 
 def l1_ssim(image: Tensor, gt_image: Tensor, lambda_dssim: float = 0.2) -> Tensor:
@@ -95,4 +96,4 @@ def l1_ssim(image: Tensor, gt_image: Tensor, lambda_dssim: float = 0.2) -> Tenso
     >>> l1_ssim(x, x)
     tensor(0.)
     """
-    return l1_ssim_loss(image, gt_image, alpha=1 - lambda_dssim, padding="zeros").to(image.dtype)
+    return l1_ssim_loss(image, gt_image, alpha=1 - lambda_dssim, padding="zeros").to(as_value(image))

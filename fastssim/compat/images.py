@@ -21,6 +21,24 @@ def as_they_stand(image: Tensor, data_range: float) -> Tensor:
     return image.to(torch.float32)
 
 
+def as_value(image: Tensor) -> torch.dtype:
+    """Return the dtype of an image's SSIM where a library gives it that of the image: of integers, float32."""
+    return image.dtype if image.is_floating_point() else torch.float32
+
+
+def constant(name: str, value: Any) -> Any:
+    """Return an option that a library takes as a tensor, and carries gradients to; here it has none.
+
+    Raises
+    ------
+    ValueError
+        If one is wanted.
+    """
+    if isinstance(value, torch.Tensor) and value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name} wants a gradient, and fastssim has none by it; give {name}.detach()")
+    return value
+
+
 def assert_values(image: Tensor, most_allowed: float) -> None:
     """Assert, as piq and piqa do, that values lie in [0, most_allowed]."""
     least, most = image.detach().aminmax()

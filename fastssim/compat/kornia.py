@@ -288,16 +288,25 @@ def _biased(x: Tensor, y: Tensor, bias: float, settings: dict[str, Any]) -> Tens
 
 
 def _check(img1: Tensor, img2: Tensor, window_size: int, max_val: float, padding: str, dims: int) -> None:
+    errors = sys.modules.get("kornia.core.exceptions")  # where there are none yet, nobody waits for them
+    error = getattr(errors, "BaseError", ValueError)
+    no_tensor, no_shape = TypeError, ValueError
+    if dims == 3:
+        no_tensor, no_shape = getattr(errors, "TypeCheckError", TypeError), getattr(errors, "ShapeError", ValueError)
     for name, image in (("img1", img1), ("img2", img2)):
         if not isinstance(image, torch.Tensor):
-            raise TypeError(f"Input {name} type is not a torch.Tensor. Got {type(image)}")
+            raise no_tensor(
+                f"Type mismatch: expected Tensor. Input {name} type is not a torch.Tensor. Got {type(image)}"
+            )
     if not isinstance(max_val, float):
         raise TypeError(f"Input max_val type is not a float. Got {type(max_val)}")
     for name, image in (("img1", img1), ("img2", img2)):
         if image.ndim != dims + 2:
             axes = {2: "BxCxHxW", 3: "BxCxDxHxW"}[dims]
-            raise ValueError(f"Invalid {name} shape, we expect {axes}. Got: {image.shape}")
-    error = getattr(sys.modules.get("kornia.core.exceptions"), "BaseError", ValueError)
+            raise no_shape(
+                f"Shape dimension mismatch: expected {dims + 2} dimensions, got {image.ndim}. Invalid {name} shape, we"
+                f" expect {axes}. Got: {image.shape}"
+            )
     if img1.shape != img2.shape:
         kind = ValueError if dims == 2 else error
         raise kind(f"img1 and img2 shapes must be the same. Got: {img1.shape} and {img2.shape}")

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch.nn.modules.loss import _Loss
 
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, contrast, each_axis
@@ -53,7 +53,7 @@ DEFECTS = (
 )
 
 
-class SSIMLoss(nn.Module):
+class SSIMLoss(_Loss):
     """1 - SSIM of each image, reduced over the batch; parameters as ``monai.losses.SSIMLoss``.
 
     Raises
@@ -89,8 +89,8 @@ class SSIMLoss(nn.Module):
         self.spatial_dims = spatial_dims
         self.data_range = data_range
         self.kernel_type = kernel_type
-        self.kernel_size = each_axis(win_size, spatial_dims)
-        self.kernel_sigma = each_axis(kernel_sigma, spatial_dims)
+        self.kernel_size = tuple(each_axis(win_size, spatial_dims))
+        self.kernel_sigma = tuple(each_axis(kernel_sigma, spatial_dims))
         self.k1 = k1
         self.k2 = k2
 
@@ -170,6 +170,7 @@ def compute_ms_ssim(
     """
     _check_axes(y_pred, spatial_dims)
     _check_shapes(y_pred, y)
+    weights = scales.powers("weights", weights)
     sizes, sigmas = (tuple(each_axis(value, spatial_dims)) for value in (kernel_size, kernel_sigma))
     _check_window(sizes, sigmas, spatial_dims)
     divisor = max(1, len(weights) - 1) ** 2
@@ -201,7 +202,7 @@ def compute_ms_ssim(
         contrast=lambda x, y: compare(contrast, x, y),
         ssim=lambda x, y: compare(whole, x, y),
     )
-    return scales.product([factor.mean(1, keepdim=True) for factor in each], tuple(weights)).float()
+    return scales.product([factor.mean(1, keepdim=True) for factor in each], weights).float()
 
 
 def __getattr__(name: str) -> Any:

@@ -56,17 +56,19 @@ def patch(library: str) -> Iterator[None]:
         if hasattr(original, name)  # not every release has all
     ]
     pairs = [(original, replacement) for original, replacement in pairs if original is not replacement]
-    kept = {(id(names), name): names for _, replacement in pairs for names, name in _bindings(replacement)}
+    kept = {(id(names), name) for _, replacement in pairs for names, name in _bindings(replacement)}
+    before: dict[tuple[int, str], Any] = {}  # some originals have one replacement
     try:
         for original, replacement in pairs:
             for names, name in _bindings(original):
+                before[id(names), name] = original
                 names[name] = replacement
         yield
     finally:
         for original, replacement in pairs:
             for names, name in _bindings(replacement):
                 if (id(names), name) not in kept:
-                    names[name] = original
+                    names[name] = before.get((id(names), name), original)
 
 
 def _bindings(value: Any) -> list[Binding]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, assert_values, contrast
+from fastssim.compat.images import as_they_stand, assert_values, constant, contrast
 from fastssim.compat.options import NATIVE, REFUSED, options
 from fastssim.functional import ssim as whole
 from fastssim.interop import check_pixels
@@ -112,11 +112,12 @@ def multi_scale_ssim(
     tensor(1.)
     """
     x, y = _images(x, y, kernel_size, data_range)
-    weights = MS_WEIGHTS  # whose sum is 1.0001: divided by it only where they are given
+    weights: tuple[float, ...] = MS_WEIGHTS  # whose sum is 1.0001: divided by it only where they are given
     if scale_weights is not None:
-        if scale_weights.ndim != 1:
+        if scale_weights.ndim == 0 or len(scale_weights) != scale_weights.numel():
             raise ValueError(f"Expected a vector of weights, got {scale_weights.ndim}D tensor")
-        weights = tuple((scale_weights / scale_weights.sum()).tolist())
+        constant("scale_weights", scale_weights)
+        weights = scales.powers("scale_weights", scale_weights / scale_weights.sum())
     least = (kernel_size - 1) * 2 ** (len(weights) - 1) + 1
     if min(x.shape[-2:]) < least:
         raise ValueError(f"Invalid size of the input images, expected at least {least}x{least}.")
@@ -133,7 +134,7 @@ def multi_scale_ssim(
     return _reduced(scales.product(each, weights).mean(1), reduction, x.dtype)
 
 
-class SSIMLoss(nn.Module):
+class SSIMLoss(_Loss):
     """The loss 1 - `ssim`; parameters as ``piq.SSIMLoss``.
 
     Examples
@@ -172,7 +173,7 @@ class SSIMLoss(nn.Module):
         return 1 - score
 
 
-class MultiScaleSSIMLoss(nn.Module):
+class MultiScaleSSIMLoss(_Loss):
     """The loss 1 - `multi_scale_ssim`; parameters as ``piq.MultiScaleSSIMLoss``.
 
     Examples

@@ -110,7 +110,7 @@ def ms_ssim(
     tensor([1., 1.])
     """
     windows = _windows(kernel, x.shape[1])
-    return _ms_ssim(x, y, windows, kernel.shape[-1], tuple(weights.tolist()), padding, value_range, k1, k2)
+    return _ms_ssim(x, y, windows, kernel.shape[-1], scales.powers("weights", weights), padding, value_range, k1, k2)
 
 
 class _WithKernel(nn.Module):
@@ -223,7 +223,7 @@ class MS_SSIM(_WithKernel):  # noqa: N801  # the library's name
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the multi-scale SSIM of two batches of images."""
         self._check(x, y, axes=(4, 4))
-        powers = tuple(self.weights.tolist())
+        powers = scales.powers("weights", self.weights)
         return _reduced(_ms_ssim(x, y, self._windows(), self.kernel.shape[-1], powers, **self.kwargs), self.reduction)
 
 

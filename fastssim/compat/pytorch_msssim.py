@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, contrast
+from fastssim.compat.images import as_they_stand, constant, contrast
 from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.compat.windows import each_channel, known_taps, of_channels
 from fastssim.functional import ssim as whole
@@ -79,7 +79,7 @@ def ssim(
     """
     X, Y = _images(X, Y)
     windows = _windows(win, win_size, win_sigma, X.shape[1])
-    data_range = float(data_range)  # there a tensor or a number of NumPy's may come, too
+    data_range = float(constant("data_range", data_range))  # there a tensor or a number of NumPy's may come, too
     #  The gradient of a mean needs no pass of its own to be scaled.
     reduction = "mean" if size_average and not nonnegative_ssim and len(windows) == 1 else "channel"
     each = _compared(whole, X, Y, windows, data_range, K, reduction)
@@ -116,16 +116,17 @@ def ms_ssim(
     """
     X, Y = _images(X, Y)
     windows = _windows(win, win_size, win_sigma, X.shape[1])
-    data_range = float(data_range)  # as in `ssim`
+    data_range = float(constant("data_range", data_range))  # as in `ssim`
     size = len(windows[0].weights_x)
     least = (size - 1) * 2**4
     if min(X.shape[-2:]) <= least:
         raise AssertionError(f"Image size should be larger than {least} due to the 4 downsamplings in ms-ssim")
-    powers = MS_WEIGHTS if weights is None else tuple(map(float, weights))
+    powers = MS_WEIGHTS if weights is None else scales.powers("weights", weights)
     x, y = as_they_stand(X, 1), as_they_stand(Y, 1)
     each = None
     if len(windows) == 1 and min(x.shape[2:]) >> (len(powers) - 1) >= size:
-        each = scales.joint_factors(x, y, len(powers), data_range=data_range, window=windows[0], k1=K[0], k2=K[1])
+        k1, k2 = map(float, K)
+        each = scales.joint_factors(x, y, len(powers), data_range=data_range, window=windows[0], k1=k1, k2=k2)
     each = each or scales.factors(
         x,
         y,
@@ -276,7 +277,7 @@ def _compared(
                 stacklevel=3,
             )
     settings: dict[str, Any] = {
-        "data_range": data_range, "k1": K[0], "k2": K[1], "reduction": reduction, "dims": x.ndim - 2
+        "data_range": data_range, "k1": float(K[0]), "k2": float(K[1]), "reduction": reduction, "dims": x.ndim - 2
     }  # fmt: skip
     fitting = [_fitting(window, x.shape[2:]) for window in windows]
     found: Tensor = each_channel(compare, x, y, fitting, **settings)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 
+from fastssim.compat.images import constant
 from fastssim.functional import _power as power
 from fastssim.functional import problem_of, scale_means
 from fastssim.interop import take
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
     from fastssim.window import Window
 
     Compare = Callable[[Tensor, Tensor], Tensor]
+
+
+def powers(name: str, weights: Any) -> tuple[float, ...]:
+    """Return the factors' powers, of numbers or a tensor.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or a gradient by them is wanted.
+    """
+    weights = constant(name, weights)
+    found = tuple(map(float, weights.flatten().tolist() if isinstance(weights, torch.Tensor) else weights))
+    if not found:
+        raise ValueError(f"{name} is empty; give a weight for every scale")
+    return found
 
 
 def factors(

@@ -44,7 +44,7 @@ __all__ = [
 PACKAGE = "torchmetrics"
 METRICS = ("StructuralSimilarityIndexMeasure", "MultiScaleStructuralSimilarityIndexMeasure")
 FUNCTIONS = ("structural_similarity_index_measure", "multiscale_structural_similarity_index_measure")
-REPLACES = {"torchmetrics.functional.image": FUNCTIONS, "torchmetrics.image": METRICS}
+REPLACES = {"torchmetrics.functional.image": FUNCTIONS, "torchmetrics.image": METRICS, "torchmetrics": METRICS}
 ALL = " ".join(FUNCTIONS + METRICS)
 ONE_SCALE = f"{FUNCTIONS[0]} {METRICS[0]}"
 SEVERAL = f"{FUNCTIONS[1]} {METRICS[1]}"
@@ -186,7 +186,7 @@ def multiscale(
     normalize: str | None,
 ) -> Tensor:
     """Multi-scale SSIM of every image, (N,)."""
-    dtype = _check_images(preds, target)
+    dtype = torch.promote_types(_check_images(preds, target), torch.float32)  # of the powers there
     dims = preds.ndim - 2
     _check_scales(preds.shape, each_axis(kernel_size, dims), len(betas))
     window = _window(gaussian_kernel, sigma, kernel_size, dims)

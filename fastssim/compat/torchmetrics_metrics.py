@@ -21,8 +21,6 @@ class StructuralSimilarityIndexMeasure(originals.StructuralSimilarityIndexMeasur
     tensor(1.)
     """
 
-    total: Tensor
-
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Take in a batch."""
         found = similarity(
@@ -34,7 +32,7 @@ class StructuralSimilarityIndexMeasure(originals.StructuralSimilarityIndexMeasur
             self.image_return.append(image)  # type: ignore[operator, union-attr]  # a list, see there
         _take_in(self, found)
         if isinstance(self.similarity, Tensor):
-            self.total += len(found)
+            self.total += len(found)  # type: ignore[operator]  # no annotation: torch.jit.script reads them
 
 
 class MultiScaleStructuralSimilarityIndexMeasure(originals.MultiScaleStructuralSimilarityIndexMeasure):
@@ -48,8 +46,6 @@ class MultiScaleStructuralSimilarityIndexMeasure(originals.MultiScaleStructuralS
     tensor(1.)
     """
 
-    total: Tensor
-
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Take in a batch."""
         found = multiscale(
@@ -57,7 +53,7 @@ class MultiScaleStructuralSimilarityIndexMeasure(originals.MultiScaleStructuralS
             self.betas, self.normalize,
         )  # fmt: skip
         _take_in(self, found)
-        self.total += len(found)
+        self.total += len(found)  # type: ignore[operator]  # as above
 
 
 def _take_in(metric: Any, each: Tensor) -> None:

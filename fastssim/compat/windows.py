@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from fastssim.compat.images import constant
 from fastssim.window import Gaussian, Taps, Uniform
 from fastssim.window import _bell as bell
 
@@ -63,9 +64,9 @@ def of_channels(name: str, weights: Tensor) -> tuple[Window, ...]:
     Raises
     ------
     ValueError
-        If weights are negative or do not sum to 1.
+        If weights are negative or do not sum to 1, or a gradient by them is wanted.
     """
-    size = weights.shape[-1]
+    size = constant(name, weights).shape[-1]
     rows = tuple(tuple(row) for row in weights.reshape(-1, size).tolist())
     for row in dict.fromkeys(rows):
         if abs(sum(row) - 1) > 1e-3:

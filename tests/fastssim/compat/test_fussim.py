@@ -105,3 +105,9 @@ def test_other_errors():
             function(x, x[..., :10])
         with pytest.raises(ValueError, match="4 axes"):
             function(x[0], x[0])
+
+
+def test_the_sizes_have_a_name():
+    assert ours.SUPPORTED_WINDOW_SIZES == (7, 9, 11)
+    with pytest.raises(ValueError, match="4D"):
+        ours.fused_ssim(torch.zeros(3, 20, 20), torch.zeros(3, 20, 20))

@@ -141,3 +141,12 @@ def test_kornia_is_not_needed():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "refused\n"
+
+
+def test_volumes_that_are_none_raise_what_kornia_does():
+    x = torch.rand(1, 1, 5, 5, 5)
+    for arguments in ((1.0, x), (x, torch.rand(3, 3))):
+        with pytest.raises((TypeError, ValueError)) as expected:
+            theirs.metrics.ssim3d(*arguments, 3)
+        with pytest.raises(type(expected.value), match=str(expected.value).split(", got")[0]):
+            ours.ssim3d(*arguments, 3)

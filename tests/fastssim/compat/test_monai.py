@@ -280,3 +280,9 @@ def test_options_that_mean_nothing_are_refused():
             ours.SSIMLoss(2, win_size=size, kernel_sigma=0.0)(X, X)
     with pytest.raises(RuntimeError, match=r"windows of \(11, 11\) pixels do not fit into \(12, 4\)"):
         ours.SSIMLoss(2)(X[..., :4], X[..., :4])
+
+
+def test_the_loss_is_one_of_torch_with_the_attributes_of_the_original():
+    loss, original = ours.SSIMLoss(2, win_size=7), losses.SSIMLoss(2, win_size=7)
+    assert isinstance(loss, torch.nn.modules.loss._Loss)
+    assert (loss.kernel_size, loss.kernel_sigma) == (original.kernel_size, original.kernel_sigma)

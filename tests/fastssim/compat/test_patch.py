@@ -118,3 +118,12 @@ def test_a_library_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fused_ssim", None)
     with pytest.raises(ImportError, match="fused_ssim"), fastssim.patch("fused_ssim"):
         pass
+
+
+def test_a_class_and_its_other_name_are_both_replaced_and_restored():
+    package = pytest.importorskip("torchmetrics")
+    for name in shim("torchmetrics").METRICS:
+        before = getattr(package, name), getattr(package.image, name)
+        with fastssim.patch("torchmetrics"):
+            assert getattr(package, name) is getattr(package.image, name) is getattr(shim("torchmetrics"), name)
+        assert (getattr(package, name), getattr(package.image, name)) == before

@@ -114,3 +114,18 @@ def test_complex_images_are_refused():
     for function in (ours.ssim, ours.multi_scale_ssim):
         with pytest.raises(NotImplementedError, match="real images"):
             function(x, x)
+
+
+def test_losses_are_losses_of_torch():
+    assert isinstance(ours.SSIMLoss(), torch.nn.modules.loss._Loss)
+    assert isinstance(ours.MultiScaleSSIMLoss(), torch.nn.modules.loss._Loss)
+
+
+def test_weights_may_stand_in_a_column_and_lose_no_gradient():
+    x, y = torch.rand(2, 2, 1, 40, 40)
+    expected = ours.multi_scale_ssim(x, y, **WINDOW, scale_weights=SHORT)
+    assert ours.multi_scale_ssim(x, y, **WINDOW, scale_weights=SHORT[:, None]) == expected
+    with pytest.raises(ValueError, match="Expected a vector of weights, got 2D"):
+        ours.multi_scale_ssim(x, y, **WINDOW, scale_weights=SHORT[None])
+    with pytest.raises(ValueError, match="scale_weights wants a gradient"):
+        ours.multi_scale_ssim(x, y, **WINDOW, scale_weights=SHORT.clone().requires_grad_())

@@ -163,3 +163,12 @@ def test_errors_are_piqas(same_error, theirs):
     same_error(TypeError, ours.SSIM(unknown=1), theirs.SSIM(unknown=1), x, x)
     with pytest.raises(ValueError, match=r"kernel sums to 1\.5"):
         ours.ssim(x, x, torch.full((3, 1, 3), 0.5))
+
+
+def test_weights_and_kernels_lose_no_gradient():
+    x, y = torch.rand(2, 2, 3, 40, 40)
+    taps = kernel(1.5, 1.5, 1.5)
+    with pytest.raises(ValueError, match="weights wants a gradient"):
+        ours.ms_ssim(x, y, taps, SHORT.clone().requires_grad_())
+    with pytest.raises(ValueError, match="kernel wants a gradient"):
+        ours.ssim(x, y, taps.requires_grad_())

@@ -207,3 +207,20 @@ def test_a_range_may_be_any_kind_of_number(images, data_range):
     x, y = images((1, 2, 176, 176))
     for ours_is, theirs_is in ((ours.ssim, theirs.ssim), (ours.ms_ssim, theirs.ms_ssim)):
         assert abs(ours_is(x, y, data_range) - theirs_is(x.double(), y.double(), data_range)) <= 1e-6
+
+
+def test_constants_may_be_a_tensor_and_nothing_loses_a_gradient(images):
+    x, y = images((1, 1, 48, 48))
+    constants = torch.tensor([0.02, 0.04])
+    assert ours.ssim(x, y, 1.0, K=constants) == ours.ssim(x, y, 1.0, K=constants.tolist())
+    size = {"win_size": 3, "data_range": 1.0}
+    assert ours.ms_ssim(x, y, K=constants, **size) == ours.ms_ssim(x, y, K=constants.tolist(), **size)
+    wanted = torch.tensor([0.5, 0.5], requires_grad=True)
+    with pytest.raises(ValueError, match=r"data_range wants a gradient.*give data_range\.detach"):
+        ours.ssim(x, y, wanted[0])
+    with pytest.raises(ValueError, match="weights wants a gradient"):
+        ours.ms_ssim(x, y, weights=wanted, **size)
+    with torch.no_grad():
+        ours.ms_ssim(x, y, weights=wanted, **size)
+    with pytest.raises(ValueError, match="weights is empty; give a weight for every scale"):
+        ours.ms_ssim(x, y, weights=[], **size)

@@ -133,3 +133,10 @@ def test_errors_of_fused_ssim():
         fused.fused_ssim3d(x, x)
     with pytest.raises(RuntimeError, match="spatial_dims is 1"):
         fused.FusedSSIMMap.apply(0.01, 0.03, x, x, spatial_dims=1)
+
+
+def test_bytes_have_a_loss_in_float32():
+    x, y = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    expected = splatting.ssim(x / 255, y / 255)
+    assert splatting.ssim(x, y).dtype == splatting.l1_ssim(x, y).dtype == torch.float32
+    torch.testing.assert_close(splatting.ssim(x, y), expected)

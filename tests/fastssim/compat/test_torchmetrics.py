@@ -211,3 +211,21 @@ def test_metrics_are_the_originals_with_another_update():
         assert issubclass(getattr(ours, name), getattr(metrics, name))
     with pytest.raises(AttributeError, match="no attribute 'PeakSignalNoiseRatio'"):
         ours.PeakSignalNoiseRatio  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit itself
+def test_metrics_go_into_torchscript(images):
+    x, y = images((2, 1, 48, 48))
+    for name, options in (
+        ("StructuralSimilarityIndexMeasure", {}),
+        ("MultiScaleStructuralSimilarityIndexMeasure", SHORT),
+    ):
+        metric = getattr(ours, name)(data_range=1.0, **options)
+        assert torch.jit.script(metric).total == 0  # as the originals' own tests do, of metrics within models
+        assert metric(x, y) == metric(y, x)
+
+
+def test_several_scales_of_half_precision_come_in_single_as_there(images):
+    x, y = (image.half() for image in images((2, 1, 48, 48)))
+    assert getattr(theirs, SEVERAL)(x, y, data_range=1.0, **SHORT).dtype == torch.float32
+    assert getattr(ours, SEVERAL)(x, y, data_range=1.0, **SHORT).dtype == torch.float32
