@@ -89,6 +89,7 @@ def segment(
     segmenter = Segmenter.load(run, device)
     failures: dict[Path, str] = {}
     out.mkdir(parents=True, exist_ok=True)
+    (out / "regions.json").unlink(missing_ok=True)  # of another batch, beside this one's table
     #  a name that is no UTF-8 is written as in regions.json: \udce4
     with (out / "regions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         results = _Results(out, file)

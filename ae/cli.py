@@ -223,15 +223,19 @@ def segment(
 
 
 @app.command()
-def evaluate(run: Run, data: Data, out: Out) -> None:
+def evaluate(run: Run, data: Data, out: Out, device: Device = "cpu") -> None:
     """Measure a run on a data set's test images."""
+    from ae.evaluation import classes_table, metrics_table  # noqa: PLC0415
     from ae.evaluation import evaluate as run_evaluate  # noqa: PLC0415
-    from ae.evaluation import metrics_table  # noqa: PLC0415
 
     with Progress(console=errors, transient=True) as bar:
         task = bar.add_task("images")
-        result = run_evaluate(run, data, out, progress=lambda done, of: bar.update(task, completed=done, total=of))
+        result = run_evaluate(
+            run, data, out, device=device, progress=lambda done, of: bar.update(task, completed=done, total=of)
+        )
     console.print(metrics_table({result["method"]: result}))
+    if result["classes"]:
+        console.print(classes_table(result))
     console.print(f"measures: {out / 'metrics.json'}", soft_wrap=True)
 
 

@@ -14,7 +14,6 @@ from ae.data import DataFolder, open_folder
 from ae.files import write_json
 from ae.images import read_mask, write_png
 from ae.metrics import Rates, Tally
-from ae.run import load_run
 from ae.segmentation import Segmenter, write_segmentation
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ def evaluate(
     data: Path | str | DataFolder,
     out: Path | str,
     *,
+    device: str = "cpu",
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]:
     """Segment every test image, measure, and write the results.
@@ -51,6 +51,8 @@ def evaluate(
         A data set in the layout of MVTec AD, with test images.
     out : Path
         Folder for ``metrics.json`` and, under ``images/<class>``, what `ae.segmentation.segment` writes and the truth.
+    device : str
+        Where the network works.
     progress : callable, optional
         Called as ``progress(images done, images in all)``.
 
@@ -65,7 +67,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the run, an image or a mask cannot be read, or the data set has no test images, or two of one name.
+        If the run, an image or a mask cannot be read, or the data set has no test images, or two of one name, or the
+        device is a GPU and torch finds none.
 
     Examples
     --------
@@ -76,7 +79,7 @@ def evaluate(
     """
     out = Path(out)
     folder = data if isinstance(data, DataFolder) else open_folder(data)
-    result = evaluate_run(load_run(run), folder, pictures=out / "images", progress=progress)
+    result = evaluate_run(Segmenter.load(run, device).run, folder, pictures=out / "images", progress=progress)
     write_json(out / "metrics.json", result)
     return result
 
@@ -143,7 +146,19 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_column(title, justify="right")
     for name, label in MEASURES.items():
         table.add_row(label, *(_number(result["all"][name]) for result in results.values()))
+    table.add_row("best F1's threshold", *(_number(result["all"]["best_f1_threshold"]) for result in results.values()))
     table.add_row("training, seconds", *(f"{result['training']['seconds']:.0f}" for result in results.values()))
+    return table
+
+
+def classes_table(result: Mapping[str, Any]) -> Table:
+    """Put the measures of an evaluation's defect classes, each with the good images, one below the other."""
+    table = Table(title=f"Each class with the good images: {result['method']}")
+    table.add_column("")
+    for label in MEASURES.values():
+        table.add_column(label, justify="right")
+    for name, measures in result["classes"].items():
+        table.add_row(name, *(_number(measures[measure]) for measure in MEASURES))
     return table
 
 

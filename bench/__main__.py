@@ -18,6 +18,7 @@ from bench.suites import SUITES, Suite
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS, QUICK_ROUNDS = 60, 24
+ON_GPU = [name for name, suite in SUITES.items() if suite.on_gpu]
 
 
 def main(words: list[str] | None = None) -> None:
@@ -60,7 +61,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=int, help=f"samples of each at most; by default {ROUNDS}, quick {QUICK_ROUNDS}"
     )
     parser.add_argument("--threads", type=int, help="as torch.set_num_threads; by default what torch chose")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of ssim and ms-ssim")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=f"of {', '.join(ON_GPU)}")
     parser.add_argument("--out", type=Path, help="folder for SUITE.json; by default the tables are printed only")
 
 
@@ -79,12 +80,17 @@ def _measure(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None
     unknown = sorted(set(peers) - set(known))
     if unknown:
         parser.error(f"no peer is named {', '.join(unknown)}; there are {', '.join(known)}")
+    if given.device == "cuda" and not every and not suites[given.command].on_gpu:
+        parser.error(f"{given.command} is measured on the CPU; --device cuda is of {', '.join(ON_GPU)}")
     if given.out is not None:
         try:
             given.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             parser.error(f"--out is {given.out}: {error.strerror}; give a folder")
     for name, suite in suites.items():
+        if given.device == "cuda" and not suite.on_gpu:
+            _say(f"{name}: left out, it is measured on the CPU")
+            continue
         try:
             _measure_one(name, suite, peers, given)
         except RuntimeError as error:  # no GPU

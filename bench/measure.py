@@ -85,7 +85,8 @@ def measure(
                 for row in timed(labels, able, made, checks[kind.table, kind.window], rounds):
                     if "median_ms" in row:
                         row["ns_per_pixel"] = 1e6 * row["median_ms"] / case.pixels
-                        least = limits.seconds(case.pixels * kind.fma, case.pixels * kind.moved)
+                        row["fma"], row["bytes"] = case.pixels * kind.fma, case.pixels * kind.moved
+                        least = limits.seconds(row["fma"], row["bytes"])
                         row["roofline_share"] = 1e3 * least / row["median_ms"]
                     rows.append(row)
     return rows

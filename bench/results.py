@@ -62,7 +62,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 }
 LABELS = {
     "case", "kind", "peer", "version", "absent", "died", "equal", "comparable", "axis", "value",
-    "times_lower", "times_upper",
+    "times_lower", "times_upper", "fma", "bytes",
 }  # fmt: skip
 #  where less is better and no ratio is in the row
 LOSSES = (

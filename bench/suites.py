@@ -27,6 +27,11 @@ class Suite:
     options: tuple[str, ...] = ()  # further keywords of its run
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether it measures on a GPU, where one is asked for."""
+        return "device" in self.options or self.module == "bench.gpu"
+
+    @property
     def peers(self) -> list[str]:
         """Names of its libraries; none where it measures ours alone."""
         module = import_module(self.module)

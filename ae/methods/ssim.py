@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastssim
 from ae.methods.base import Method
-from fastssim.cuda.device import usable
+from fastssim.info import gpu_usable as usable
 from fastssim.reference import MS_WEIGHTS
 
 if TYPE_CHECKING:

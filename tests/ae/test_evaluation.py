@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
-from ae.evaluation import evaluate, metrics_table
+from ae.evaluation import classes_table, evaluate, metrics_table
 from ae.images import read_image, read_mask, write_png
 from ae.metrics import measure
 from ae.segmentation import Segmenter
@@ -40,6 +41,16 @@ def test_the_table_shows_methods_side_by_side(tiny_data, tiny_runs, tmp_path):
     Console(file=file, width=100).print(metrics_table(results))
     for word in ("ssim", "l2", "pixel ROC AUC", "PRO", f"{results['l2']['all']['pro']:.3f}"):
         assert word in file.getvalue()
+    assert f"{results['l2']['all']['best_f1_threshold']:.3f}" in file.getvalue()
+    classes = io.StringIO()
+    Console(file=classes, width=160).print(classes_table(results["l2"]))
+    assert f"{results['l2']['classes']['dent']['pro']:.3f}" in classes.getvalue()
+
+
+def test_a_gpu_that_is_not_there_is_named(tiny_data, tiny_runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device is 'cuda', but torch .* finds no GPU"):
+        evaluate(tiny_runs / "l2", tiny_data, tmp_path, device="cuda")
 
 
 def test_data_without_test_images_is_refused(tiny_data, tiny_runs, tmp_path):

@@ -150,3 +150,14 @@ def test_volumes_that_are_none_raise_what_kornia_does():
             theirs.metrics.ssim3d(*arguments, 3)
         with pytest.raises(type(expected.value), match=str(expected.value).split(", got")[0]):
             ours.ssim3d(*arguments, 3)
+
+
+def test_modules_lie_where_kornias_do():
+    from fastssim.compat.kornia.losses import SSIMLoss, ssim_loss  # noqa: PLC0415  # that it can be imported so is the test
+    from fastssim.compat.kornia.metrics import ssim  # noqa: PLC0415  # as above
+
+    assert (SSIMLoss, ssim_loss, ssim) == (ours.SSIMLoss, ours.ssim_loss, ours.ssim)
+    assert ours.losses.SSIM3DLoss is ours.SSIM3DLoss
+    assert ours.metrics.ssim3d is ours.ssim3d
+    with pytest.raises(AttributeError, match="no attribute 'filters'"):
+        ours.filters  # noqa: B018  # as above

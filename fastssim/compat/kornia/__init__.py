@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from types import SimpleNamespace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -227,8 +227,11 @@ class SSIM3DLoss(SSIMLoss):
     _dims = 3
 
 
-metrics = SimpleNamespace(ssim=ssim, SSIM=SSIM, ssim3d=ssim3d, SSIM3D=SSIM3D)
-losses = SimpleNamespace(ssim_loss=ssim_loss, SSIMLoss=SSIMLoss, ssim3d_loss=ssim3d_loss, SSIM3DLoss=SSIM3DLoss)
+def __getattr__(name: str) -> Any:
+    """Load a module of the original's layout when it is asked for."""
+    if name in ("losses", "metrics"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _loss(
