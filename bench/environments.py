@@ -20,6 +20,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "anomalib": ("anomalib==2.7.0",),  # brings thirty packages, which its tiler does not use
     "monai": ("monai==1.6.1",),
     "opencv": ("opencv-contrib-python-headless==5.0.0.93",),  # 70 MB, and shares its files with other OpenCVs
+    "patchify": ("patchify==0.2.3",),  # asks for NumPy before 2, which it does not need
     "piq": ("piq==0.8.0",),  # asks for torchvision, which its SSIM does not use
     "piqa": ("piqa==1.3.2",),  # likewise
     "pytorch-toolbelt": ("pytorch-toolbelt==0.8.0", "opencv-python-headless==5.0.0.93"),  # for its tiles alone

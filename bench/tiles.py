@@ -91,6 +91,26 @@ def _fold(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
     return lambda: F.fold(columns, (case.size, case.size), case.tile, stride=case.stride)[0] / count
 
 
+def _kornia_extract(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+    cut = import_module("kornia.contrib").extract_tensor_patches
+    return lambda: cut(image, (case.tile, case.tile), stride=case.stride)
+
+
+def _kornia_combine(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+    library = import_module("kornia.contrib")
+    tiles, whole = (case.tile, case.tile), (case.size, case.size)
+    cut = library.extract_tensor_patches(image, tiles, stride=case.stride)
+    return lambda: library.combine_tensor_patches(cut, whole, tiles, stride=case.stride)[0]
+
+
+def _patchify(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Copy what is a view there; putting tiles back it does not blend, but lets the last one win."""
+    cut, plane = import_module("patchify").patchify, image[0, 0].numpy()
+    return lambda: torch.from_numpy(
+        np.ascontiguousarray(cut(plane, (case.tile, case.tile), step=case.stride)).reshape(-1, 1, case.tile, case.tile)
+    )
+
+
 def _monai(mode: str) -> Callable[[Case, torch.Tensor], Callable[[], torch.Tensor]]:
     def prepare(case: Case, image: torch.Tensor) -> Callable[[], torch.Tensor]:
         slide = import_module("monai.inferers").sliding_window_inference
@@ -180,6 +200,10 @@ PEERS = (
         },
     ),
     Peer("torch", "torch", partial(_loaded, "torch"), kinds={EXTRACT: _unfold, BLEND: _fold}),
+    Peer(
+        "kornia", "kornia", partial(_loaded, "kornia.contrib"), kinds={EXTRACT: _kornia_extract, BLEND: _kornia_combine}
+    ),
+    Peer("patchify", "patchify", partial(_loaded, "patchify"), environment="patchify", kinds={EXTRACT: _patchify}),
     _sliding("monai", partial(_loaded, "monai.inferers"), _monai, "constant", "gaussian"),
     _sliding("tiler", partial(_loaded, "tiler"), _tiler, "boxcar", "triang"),
     _sliding("pytorch-toolbelt", _toolbelt_tiles, _toolbelt, "mean", "pyramid"),

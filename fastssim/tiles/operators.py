@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastssim.autograd import in_forward_mode, is_batched, one_by_one
+from fastssim.autograd import in_forward_mode, is_batched, one_by_one, unobserved
 from fastssim.cpu.dispatch import launch_of
 from fastssim.tiles.grid import Geometry
 from fastssim.tiles.plan import SUM, make_plan
@@ -101,11 +101,12 @@ def _tiles_shape(canvas: Tensor, geometry: Any) -> tuple[int, ...]:
     return canvas.shape[0], len(g.rows) * len(g.columns), canvas.shape[1], g.tile_height, g.tile_width
 
 
-for _name, _function in (
-    ("tiles_gather", _gather),
-    ("tiles_gather_deviation", _gather_deviation),
-    ("tiles_scatter", _scatter),
-):
+_FUNCTIONS = {
+    "tiles_gather": _gather,
+    "tiles_gather_deviation": _gather_deviation,
+    "tiles_scatter": _scatter,
+}
+for _name, _function in _FUNCTIONS.items():
     for _where in ("CPU", "CUDA"):
         _library.impl(_name, _function, _where)
 
@@ -129,7 +130,7 @@ def _(canvas: Tensor, geometry: Any, window: str, weights: Any) -> Tensor:
 _ops = torch.ops.fastssim
 
 if hasattr(torch.library, "register_vmap"):  # torch 2.5; before it, torch does the same with a warning
-    for _name in ("tiles_gather", "tiles_gather_deviation", "tiles_scatter"):
+    for _name in _FUNCTIONS:
         torch.library.register_vmap(f"fastssim::{_name}", partial(one_by_one, getattr(_ops, _name)), lib=_library)
 
 
@@ -138,7 +139,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(tiles: Tensor, key: Key) -> Tensor:
-        return _ops.tiles_gather(tiles, *key, "mean")  # type: ignore[no-any-return]
+        return _operator("tiles_gather", tiles)(tiles, *key, "mean")  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Key], _: Tensor) -> None:
@@ -157,7 +158,7 @@ class _Scatter(torch.autograd.Function):
 
     @staticmethod
     def forward(canvas: Tensor, key: Key) -> Tensor:
-        return _ops.tiles_scatter(canvas, *key)  # type: ignore[no-any-return]
+        return _operator("tiles_scatter", canvas)(canvas, *key)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Key], _: Tensor) -> None:
@@ -211,7 +212,7 @@ def gather(tiles: Tensor, key: Key) -> Tensor:
         return _TransformedGather.apply(tiles, key)  # type: ignore[no-any-return, no-untyped-call]
     if torch.is_grad_enabled() and tiles.requires_grad:
         return _Gather.apply(tiles, key)  # type: ignore[no-any-return, no-untyped-call]
-    return _ops.tiles_gather(tiles, *key, "mean")  # type: ignore[no-any-return]
+    return _operator("tiles_gather", tiles)(tiles, *key, "mean")  # type: ignore[no-any-return]
 
 
 def scatter(canvas: Tensor, key: Key) -> Tensor:
@@ -220,7 +221,13 @@ def scatter(canvas: Tensor, key: Key) -> Tensor:
         return _TransformedScatter.apply(canvas, key)  # type: ignore[no-any-return, no-untyped-call]
     if torch.is_grad_enabled() and canvas.requires_grad:
         return _Scatter.apply(canvas, key)  # type: ignore[no-any-return, no-untyped-call]
-    return _ops.tiles_scatter(canvas, *key)  # type: ignore[no-any-return]
+    return _operator("tiles_scatter", canvas)(canvas, *key)  # type: ignore[no-any-return]
+
+
+def _operator(name: str, array: Tensor) -> Any:
+    """Return an operator, or its function itself where nothing looks on, as in `fastssim.autograd`."""
+    plain = unobserved(array, array, None) and not is_batched(array)
+    return _FUNCTIONS[name] if plain else getattr(_ops, name)
 
 
 def _is_transformed(array: Tensor) -> bool:
@@ -233,5 +240,5 @@ def _is_transformed(array: Tensor) -> bool:
 def reduce(tiles: Tensor, key: Key, reduction: str) -> Tensor | tuple[Tensor, Tensor]:
     """Blend tiles (N, T, C, h, w) to images (N, C, H, W) by any reduction, without a gradient."""
     if reduction == "mean_std":
-        return _ops.tiles_gather_deviation(tiles, *key)  # type: ignore[no-any-return]
-    return _ops.tiles_gather(tiles, *key, reduction)  # type: ignore[no-any-return]
+        return _operator("tiles_gather_deviation", tiles)(tiles, *key)  # type: ignore[no-any-return]
+    return _operator("tiles_gather", tiles)(tiles, *key, reduction)  # type: ignore[no-any-return]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -59,7 +59,7 @@ class Plan:
     spans: NDArray[np.int64]  # of the image's columns
     full: NDArray[np.float64] | None
 
-    @property
+    @cached_property
     def origins(self) -> NDArray[np.int64]:
         """First canvas pixel (row, column) of every tile, row-major, (T, 2)."""
         down, across = np.meshgrid(self.down.origins, self.across.origins, indexing="ij")

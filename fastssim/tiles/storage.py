@@ -6,13 +6,14 @@ them as integers of the same bits: float16 as int16, bfloat16 as uint16.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from fastssim.cpu.dispatch import launch_of
-from fastssim.cpu.pages import in_large_pages
+from fastssim.cpu.pages import LEAST
 from fastssim.cuda.device import CudaUnavailableError
 
 if TYPE_CHECKING:
@@ -126,10 +127,17 @@ def stored(array: Any) -> NDArray[Any]:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """Allocate an array, or a tensor where `dtype` is torch's; either in large pages."""
-    if isinstance(dtype, torch.dtype):
-        return in_large_pages(torch.empty(shape, dtype=dtype, device="cpu"))
-    return np.empty(shape, dtype)
+    """Allocate an array, or a tensor where `dtype` is torch's; either in large pages.
+
+    Large tensors are NumPy's memory: freed and allocated again it is the same, and in the caches. torch wants its own
+    to begin at multiples of 64 bytes, and for that the system's allocator goes to and fro between two places.
+    """
+    if not isinstance(dtype, torch.dtype):
+        return np.empty(shape, dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < LEAST:
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
 
 
 def deviation_dtype(dtype: Any) -> Any:

@@ -25,10 +25,10 @@ def test_the_figures_of_the_issue_are_measured():
 def test_every_peer_gives_the_image_again_or_is_named_absent():
     content = {**results.describe(), "suite": "tiles", **tiles.run(NAMES, quick=True, rounds=1)}
     rows = {(row["kind"], row["peer"]): row for row in content["rows"]}
-    assert len(rows) == 2 + 2 + 4 + 4
+    assert len(rows) == 4 + 3 + 4 + 4
     for (kind, peer), row in rows.items():
         if "absent" in row:
-            assert peer not in ("fastssim", "torch")
+            assert peer not in ("fastssim", "torch", "kornia")
             assert "python -m bench peers --install" in row["absent"]
             continue
         assert row["equal"], (kind, peer, row["value_error"])
@@ -63,4 +63,4 @@ def test_a_peer_is_timed_in_a_process_of_its_own():
 def test_every_peer_that_is_installed_by_itself_has_an_environment():
     for peer in tiles.PEERS:
         assert peer.environment is None or peer.version == environments.versions(peer.environment)[peer.package]
-    assert {peer.environment for peer in tiles.PEERS} == {None, "monai", "tiler", "pytorch-toolbelt"}
+    assert {peer.environment for peer in tiles.PEERS} == {None, "monai", "tiler", "patchify", "pytorch-toolbelt"}
