@@ -12,7 +12,7 @@ import torch
 from fastssim.cpu.dispatch import launch_of
 from fastssim.tiles.extraction import padded, take
 from fastssim.tiles.grid import check_grid
-from fastssim.tiles.storage import bits, check, in_memory, on_gpu
+from fastssim.tiles.storage import bits, check, in_memory, on_gpu, refuse_cupy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,6 +59,7 @@ class Bands:
 
     def __init__(self, image: Any, grid: TileGrid) -> None:
         check_grid(grid)
+        refuse_cupy("image", image)
         shape = getattr(image, "shape", None)
         if shape is None or not hasattr(image, "__getitem__"):
             raise TypeError(

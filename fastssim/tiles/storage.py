@@ -73,7 +73,23 @@ def check(name: str, array: Any) -> None:
     elif isinstance(array, np.ndarray) and array.dtype.hasobject:
         raise TypeError(f"{name} is {array.dtype}; give numbers")
     elif not isinstance(array, np.ndarray):
+        refuse_cupy(name, array)
         raise TypeError(f"{name} is a {type(array).__name__}; give a NumPy array or a torch.Tensor")
+
+
+def refuse_cupy(name: str, array: Any) -> None:
+    """Refuse an array on a GPU that is no tensor: NumPy, which reads what slices, cannot read it.
+
+    Raises
+    ------
+    TypeError
+        With the tensor on the same memory.
+    """
+    if not isinstance(array, torch.Tensor) and hasattr(array, "__cuda_array_interface__"):
+        raise TypeError(
+            f"{name} is a {type(array).__module__}.{type(array).__qualname__}, on a GPU; give"
+            f" torch.from_dlpack({name}), a tensor on the same memory"
+        )
 
 
 def place_of(device: Any) -> torch.device:
@@ -192,6 +208,7 @@ def check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) -> 
     TypeError, ValueError
         What it is, and what the result is.
     """
+    refuse_cupy(name, target)
     found = getattr(target, "shape", None)
     if found is None or tuple(found) not in (shape, shape[1:] if shape[0] == 1 else shape):
         raise ValueError(f"{name} has shape {found if found is None else tuple(found)}; the result has {shape}")

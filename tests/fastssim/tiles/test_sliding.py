@@ -572,3 +572,25 @@ class TestBadInput:
 
         with pytest.raises(ValueError, match=r"fn returned the maps \[0, 1\] for tiles 4 to 7 of 12; before"):
             sliding_window(fn, np.zeros((1, 40, 50)), GRID, batch_size=4)
+
+
+class _OnGpu:
+    """What CuPy's arrays look like from here."""
+
+    shape, dtype, __cuda_array_interface__ = (1, 40, 50), np.dtype(np.float32), {}
+
+    def __getitem__(self, key):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+
+def test_arrays_of_cupy_are_told_how_they_can_be_taken():
+    grid, array = TileGrid((40, 50), 16, 8), _OnGpu()
+    words = r"{} is a .*_OnGpu, on a GPU; give torch\.from_dlpack\({}\), a tensor on the same memory"
+    with pytest.raises(TypeError, match=words.format("image", "image")):
+        sliding_window(lambda tiles: tiles, array, grid)
+    with pytest.raises(TypeError, match=words.format("out", "out")):
+        sliding_window(lambda tiles: tiles, np.zeros((1, 40, 50), np.float32), grid, out=array)
+    with pytest.raises(TypeError, match=words.format("image", "image")):
+        extract(array, grid)
+    with pytest.raises(TypeError, match=words.format("tiles", "tiles")):
+        blend(array, grid)
