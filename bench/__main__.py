@@ -29,6 +29,9 @@ def main(words: list[str] | None = None) -> None:
         _add_options(commands.add_parser(name, help=purpose))
     machine_code = commands.add_parser("sass", help="what the CUDA kernels cost, from their machine code; needs no GPU")
     machine_code.add_argument("--arch", default="sm_90", help="architecture; by default sm_90, the H100")
+    machine_code.add_argument(
+        "--out", type=Path, help="folder for sass.json, or the .json itself, in place of the table"
+    )
     commands.add_parser("docs", help="write docs/benchmarks.md and its plots from bench/results/*.json")
     commands.add_parser("upstream", help="fetch the originals' own test files and run them against fastssim.compat")
     peers = commands.add_parser("peers", help="list the libraries that need environments of their own")
@@ -41,7 +44,7 @@ def main(words: list[str] | None = None) -> None:
     if given.command == "docs":
         _write_page()
     elif given.command == "sass":
-        _sass(given.arch)
+        _sass(given.arch, given.out)
     elif given.command == "upstream":
         sys.exit(upstream.main())
     elif given.command == "peers":
@@ -62,7 +65,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, help="as torch.set_num_threads; by default what torch chose")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=f"of {', '.join(ON_GPU)}")
-    parser.add_argument("--out", type=Path, help="folder for SUITE.json; by default the tables are printed only")
+    parser.add_argument(
+        "--out", type=Path, help="folder for SUITE.json, or the .json itself; by default the tables are printed only"
+    )
 
 
 def _measure(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
@@ -83,10 +88,7 @@ def _measure(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None
     if given.device == "cuda" and not every and not suites[given.command].on_gpu:
         parser.error(f"{given.command} is measured on the CPU; --device cuda is of {', '.join(ON_GPU)}")
     if given.out is not None:
-        try:
-            given.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            parser.error(f"--out is {given.out}: {error.strerror}; give a folder")
+        _make_room(parser, given.out, several=every)
     for name, suite in suites.items():
         if given.device == "cuda" and not suite.on_gpu:
             _say(f"{name}: left out, it is measured on the CPU")
@@ -97,6 +99,16 @@ def _measure(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None
             if not every:
                 sys.exit(f"{name}: {error}")
             _say(f"{name}: left out, {error}")
+
+
+def _make_room(parser: argparse.ArgumentParser, out: Path, *, several: bool) -> None:
+    """Make the folder that results go to."""
+    if several and out.suffix == ".json":
+        parser.error(f"--out is {out}: all writes several files; give a folder")
+    try:
+        _place(out, "any").parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out is {out}: {error.strerror}; give a folder")
 
 
 def _measure_one(name: str, suite: Suite, peers: list[str], given: argparse.Namespace) -> None:
@@ -117,9 +129,15 @@ def _measure_one(name: str, suite: Suite, peers: list[str], given: argparse.Name
     print(results.section("this run", content), flush=True)
     _say(f"{name}: took {time.perf_counter() - start:.0f} s")
     if given.out is not None:
-        results.write(given.out / f"{name}.json", content)
-        _say(f"{name}: results in {given.out / f'{name}.json'}")
-        _draw(content, given.out)
+        path = _place(given.out, name)
+        results.write(path, content)
+        _say(f"{name}: results in {path}")
+        _draw(content, path.parent)
+
+
+def _place(out: Path, name: str) -> Path:
+    """Return the file of a suite's results: `out` itself where it names one."""
+    return out if out.suffix == ".json" else out / f"{name}.json"
 
 
 def _write_page() -> None:
@@ -146,10 +164,15 @@ def _draw(content: dict[str, Any], folder: Path) -> None:
         print(*draw(content, folder), sep="\n")
 
 
-def _sass(architecture: str) -> None:
-    """Print the table, or in a line what is missing or what the compiler refuses."""
+def _sass(architecture: str, out: Path | None) -> None:
+    """Print the table or write its rows, or say in a line what is missing or what the compiler refuses."""
     try:
-        sass.main(architecture)
+        if out is None:
+            sass.main(architecture)
+            return
+        path = _place(out, "sass")
+        results.write(path, {**results.describe(), "suite": "sass", "rows": sass.rows(architecture)})
+        _say(f"sass: results in {path}")
     except ImportError as error:
         sys.exit(f'sass: {error}; the compiler comes with pip install ".[test]"')
     except RuntimeError as error:

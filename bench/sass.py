@@ -13,14 +13,17 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastssim.cuda.geometry import march_group
 from fastssim.cuda.shipped import instances
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastssim.cuda.instances import Instance
 
 ARITHMETIC = ("FFMA", "FADD", "FMUL", "DFMA", "DADD", "DMUL")
@@ -265,49 +268,77 @@ def report(architecture: str = "sm_90") -> str:
     for gpu in GPUS:
         heads += [f"{gpu.name}: warps", "issue", "shared", "DRAM"]
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    for name, instance in instances().items():
-        if instance.kernel != "march":
-            continue
-        compiled = compile_instance(instance, architecture)
-        counted = cost(instance, compiled)
-        limits = [(warps(instance["THREADS"], compiled, gpu), bounds(instance, counted, gpu)) for gpu in GPUS]
-        lines.append(_row(name, compiled, counted, moved(instance), limits))
+    lines += [_row(line) for line in _ours(architecture)]
     lines += _peer_rows(architecture)
     return "\n".join(lines)
 
 
-def _row(
-    name: str,
-    compiled: Compiled,
-    counted: Cost,
-    moved_bytes: float,
-    limits: list[tuple[int, dict[str, float]]],
-) -> str:
-    """One line of the table; `limits` of each GPU."""
-    cells = [
-        name,
-        str(compiled.registers),
-        *(f"{number:.1f}" for number in (counted.instructions, counted.arithmetic, counted.words, moved_bytes)),
-    ]
-    for held, bound in limits:
+def rows(architecture: str) -> list[dict[str, Any]]:
+    """Return the same as rows of `bench.results`."""
+    lines = {"fastssim": _ours(architecture), "frame-analytics": _theirs(architecture)}
+    return [
+        {
+            "case": line.name, "kind": f"machine code for {architecture}, of a pixel and channel", "peer": peer,
+            "version": version(peer), "registers": line.compiled.registers,
+            **{name: round(number, 1) for name, number in asdict(line.counted).items()},
+            "bytes_per_pixel": line.moved,
+            **{
+                f"{gpu.name}, {name}": round(number, 1)
+                for gpu, (held, bound) in zip(GPUS, line.limits, strict=True)
+                for name, number in {"warps": held, **{f"{limit}, ps": ps for limit, ps in bound.items()}}.items()
+            },
+        }
+        for peer, found in lines.items()
+        for line in found
+    ]  # fmt: skip
+
+
+class _Line(NamedTuple):
+    """What is known of one kernel."""
+
+    name: str
+    compiled: Compiled
+    counted: Cost
+    moved: float  # bytes
+    limits: list[tuple[int, dict[str, float]]]  # of each GPU: warps, and what bounds it
+
+
+def _row(line: _Line) -> str:
+    """One line of the table."""
+    numbers = (line.counted.instructions, line.counted.arithmetic, line.counted.words, line.moved)
+    cells = [line.name, str(line.compiled.registers), *(f"{number:.1f}" for number in numbers)]
+    for held, bound in line.limits:
         cells += [str(held), *(f"{one:.1f}" for one in bound.values())]
     return f"| {' | '.join(cells)} |"
 
 
-def _peer_rows(architecture: str) -> list[str]:
-    """Return frame-analytics' kernels, where it is installed."""
+def _ours(architecture: str) -> Iterator[_Line]:
+    """Compile all marches that ship."""
+    for name, instance in instances().items():
+        if instance.kernel == "march":
+            compiled = compile_instance(instance, architecture)
+            counted = cost(instance, compiled)
+            limits = [(warps(instance["THREADS"], compiled, gpu), bounds(instance, counted, gpu)) for gpu in GPUS]
+            yield _Line(name, compiled, counted, moved(instance), limits)
+
+
+def _theirs(architecture: str) -> Iterator[_Line]:
+    """Compile frame-analytics' kernels, where it is installed."""
     from bench import sass_peers  # noqa: PLC0415  # which needs this module
 
     text = sass_peers.source()
     if text is None:
-        return ["| frame-analytics: absent |"]
-    rows = []
+        return
     for name, kernel in sass_peers.KERNELS.items():
         compiled = compile_text(text, name, architecture, expression=kernel.expression)
         counted = sass_peers.cost(kernel, compiled)
         limits = [(warps(sass_peers.THREADS, compiled, gpu), least(counted, kernel.moved, 128, gpu)) for gpu in GPUS]
-        rows.append(_row(name, compiled, counted, kernel.moved, limits))
-    return rows
+        yield _Line(name, compiled, counted, kernel.moved, limits)
+
+
+def _peer_rows(architecture: str) -> list[str]:
+    """Return the others' lines, or that there are none."""
+    return [_row(line) for line in _theirs(architecture)] or ["| frame-analytics: absent |"]
 
 
 def main(architecture: str = "sm_90") -> None:

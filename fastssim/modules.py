@@ -76,8 +76,8 @@ class SSIMLoss(nn.Module):
             "unbiased": unbiased,
             "dims": dims,
         }
-        check_loss(reduction, self._reductions)
         check_options(**self.options)
+        check_loss(reduction, self._reductions)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return 1 - SSIM of the images x and y, where the mask, if any, has weight."""

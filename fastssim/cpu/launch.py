@@ -13,7 +13,7 @@ import torch
 from fastssim.cpu import buffers, pixels, team
 from fastssim.cpu.kinds import CALL, PLAN, March, Step, packer
 from fastssim.cpu.machine_code import address_of, entry, nothing
-from fastssim.cpu.pages import in_large_pages
+from fastssim.cpu.pages import LINE, from_line, in_large_pages
 from fastssim.cpu.pool import run_in_turns, run_slabs
 from fastssim.cpu.simd import vector_bytes
 from fastssim.interop import LARGEST
@@ -390,7 +390,4 @@ def _lanes(dtype: str) -> int:
 
 def _aligned(size: int, dtype: str) -> NDArray[Any]:
     """Make an array of zeros in which no vector lies across two cache lines."""
-    item = np.dtype(dtype).itemsize
-    numbers = np.zeros(size + 64 // item, dtype)
-    first = -numbers.ctypes.data % 64 // item
-    return numbers[first : first + size]
+    return from_line(np.zeros(size + LINE // np.dtype(dtype).itemsize, dtype), size)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
+LINE = 64  # bytes
 LEAST = 1 << 22  # bytes, as NumPy has it: what is smaller is often taken from memory that was used before
 
 
@@ -35,6 +37,19 @@ def in_large_pages(fresh: Tensor) -> Tensor:
         before = -fresh.data_ptr() % mmap.PAGESIZE  # bytes of a page that others may lie in, too
         advise(fresh.data_ptr() + before, (size - before) // mmap.PAGESIZE * mmap.PAGESIZE, mmap.MADV_HUGEPAGE)
     return fresh
+
+
+def from_line(memory: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return `size` numbers of a flat array from the first on that begins a line of the caches, of 64 bytes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from_line(np.empty(100 + LINE // 4, np.float32), 100).ctypes.data % LINE
+    0
+    """
+    first = -memory.ctypes.data % LINE // memory.itemsize
+    return memory[first : first + size]
 
 
 @cache

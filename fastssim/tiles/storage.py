@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fastssim.cpu.dispatch import launch_of
-from fastssim.cpu.pages import LEAST
+from fastssim.cpu.pages import LEAST, LINE, from_line, in_large_pages
 from fastssim.cuda.device import CudaUnavailableError
 
 if TYPE_CHECKING:
@@ -145,15 +145,16 @@ def stored(array: Any) -> NDArray[Any]:
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """Allocate an array, or a tensor where `dtype` is torch's; either in large pages.
 
-    Large tensors are NumPy's memory: freed and allocated again it is the same, and in the caches. torch wants its own
-    to begin at multiples of 64 bytes, and for that the system's allocator goes to and fro between two places.
+    Large tensors are NumPy's memory: freed and allocated again it is the same, and in the caches. torch asks for memory
+    that begins at a multiple of 64 bytes, and for that the system's allocator goes to and fro between two places.
     """
     if not isinstance(dtype, torch.dtype):
         return np.empty(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < LEAST:
         return torch.empty(shape, dtype=dtype, device="cpu")
-    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
+    memory = from_line(np.empty(size + LINE, np.uint8), size)
+    return in_large_pages(torch.from_numpy(memory).view(dtype).view(shape))
 
 
 def deviation_dtype(dtype: Any) -> Any:

@@ -463,3 +463,29 @@ def test_a_peer_that_fails_later_does_not_stop_the_others():
     assert own["times_fastssim"] == 1
     assert other["absent"] == "AssertionError: out of range"
     assert "median_ms" not in other
+
+
+def test_machine_code_is_written_where_a_folder_is_given(monkeypatch, tmp_path):
+    row = {"case": "march", "kind": "k", "peer": "fastssim", "version": "1", "registers": 64, "H100, issue, ps": 10.8}
+    monkeypatch.setattr("bench.sass.rows", lambda architecture: [row | {"kind": architecture}])
+    for out, file in (("results", "results/sass.json"), ("machine code.json", "machine code.json")):
+        command.main(["sass", "--arch", "sm_89", "--out", str(tmp_path / out)])
+        content = json.loads((tmp_path / file).read_text())
+        assert content["rows"] == [row | {"kind": "sm_89"}]
+    assert "| march | fastssim 1 | 64 | 10.8 |" in results.section("a run", content)
+
+
+def test_results_go_to_a_file_that_is_named(monkeypatch, tmp_path, capsys):
+    row = {"case": "c", "kind": "k", "peer": "fastssim", "version": "1", "median_ms": 1.0}
+    monkeypatch.setattr(Suite, "run", lambda *_, **__: {"rows": [row]})
+    command.main(["accuracy", "--out", str(tmp_path / "new" / "mine.json")])
+    assert json.loads((tmp_path / "new" / "mine.json").read_text())["rows"] == [row]
+    with pytest.raises(SystemExit):
+        command.main(["all", "--out", str(tmp_path / "mine.json")])
+    assert "all writes several files; give a folder" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_measured_on_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["tiles", "--device", "cuda"])
+    assert "tiles is measured on the CPU; --device cuda is of ssim, ms-ssim, gpu" in capsys.readouterr().err

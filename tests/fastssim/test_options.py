@@ -429,7 +429,6 @@ def test_a_sum_is_no_loss():
         SSIMLoss(reduction="sum")
 
 
-@pytest.mark.parametrize("word", ["sum", "mode"])
 @pytest.mark.parametrize(
     ("module", "words"),
     [
@@ -438,9 +437,9 @@ def test_a_sum_is_no_loss():
         (MSSSIMLoss, "'mean', 'image', 'channel'"),
     ],
 )
-def test_a_loss_names_the_reductions_that_it_has(module, words, word):
-    with pytest.raises(ValueError, match=f"reduction is '{word}'; give one of {words}$"):
-        module(reduction=word)
+def test_a_loss_names_the_reductions_that_it_has(module, words):
+    with pytest.raises(ValueError, match=f"reduction is 'sum'; give one of {words}$"):
+        module(reduction="sum")
 
 
 @pytest.mark.parametrize("scale", [1e-29, 1e-12, 1e12, 1e29])
