@@ -42,3 +42,13 @@ def test_core_needs_only_numpy_numba_and_torch():
 def test_every_script_reads_the_same_licence():
     assert 'license = "Apache-2.0"' in text("pyproject.toml")
     assert "Apache License" in text("LICENSE")
+
+
+def test_every_extra_is_in_the_readme_and_none_that_is_not_there():
+    table = re.search(r"\[project\.optional-dependencies\]\n(.*?)\n\[", text("pyproject.toml"), re.DOTALL).group(1)
+    extras = set(re.findall(r"^(\w+) = \[", table, re.MULTILINE))
+    line = re.search(r"Extras: (.*?)\.", text("README.md")).group(1)
+    named = set(re.findall(r"`(\w+)`", line))
+    assert named <= extras
+    assert {"cuda12", "cuda13"} <= extras - named  # of the section on GPUs
+    assert all(f"{extra}`" in text("README.md") or f"[{extra}]" in text("README.md") for extra in extras)
