@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ae.config import PATCH, TrainConfig
 from ae.data import DataFolder, load_images, open_folder
 from ae.evaluation import evaluate
-from ae.methods import make_method
+from ae.methods import check_needs
 from ae.reporting import report
 from ae.run import load_run
 from ae.training import digest, train
@@ -87,9 +87,7 @@ def compare(
     if resume:
         seen = digest(load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH))
         finished = {each.method for each in configs if _finished(out / each.method / "run", each, seen)}
-    for each in configs:  # what the last lacks is said before the first is trained for hours
-        if each.method not in finished:
-            make_method(each).prepare()
+    check_needs(each for each in configs if each.method not in finished)
     results = {}
     for each in configs:
         place = out / each.method

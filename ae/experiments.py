@@ -18,7 +18,7 @@ from ae.config import TrainConfig, config_from, preset
 from ae.data import open_folder
 from ae.evaluation import MEASURES, evaluate_run
 from ae.files import read_json, write_json
-from ae.methods import make_method
+from ae.methods import check_needs
 from ae.run import load_run
 from ae.training import train
 
@@ -176,9 +176,9 @@ def experiment(
     for row, path in paths.items():  # what is wrong with the last row is said before the first is trained for hours
         if not path.exists():
             open_folder(root / row.data)
-            make_method(configs[row]).prepare()
         elif config_from(_read_row(path)["config"]) != configs[row]:
             raise ValueError(f"{path} was made with other options; name another folder, or remove it")
+    check_needs(configs[row] for row, path in paths.items() if not path.exists())
     for row, path in paths.items():
         if not path.exists():
             announce(f"{row.data}: {row.variant}, seed {row.seed}")

@@ -26,7 +26,7 @@ _LAB = (tifffile.PHOTOMETRIC.CIELAB, tifffile.PHOTOMETRIC.ICCLAB, tifffile.PHOTO
 _JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)  # whose YCbCr is decoded into RGB
 _ORIENTATION = 274  # the tag of EXIF and TIFF
 _PNG_BITS = 24  # the byte of a PNG file that tells the bits of a number
-ROWS = 256  # of an image that are converted at a time
+_ROWS = 256  # of an image that are converted at a time
 _UNLIMITED = threading.Lock()  # Pillow's limit of pixels is one for all threads
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode "L"
 
@@ -125,11 +125,11 @@ def _planes(pixels: NDArray[Any], path: Path, channels: int) -> NDArray[np.float
         )
     colour = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]
     planes = np.empty((channels, *colour.shape[:2]), np.float32)
-    for top in range(0, len(colour), ROWS):  # a large image is in float64 a few rows at a time
-        part = colour[top : top + ROWS] / largest
+    for top in range(0, len(colour), _ROWS):  # a large image is in float64 a few rows at a time
+        part = colour[top : top + _ROWS] / largest
         if channels == 1 and part.shape[2] == 3:
             part = part @ _LUMA[:, None]
-        planes[:, top : top + ROWS] = part.transpose(2, 0, 1)
+        planes[:, top : top + _ROWS] = part.transpose(2, 0, 1)
     return planes
 
 
@@ -224,9 +224,11 @@ def _decode_picture(path: Path) -> NDArray[Any]:
     with image:
         orientation = image.getexif().get(_ORIENTATION, 1)
         if image.format == "PNG" and image.mode in {"RGB", "RGBA", "LA"}:  # of which Pillow keeps 8 bits
-            content = path.read_bytes()
-            if content[_PNG_BITS] == 16:
-                return _turned(imagecodecs.png_decode(content), orientation)
+            with path.open("rb") as file:
+                file.seek(_PNG_BITS)
+                bits = file.read(1)[0]
+            if bits == 16:
+                return _turned(imagecodecs.png_decode(path.read_bytes()), orientation)
         if image.mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}:
             return _turned(np.asarray(image.convert("RGB")), orientation)
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)

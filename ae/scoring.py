@@ -207,6 +207,7 @@ def normalised(
         return ((residual - mean) / spread).astype(np.float32)
     if kind in {"median", "image"}:
         away: NDArray[np.float32] = residual - np.median(residual)
-        own_spread = max(1.4826 * float(np.median(np.abs(away))), 1e-12)
-        return away if kind == "median" else (away / own_spread).astype(np.float32)
+        if kind == "median":
+            return away
+        return (away / max(1.4826 * float(np.median(np.abs(away))), 1e-12)).astype(np.float32)
     return residual

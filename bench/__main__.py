@@ -113,7 +113,7 @@ def _make_room(parser: argparse.ArgumentParser, out: Path, *, several: bool) -> 
 
 def _measure_one(name: str, suite: Suite, peers: list[str], given: argparse.Namespace) -> None:
     """Run one suite, print its tables and keep its results."""
-    if given.device == "cuda" and "device" in suite.options:
+    if given.device == "cuda" and suite.on_gpu:
         require_gpu()
     start = time.perf_counter()
     rounds = given.rounds or (QUICK_ROUNDS if given.quick else ROUNDS)

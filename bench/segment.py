@@ -87,7 +87,7 @@ def _alone() -> Score:
     def slide(image: torch.Tensor, model: Any, *_: Any) -> torch.Tensor:
         if not cut:
             grid = TileGrid((image.shape[2], image.shape[3]), TILE, STRIDE)
-            cut.append(torch.as_tensor(extract(image[0], grid)))
+            cut.append(extract(image[0], grid))
         return torch.cat([model(batch) for batch in cut[0].split(BATCH)])
 
     return slide

@@ -245,7 +245,8 @@ def l1_ssim_loss(
     >>> l1_ssim_loss(x, y, alpha=1.0).item()
     0.25
     """
-    check_alpha(alpha, reduction)
+    check_alpha(alpha)
+    check_loss(reduction, WITHOUT_MAP)
     alpha = float(alpha)
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
@@ -431,12 +432,11 @@ def check_loss(reduction: str, words: tuple[str, ...] = LOSS_REDUCTIONS) -> None
     _check_word("reduction", reduction, words)
 
 
-def check_alpha(alpha: float, reduction: str) -> None:
+def check_alpha(alpha: float) -> None:
     """Refuse a share that `l1_ssim_loss` does not have."""
     _check_number("alpha", alpha)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; it must lie in [0, 1]")
-    check_loss(reduction, WITHOUT_MAP)
 
 
 def check_scales(weights: Sequence[float], product: str, reduction: str) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ import torch
 import fastssim
 from fastssim.cpu.machine_code import folders
 from fastssim.cpu.simd import vector_bytes
-from fastssim.cuda.device import CudaUnavailableError, load_cupy, usable
+from fastssim.cuda.device import CudaUnavailableError, load_cupy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,17 +37,6 @@ def lines() -> list[str]:
         f"machine code is kept in {kept[0] if kept else 'no folder, for none can be written: each process compiles'}",
         f"GPU: {_gpu()}",
     ]
-
-
-def gpu_usable() -> bool:
-    """Whether SSIM and tiles are computed on a GPU here: CuPy is there, and finds one.
-
-    Examples
-    --------
-    >>> gpu_usable() in (True, False)
-    True
-    """
-    return usable()
 
 
 def _can_be_written(folder: Path) -> bool:

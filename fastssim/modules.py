@@ -115,7 +115,7 @@ class L1SSIMLoss(SSIMLoss):
 
     def __init__(self, *, alpha: float = 0.8, **options: Any) -> None:
         super().__init__(**options)
-        check_alpha(alpha, self.options["reduction"])
+        check_alpha(alpha)
         self.options["alpha"] = alpha
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -11,9 +11,11 @@ from ae.methods.ssim import SSIM
 from ae.methods.vae import VAE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ae.config import TrainConfig
 
-__all__ = ["FM", "L2", "SSIM", "VAE", "Method", "make_method"]
+__all__ = ["FM", "L2", "SSIM", "VAE", "Method", "check_needs", "make_method"]
 
 _KINDS: dict[str, type[Method]] = {kind.name: kind for kind in (SSIM, L2, VAE, FM)}
 
@@ -28,3 +30,15 @@ def make_method(config: TrainConfig) -> Method:
     'l2'
     """
     return _KINDS[config.method](config).float()  # images are float32, whatever torch's default is
+
+
+def check_needs(configs: Iterable[TrainConfig]) -> None:
+    """Read what the trainings need: what the last lacks is said before the first has trained for hours.
+
+    Raises
+    ------
+    ValueError
+        If one cannot be read.
+    """
+    for config in {(each.method, each.feature_weights): each for each in configs}.values():
+        make_method(config).prepare()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastssim
 from ae.methods.base import Method
-from fastssim.info import gpu_usable as usable
+from fastssim.cuda import usable
 from fastssim.reference import MS_WEIGHTS
 
 if TYPE_CHECKING:

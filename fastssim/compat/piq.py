@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, assert_values, constant, contrast
+from fastssim.compat.images import as_they_stand, assert_values, contrast
 from fastssim.compat.options import NATIVE, REFUSED, options
 from fastssim.functional import ssim as whole
 from fastssim.interop import check_pixels
@@ -116,7 +116,6 @@ def multi_scale_ssim(
     if scale_weights is not None:
         if scale_weights.ndim == 0 or len(scale_weights) != scale_weights.numel():
             raise ValueError(f"Expected a vector of weights, got {scale_weights.ndim}D tensor")
-        constant("scale_weights", scale_weights)
         weights = scales.powers("scale_weights", scale_weights / scale_weights.sum())
     least = (kernel_size - 1) * 2 ** (len(weights) - 1) + 1
     if min(x.shape[-2:]) < least:

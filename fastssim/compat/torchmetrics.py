@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, contrast, each_axis
+from fastssim.compat.images import as_they_stand, as_value, contrast, each_axis
 from fastssim.compat.options import NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
@@ -226,7 +226,7 @@ def _check_images(preds: Tensor, target: Tensor) -> torch.dtype:
             "Expected `preds` and `target` to have BxCxHxW or BxCxDxHxW shape."
             f" Got preds: {preds.shape} and target: {target.shape}."
         )
-    return preds.dtype if preds.is_floating_point() else torch.float32
+    return as_value(preds)
 
 
 def _check_scales(shape: torch.Size, kernel_size: Sequence[int], scales: int) -> None:

@@ -84,7 +84,7 @@ def _cut(plan: Plan, canvas: Tensor) -> Tensor:
     if on_gpu(canvas):
         from fastssim.tiles import gpu  # noqa: PLC0415
 
-        return gpu.cut(canvas, plan.geometry, 0, len(plan.origins))
+        return gpu.cut(canvas, plan.geometry, 0, _tiles_shape(canvas, plan.geometry)[1])
     tiles: Tensor = empty(_tiles_shape(canvas, plan.geometry), canvas.dtype)
     for n in range(len(canvas)):
         launch_of("tiles").copy(bits(canvas)[n], plan.origins, bits(tiles)[n])

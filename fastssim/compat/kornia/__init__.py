@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from fastssim.compat.images import as_they_stand, contrast, luminance
+from fastssim.compat.images import as_they_stand, as_value, contrast, luminance
 from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.window import Gaussian
@@ -273,8 +273,7 @@ def _compared(
     else:
         value = _biased(x, y, bias, settings)
         value = value if reduction == "none" else getattr(value, reduction)()
-    dtypes = [image.dtype if image.is_floating_point() else torch.float32 for image in (img1, img2)]
-    return value.to(torch.promote_types(*dtypes))
+    return value.to(torch.promote_types(as_value(img1), as_value(img2)))
 
 
 def _biased(x: Tensor, y: Tensor, bias: float, settings: dict[str, Any]) -> Tensor:
