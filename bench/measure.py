@@ -83,13 +83,20 @@ def measure(
                     peer.name: partial(calls.make, peer, kind.table, kind.task, window=kind.window) for peer in able
                 }
                 for row in timed(labels, able, made, checks[kind.table, kind.window], rounds):
-                    if "median_ms" in row:
-                        row["ns_per_pixel"] = 1e6 * row["median_ms"] / case.pixels
-                        row["fma"], row["bytes"] = case.pixels * kind.fma, case.pixels * kind.moved
-                        least = limits.seconds(row["fma"], row["bytes"])
-                        row["roofline_share"] = 1e3 * least / row["median_ms"]
+                    weigh(row, limits, case.pixels, case.pixels * kind.fma, case.pixels * kind.moved)
                     rows.append(row)
     return rows
+
+
+def weigh(row: Row, limits: Roofline, pixels: int, fma: float, moved: float) -> None:
+    """Add to a row with a time what it is per pixel, and how near it comes to the roofline.
+
+    fma, moved: multiply-adds and bytes that the call must do and move in all.
+    """
+    if "median_ms" in row:
+        row["ns_per_pixel"] = 1e6 * row["median_ms"] / pixels
+        row["fma"], row["bytes"] = fma, moved
+        row["roofline_share"] = 1e3 * limits.seconds(fma, moved) / row["median_ms"]
 
 
 def chosen(table: str, names: Collection[str], device: str = "cpu") -> list[Peer]:

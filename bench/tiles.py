@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from bench import peers as scores
 from bench import roofline
 from bench.calls import Calls
-from bench.measure import Row, attempt, timed
+from bench.measure import Row, attempt, timed, weigh
 from fastssim.tiles import TileGrid, blend, extract, sliding_window
 
 if TYPE_CHECKING:
@@ -236,7 +236,8 @@ def run(
     -------
     dict
         ``roofline`` and ``rows``, see `bench.results`. The roofline counts each tile and the image once: read or
-        written in `extract` and `blend`; in a sliding window, whose tiles need not leave the cache, the image alone.
+        written in `extract` and `blend`; in a sliding window, whose tiles need not leave the cache, the image alone. To
+        blend takes a multiply-add for every pixel of a tile.
     """
     limits = roofline.measure()
     rows: list[Row] = []
@@ -265,13 +266,11 @@ def _measure(
     options = {"kind": kind, "tile": case.tile, "stride": case.stride}
     made = {peer.name: partial(calls.make, peer, TABLES[0], TASK, **options) for peer in peers}
     checks = {name: _check(call, expected, kind) for name, call in made.items()}
-    pixels = case.size**2
-    moved = 4 * (2 * pixels if kind in (UNIFORM, FADING) else pixels + len(case.grid) * case.tile**2)
+    pixels, cut = case.size**2, len(case.grid) * case.tile**2
+    moved = 4 * (2 * pixels if kind in (UNIFORM, FADING) else pixels + cut)
     rows = timed({"case": case.name, "kind": kind}, peers, made, checks, rounds)
     for row in rows:
-        if "median_ms" in row:
-            row["ns_per_pixel"] = 1e6 * row["median_ms"] / pixels
-            row["roofline_share"] = 1e3 * limits.seconds(0, moved) / row["median_ms"]
+        weigh(row, limits, pixels, 0 if kind == EXTRACT else cut, moved)
     return rows
 
 

@@ -43,7 +43,7 @@ def run(
 ) -> dict[str, Any]:
     """Time a training step with every named peer that has a gradient; as `bench.ssim.run`.
 
-    Memory is the peak growth of a fresh process during one step, as in `bench.memory`.
+    Memory is the peak growth of a fresh process during one step, as in `bench.memory`; ``quick``: none.
     """
     rows = []
     for kind, task, small, large in JOBS:
@@ -56,7 +56,7 @@ def run(
             make = {peer.name: partial(calls.make, peer, table, task) for table, peer in able}
             measured = timed({"case": case.name, "kind": kind}, [peer for _, peer in able], make, {}, rounds)
             timed_peers = [(row, *one) for row, one in zip(measured, able, strict=True)]
-            rows += side_by_side(partial(_with_peak, calls, task), timed_peers)
+            rows += measured if quick else side_by_side(partial(_with_peak, calls, task), timed_peers)
     return {"rows": rows}
 
 

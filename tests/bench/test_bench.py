@@ -11,7 +11,7 @@ from numba import types
 
 import fastssim
 from bench import __main__ as command
-from bench import accuracy, cases, harness, measure, peers, results, roofline, scaling, segment, ssim
+from bench import accuracy, cases, compat, harness, measure, peers, results, roofline, scaling, segment, ssim
 from bench.calls import Calls
 from bench.cases import CASES, Case, hard_cases, images
 from bench.conventions import PER_CHANNEL, REFLECT, UNIFORM, VALID, decimated
@@ -254,6 +254,16 @@ def test_command_writes_results_and_table(tmp_path, capsys):
         assert row["roofline_share"] == pytest.approx(1e3 * least / row["median_ms"])
     assert "| 2x1x48x40 | fastssim" in printed
     assert "In none of the above." in printed
+
+
+@pytest.mark.usefixtures("small")
+def test_quick_drop_ins_are_timed_with_their_gradient_where_they_have_one(monkeypatch):
+    monkeypatch.setattr(compat, "CASE", Case((1, 1, 32, 32)))
+    kinds = {row["kind"] for row in compat.run(["fastssim"], quick=True, rounds=1)["rows"]}
+    assert {"frame_analytics.ssim, forward + gradient", "structural_similarity"} <= kinds
+    assert not [kind for kind in kinds if kind.endswith(", forward")]
+    functions = {kind.table for kind in compat.KINDS if "SCALES" not in kind.table}
+    assert len(kinds) == len(functions)  # each once
 
 
 @pytest.mark.usefixtures("small")

@@ -36,6 +36,8 @@ def test_every_peer_gives_the_image_again_or_is_named_absent():
         if peer == "fastssim":
             assert row["times_fastssim"] == 1
             bytes_moved = 4 * (96**2 * 2 if "window" in kind else 96**2 + 81 * 32**2)
+            assert row["bytes"] == bytes_moved
+            assert row["fma"] == (0 if kind == "extract" else 81 * 32**2)
             assert row["roofline_share"] == pytest.approx(1e3 * bytes_moved / 1e10 / row["median_ms"])
     page = results.markdown([("a run", content)])
     assert "### blend, uniform" in page

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import environments, memory, scaling, startup
+from bench import environments, memory, scaling, startup, train
 from bench.calls import Calls
 from bench.cases import Case, images
 from bench.peers import SSIM, Peer
@@ -167,6 +167,17 @@ def test_the_import_that_is_timed_is_the_librarys_alone(monkeypatch):
     monkeypatch.setattr("bench.worker.find_peer", lambda _: takes(4.0) or Peer("p", "p", lambda: takes(0.5)))
     monkeypatch.setattr("bench.worker.find", lambda _: lambda *_, **__: None)
     assert Bench().prepare("p", "t", {}, {}, torch.get_num_threads())["load_seconds"] == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_training_takes_time_and_where_it_need_not_be_quick_memory(monkeypatch):
+    steps = [(kind, task, Case((1, 1, 32, 32)), Case((1, 1, 32, 32))) for kind, task, *_ in train.JOBS[1:]]
+    monkeypatch.setattr(train, "JOBS", steps)
+    ((timed,), (whole,)) = (train.run(["fastssim"], quick=quick, rounds=1)["rows"] for quick in (True, False))
+    assert timed["median_ms"] > 0
+    assert "peak_mib" not in timed
+    assert whole["peak_mib"] >= 0
 
 
 @pytest.mark.slow
