@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ae.config import PATCH, TrainConfig
-from ae.data import DataFolder, load_images, open_folder
+from ae.config import TrainConfig
+from ae.data import DataFolder, open_folder
 from ae.evaluation import evaluate
 from ae.methods import check_needs
 from ae.reporting import report
-from ae.run import load_run
-from ae.training import digest, train
+from ae.training import digest_of, is_finished, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,8 +84,8 @@ def compare(
         raise ValueError(f"{folder.root} has no test images to compare on; put them at test/<class>")
     finished = set()
     if resume:
-        seen = digest(load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH))
-        finished = {each.method for each in configs if _finished(out / each.method / "run", each, seen)}
+        seen = digest_of(folder, config)
+        finished = {each.method for each in configs if is_finished(out / each.method / "run", each, seen)}
     check_needs(each for each in configs if each.method not in finished)
     results = {}
     for each in configs:
@@ -97,15 +96,3 @@ def compare(
         announce(f"evaluating {each.method} on {len(folder.test)} images")
         results[each.method] = evaluate(place / "run", folder, place / "evaluation")
     return Comparison(results, report(out, note=note))
-
-
-def _finished(run: Path, config: TrainConfig, images: str) -> bool:
-    """Tell whether a run is finished; ValueError where it was with other options or images."""
-    if not (run / "config.json").exists():
-        return False
-    found = load_run(run)
-    if found.config != config:
-        raise ValueError(f"{run} was trained with other options; give the same ones, or name another folder")
-    if found.training.get("images_digest", images) != images:
-        raise ValueError(f"{run} was trained with other images; give the same ones, or name another folder")
-    return True

@@ -20,7 +20,7 @@ from ae.evaluation import MEASURES, evaluate_run
 from ae.files import read_json, write_json
 from ae.methods import check_needs
 from ae.run import load_run
-from ae.training import train
+from ae.training import digest_of, is_finished, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -161,7 +161,8 @@ def experiment(
     Raises
     ------
     ValueError
-        If a row has no such variant, a data set is missing, or a row's file was made with other options.
+        If a row has no such variant, a data set is missing, or a row's file or network was made with other options or
+        images.
 
     Examples
     --------
@@ -173,29 +174,42 @@ def experiment(
     root, out = Path(root), Path(out)
     configs = {row: row.config(**changes) for row in rows}
     paths = {row: out / "rows" / f"{row.name}.json" for row in configs}
+    digests: dict[tuple[Any, ...], str] = {}
+
+    def images(row: Row) -> str:
+        read_as = (row.data, configs[row].channels, configs[row].scale)
+        if read_as not in digests:
+            digests[read_as] = digest_of(open_folder(root / row.data), configs[row])
+        return digests[read_as]
+
     for row, path in paths.items():  # what is wrong with the last row is said before the first is trained for hours
         if not path.exists():
             open_folder(root / row.data)
-        elif config_from(_read_row(path)["config"]) != configs[row]:
+            continue
+        found = _read_row(path)
+        if config_from(found["config"]) != configs[row]:
             raise ValueError(f"{path} was made with other options; name another folder, or remove it")
+        known = found["training"].get("images_digest")
+        if known and (root / row.data).is_dir() and known != images(row):
+            raise ValueError(f"{path} was made with other images; name another folder, or remove it")
     check_needs(configs[row] for row, path in paths.items() if not path.exists())
     for row, path in paths.items():
         if not path.exists():
             announce(f"{row.data}: {row.variant}, seed {row.seed}")
-            write_json(path, _measured(root, out, row, configs[row], progress=progress))
+            write_json(path, _measured(root, out, row, configs[row], images(row), progress=progress))
     return list(paths.values())
 
 
-def _measured(root: Path, out: Path, row: Row, config: TrainConfig, *, progress: bool) -> dict[str, Any]:
+def _measured(root: Path, out: Path, row: Row, config: TrainConfig, images: str, *, progress: bool) -> dict[str, Any]:
     """Train, where no other row has, and measure."""
     folder = open_folder(root / row.data)
     base = trained_with(config)
-    digest = hashlib.sha256(json.dumps(asdict(base), sort_keys=True).encode()).hexdigest()[:12]
-    place = out / "runs" / f"{row.data}_{digest}"
-    if not (place / "config.json").exists():
+    options = hashlib.sha256(json.dumps(asdict(base), sort_keys=True).encode()).hexdigest()[:12]
+    place = out / "runs" / f"{row.data}_{options}"
+    if not is_finished(place, base, images):
         train(folder, place, base, resume=True, progress=progress)
-    options = {name: value for name, value in asdict(config).items() if value != getattr(base, name)}
-    run = recalibrate(load_run(place), folder, **options)
+    changes = {name: value for name, value in asdict(config).items() if value != getattr(base, name)}
+    run = recalibrate(load_run(place), folder, **changes)
     start = time.monotonic()
     result = evaluate_run(run, folder)
     overall = {name: value for name, value in result["all"].items() if name not in {"roc", "pro_curve"}}

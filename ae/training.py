@@ -29,7 +29,7 @@ from ae.corruption import corrupted
 from ae.data import DataFolder, Patches, load_images, open_folder, split_good
 from ae.files import atomic, first_line, read_json, reserved, write_json
 from ae.methods import make_method
-from ae.run import Run, save_run
+from ae.run import Run, load_run, save_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -426,3 +426,20 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def digest_of(folder: DataFolder, config: TrainConfig) -> str:
+    """Return what `digest` makes of a data set's good images, read as a training with this configuration reads them."""
+    return digest(load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH))
+
+
+def is_finished(run: Path, config: TrainConfig, images: str) -> bool:
+    """Tell whether a run is finished; ValueError where it was with other options or images, see `digest_of`."""
+    if not (run / "config.json").exists():
+        return False
+    found = load_run(run)
+    if found.config != config:
+        raise ValueError(f"{run} was trained with other options; give the same ones, or name another folder")
+    if found.training.get("images_digest", images) != images:
+        raise ValueError(f"{run} was trained with other images; give the same ones, or name another folder")
+    return True

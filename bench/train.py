@@ -45,7 +45,7 @@ def run(
 
     Memory is the peak growth of a fresh process during one step, as in `bench.memory`; ``quick``: none.
     """
-    rows = []
+    rows: list[Row] = []
     for kind, task, small, large in JOBS:
         announce(kind)
         case = small if quick else large

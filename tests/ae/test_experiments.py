@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ae.config import PRESETS, TrainConfig
 from ae.data import load_images, open_folder, split_good
 from ae.evaluation import evaluate
 from ae.experiments import VARIANTS, Row, experiment, rows_of, tables
+from ae.images import read_image, to_bytes, write_png
 from ae.run import load_run, save_run
 from ae.segmentation import Segmenter
 from ae.thresholds import largest_region, threshold_by_region
@@ -63,6 +65,15 @@ class TestExperiments:
         assert [path.stat().st_mtime_ns for path in paths] == before
         with pytest.raises(ValueError, match="was made with other options"):
             experiment(tiny_data.parent, out, rows, progress=False, **FEW | {"epochs": 2})
+
+    def test_rows_and_networks_of_other_images_are_refused(self, done, tiny_data, tmp_path):
+        out, *_ = done
+        other = shutil.copytree(tiny_data, tmp_path / tiny_data.name)
+        first = min((other / "train" / "good").iterdir())
+        write_png(first, to_bytes(1 - read_image(first)))
+        for variant, words in [("best", "best_3.json was made with"), ("best, no blur", "was trained with")]:
+            with pytest.raises(ValueError, match=f"{words} other images"):
+                experiment(tmp_path, out, rows_of([tiny_data.name], [variant], [3]), progress=False, **FEW)
 
     def test_a_wrong_row_is_named_before_another_is_trained(self, tiny_data, tmp_path):
         for sets, variants, words in [
