@@ -33,7 +33,7 @@ _PROBLEM = (
     " float unbiased, bool fractions"  # taps_z: of volumes (N, C, D, H, W); empty for images (N, C, H, W)
 )
 _library = torch.library.Library("fastssim", "DEF")
-# alpha: None for SSIM; else the loss alpha L1 + (1 - alpha)(1 - SSIM)
+# alpha: None for SSIM; else the loss alpha L1 + (1 - alpha)(1 - SSIM), without L1 where it is 0
 _library.define(f"ssim_mean({_PROBLEM}, str reduction, float? alpha) -> Tensor")
 _library.define(f"ssim_map({_PROBLEM}) -> Tensor")
 _library.define(f"ssim_mean_gradient({_PROBLEM}, str reduction, float? alpha, bool both) -> (Tensor, Tensor, Tensor)")
@@ -110,16 +110,19 @@ def _value(plan: Plan, sums: Any, reduction: str, alpha: float | None) -> Tensor
         value = (value + (count == 0)) / (count + (count == 0))  # nothing to compare is no difference: 1
     else:
         value = value / plan.count(reduction)
-    if alpha is not None:
+    if alpha:
         value = alpha * _reduced(sums.distance, reduction) / plan.pixels(reduction) + (1 - alpha) * (1 - value)
-    return torch.from_numpy(np.asarray(value, plan.dtype))  # on the CPU whatever torch's default device
+    rounded = np.asarray(value, plan.dtype)
+    if alpha == 0:
+        np.subtract(1, rounded, out=rounded)  # as 1 - ssim(...) is rounded
+    return torch.from_numpy(rounded)  # on the CPU whatever torch's default device
 
 
 def _ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
     launch = launch_of(x.ndim - 2)
     *problem, reduction, alpha = rest
     plan = plan_of(x, y, mask, *problem)
-    return _value(plan, launch.value(plan, x, y, mask, distance=alpha is not None), reduction, alpha)
+    return _value(plan, launch.value(plan, x, y, mask, distance=bool(alpha)), reduction, alpha)
 
 
 def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
@@ -138,7 +141,7 @@ def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -
     scale = 1.0 if plan.masked else 1 / plan.count(reduction)
     l1 = None
     if alpha is not None:
-        scale, l1 = -(1 - alpha) * scale, alpha / plan.pixels(reduction)
+        scale, l1 = -(1 - alpha) * scale, alpha / plan.pixels(reduction) if alpha else None
     sums = launch.value_and_gradient(plan, x, y, mask, scale, grad_x, grad_y, l1=l1)
     if plan.masked and reduction != "sum":  # only now is it known how many windows count
         count = torch.from_numpy(np.asarray(np.maximum(_reduced(sums.counted, reduction), 1)))

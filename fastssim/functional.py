@@ -133,12 +133,36 @@ def ssim(
     >>> ssim(volume, volume, window=Gaussian((5, 11, 11)), reduction="none", dims=3).shape
     torch.Size([1, 1, 8, 22, 22])
     """
+    return _score(
+        x, y, None, data_range, window, k1, k2, padding, reduction, mask, unbiased, dims, backend
+    )  # by position: names would take as long as all checks
+
+
+_DEFAULTS: dict[str, Any] = ssim.__kwdefaults__ or {}
+
+
+def _score(
+    x: Image,
+    y: Image,
+    alpha: float | None,
+    data_range: float,
+    window: Window,
+    k1: float,
+    k2: float,
+    padding: str,
+    reduction: str,
+    mask: Any,
+    unbiased: bool,  # noqa: FBT001  # see `ssim`
+    dims: int,
+    backend: str | None,
+) -> Image:
+    """Return SSIM, or with an alpha the loss of `autograd.ssim`; options as for `ssim`."""
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
     _check_backend(backend, images)
     _check_mask(images, unbiased=unbiased)
     check_fit(images.x.shape[2:], window, padding)
-    value = autograd.ssim(*near_one(images.x, images.y, data_range), images.mask, problem, reduction)
+    value = autograd.ssim(*near_one(images.x, images.y, data_range), images.mask, problem, reduction, alpha)
     result: Image = images.give_back(value, reduction)
     return result
 
@@ -174,6 +198,8 @@ def ssim_map(x: Image, y: Image, **options: Any) -> Image:
 def ssim_loss(x: Image, y: Image, **options: Any) -> Image:
     """Return 1 - SSIM, the loss to minimise: 0 where the images are equal, at most 2.
 
+    Its gradient comes as it is, where that of ``1 - ssim(x, y)`` is multiplied by -1 in a pass of its own.
+
     Parameters
     ----------
     x, y, **options
@@ -195,10 +221,17 @@ def ssim_loss(x: Image, y: Image, **options: Any) -> Image:
     >>> ssim_loss(x, x).item()
     0.0
     """
-    check_loss(options.get("reduction", "mean"))
-    value: Any = ssim(x, y, **options)
-    loss: Image = 1 - value
-    return loss
+    reduction = options.get("reduction", "mean")
+    check_loss(reduction)
+    for name in options:
+        if name not in _DEFAULTS:
+            raise TypeError(f"ssim_loss() got an unexpected keyword argument {name!r}; give those of ssim")
+    if reduction == "none":
+        value: Any = ssim(x, y, **options)
+        loss: Image = 1 - value
+        return loss
+    #  The loss without L1 in one operator: a subtraction's gradient is -1, by which all pixels' would be multiplied.
+    return _score(x, y, 0.0, **{**_DEFAULTS, **options})
 
 
 def l1_ssim_loss(

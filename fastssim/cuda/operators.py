@@ -23,7 +23,7 @@ def _reduction(plan: Plan, reduction: str, alpha: float | None) -> Reduction:
     )
     if alpha is None:
         return plain
-    return plain._replace(offset=1 - alpha, scale=alpha - 1, l1=alpha / plan.pixels(reduction))
+    return plain._replace(offset=1 - alpha, scale=alpha - 1, l1=alpha / plan.pixels(reduction) if alpha else None)
 
 
 def ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:

@@ -326,6 +326,44 @@ def test_a_producer_whose_library_takes_nothing_gets_a_tensor(images):
 # ------------------------------------------------------------------------------------------------------------- loss
 
 
+@pytest.mark.parametrize("reduction", ["mean", "image", "channel", "none"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mask": holes((21, 30))},
+        {"window": Uniform(7), "padding": "zeros"},
+        {"data_range": 1e8},
+        {"unbiased": True},
+    ],
+    ids=["plain", "mask", "uniform", "scaled", "unbiased"],
+)
+def test_the_loss_and_its_gradient_are_those_of_one_minus_ssim_to_the_last_bit(images, options, reduction):
+    x, y = images((2, 2, 21, 30))
+    a, b = (x.clone().requires_grad_() for _ in range(2))
+    loss, expected = ssim_loss(a, y, reduction=reduction, **options), 1 - ssim(b, y, reduction=reduction, **options)
+    assert torch.equal(loss, expected)
+    assert torch.equal(ssim_loss(x, y, reduction=reduction, **options), expected)
+    upstream = torch.rand(loss.shape, generator=torch.Generator().manual_seed(1))
+    loss.backward(upstream)
+    expected.backward(upstream)
+    assert torch.equal(a.grad, b.grad)
+    assert a.grad.abs().max() > 0
+
+
+def test_the_gradient_of_the_loss_is_not_multiplied_and_its_options_are_checked(images, monkeypatch):
+    x, y = images((1, 1, 21, 30))
+    x.requires_grad_()
+    multiplied = []
+    monkeypatch.setattr(torch.Tensor, "mul_", lambda gradient, _: multiplied.append(gradient))
+    ssim_loss(x, y).backward()
+    assert not multiplied
+    (1 - ssim(x, y)).backward()
+    assert len(multiplied) == 1
+    with pytest.raises(TypeError, match=r"ssim_loss\(\) got an unexpected keyword argument 'windw'"):
+        ssim_loss(x, y, windw=WINDOW)
+
+
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("reduction", ["mean", "image", "channel"])
 def test_l1_and_ssim_in_one_pass_equal_the_reference(images, padding, reduction):

@@ -86,6 +86,25 @@ def test_bad_arrays_are_refused(x, y, options, error, words):
         ssim_and_gradient(x, y, **options)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "image", "channel"])
+def test_a_loss_without_l1_is_one_minus_ssim(reduction, masked, monkeypatch):
+    monkeypatch.setattr(launch, "device_of", lambda _: EmulatedTorchDevice())
+    x, y = (torch.rand(2, 2, 12, 15, generator=torch.Generator().manual_seed(seed)) for seed in range(2))
+    mask = (x > 0.2).float() if masked else None
+    taps = [0.25, 0.5, 0.25]
+    problem = (mask, [], taps, taps, 1e-4, 9e-4, "valid", 1.0, True, reduction)
+    ours = cuda_operators()
+    value, by_x, by_y = ours.ssim_mean_gradient(x, y, *problem, None, True)
+    made = launch._ready.cache_info().misses
+    loss, loss_by_x, loss_by_y = ours.ssim_mean_gradient(x, y, *problem, 0.0, True)
+    assert launch._ready.cache_info().misses == made  # SSIM's kernels, none with L1
+    torch.testing.assert_close(loss, 1 - value, rtol=0, atol=1e-7)
+    torch.testing.assert_close(ours.ssim_mean(x, y, *problem, 0.0), loss, rtol=0, atol=0)
+    assert torch.equal(loss_by_x, -by_x)
+    assert torch.equal(loss_by_y, -by_y)
+
+
 def test_a_gradient_and_a_map_come_in_the_dtype_that_the_compiler_is_told(monkeypatch):
     monkeypatch.setattr(launch, "device_of", lambda _: EmulatedTorchDevice())
     taps = [0.25, 0.5, 0.25]
