@@ -44,10 +44,10 @@ def segment(
 
     For ``part.png``: ``part_residual.tiff`` (32-bit float), ``part_mask.png``, ``part_image.png``,
     ``part_reconstruction.png`` and ``part_overlay.png`` (the image with the defects' outline), 8 bits. The pages of a
-    TIFF file are images of their own, ``part_page0`` and so on. Files of several folders go to folders of those names.
-    A file whose results would take the place of another's, or of an image that is given, is left out, and so is a page
-    that cannot be read.
-    All regions are in ``regions.csv``, which grows image by image, and in ``regions.json`` (COCO).
+    TIFF file are images of their own, ``part_page0`` and so on. Where two files have one name, all results go to
+    folders named as the files' own, from the first in which these differ. A file whose results would take the place of
+    another's, or of an image that is given, is left out, and so is a page that cannot be read. All regions are in
+    ``regions.csv``, which grows image by image, and in ``regions.json`` (COCO).
 
     Parameters
     ----------

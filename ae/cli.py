@@ -218,7 +218,8 @@ def segment(
     for reason in batch.failures.values():
         errors.print(f"ae: {_one_line(ValueError(reason))}", highlight=False, soft_wrap=True)
     if batch.failures:
-        errors.print(f"ae: {len(batch.failures)} files could not be segmented", soft_wrap=True)
+        files = "file" if len(batch.failures) == 1 else "files"
+        errors.print(f"ae: {len(batch.failures)} {files} could not be segmented, or not as a whole", soft_wrap=True)
         raise typer.Exit(2)
 
 

@@ -48,7 +48,7 @@ _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("time_budget",), lambda v: v is None or v > 0, "be above 0 seconds, or None"),
     (("warm_up", "held_out", "erased"), lambda v: 0 <= v < 1, "be at least 0 and below 1"),
     (("l1_share",), lambda v: 0 <= v <= 1, "lie between 0 and 1"),
-    (("false_positive_rate",), lambda v: 0 < v < 1, "lie between 0 and 1"),
+    (("false_positive_rate",), lambda v: 0 < v < 1, "lie between 0 and 1, both excluded"),
     (("loss_scales", "residual_scales"), lambda v: 1 <= v <= SCALES, f"lie between 1 and {SCALES}"),
     (("window_size",), lambda v: v >= 3 and v % 2 == 1, "be odd and at least 3"),
 )
@@ -235,10 +235,11 @@ class TrainConfig:
                 if not fits(getattr(self, name)):
                     raise ValueError(f"{name} is {getattr(self, name)}; it must {allowed}")
         if self.stride > PATCH:
-            raise ValueError(f"stride is {self.stride}; tiles of {PATCH} pixels would leave gaps")
+            raise ValueError(f"stride is {self.stride}; tiles of {PATCH} pixels would leave gaps; give at most {PATCH}")
         if self.batch_size > self.patches_per_epoch:
             raise ValueError(
-                f"batch_size is {self.batch_size}, more than the {self.patches_per_epoch} patches of an epoch"
+                f"batch_size is {self.batch_size}, more than the {self.patches_per_epoch} patches of an epoch; give"
+                " a smaller batch or more patches"
             )
         smallest = PATCH >> (max(self.loss_scales, self.residual_scales) - 1)
         if self.window_size > smallest:

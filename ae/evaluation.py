@@ -50,7 +50,8 @@ def evaluate(
     data : Path or DataFolder
         A data set in the layout of MVTec AD, with test images.
     out : Path
-        Folder for ``metrics.json`` and, under ``images/<class>``, what `ae.segmentation.segment` writes and the truth.
+        Folder for ``metrics.json`` and, under ``images/<class>``, what `ae.segmentation.write_segmentation` writes and
+        the truth, ``<stem>_truth.png``.
     device : str
         Where the network works.
     progress : callable, optional

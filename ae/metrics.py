@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
+from ae.thresholds import TOUCHING
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -172,7 +174,7 @@ def pro(curve: Curve, limit: float = PRO_LIMIT) -> float:
 
 def region_weights(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Weight every pixel of a defect by 1 / (pixels of its 8-connected region), so that each region counts as one."""
-    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    labels, _ = ndimage.label(mask, structure=TOUCHING)
     sizes = np.bincount(labels.ravel()).astype(np.float64)
     weights: NDArray[np.float64] = np.where(mask, 1 / sizes[labels], 0.0)
     return weights
@@ -244,6 +246,8 @@ def measure(residuals: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np
     >>> found["pixel_roc_auc"], found["pro"], found["best_f1"]
     (1.0, 1.0, 1.0)
     """
+    if len(residuals) != len(masks):
+        raise ValueError(f"{len(residuals)} residuals came and {len(masks)} masks; give one mask for each")
     tally = Tally()
     for residual, mask in zip(residuals, masks, strict=True):
         tally.add(residual, mask)

@@ -158,7 +158,7 @@ def over_threshold(score: Any, threshold: float) -> Any:
 
 
 def _view(label: str, stem: str) -> str:
-    """Name an image's pictures within the page: no label has a stroke, so that none of two names is one."""
+    """Name an image's pictures within the page: hyphens of a label become slashes, so that no two images share one."""
     return _shown(f"{label.replace('-', '/')}-{stem}")
 
 

@@ -143,9 +143,13 @@ class Segmenter:
         Raises
         ------
         ValueError
-            If the folder is not whole, or the device is a GPU and torch finds none.
+            If the folder is not whole, or the device is none that torch knows, or a GPU and torch finds none.
         """
-        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        try:
+            place = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device is {device!r}; give cpu, cuda or cuda:N") from error
+        if place.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 f"device is {device!r}, but torch {torch.__version__} finds no GPU; leave it out, or take cpu"
             )

@@ -24,16 +24,16 @@ and the same options, its value was checked against its own convention in float6
 rounds of all libraries were interleaved. Where the border is mirrored, every pixel has a window, and not only those
 that lie wholly in the image: of 16x1x128x128 18% more of them, of 4x3x512x512 4%; "compat" times the same convention
 on both sides. "ms" is the median. "x fastssim" is the least time over fastssim's least right before and after this
-library's samples: what disturbs a time makes it longer. "known to" is how far it changes when either least is replaced
-by the least but two, or where there are fewer "samples" by the largest: of a single one it tells of fastssim's alone.
+library's samples: what disturbs a time makes it longer. "known to" tells how sure that is: how far it moves when either
+least time is replaced by the third-least, or by the largest of fewer; with a single sample, by fastssim's times alone.
 "x fastssim on average" is the geometric mean of every sample over those of fastssim right before and after it: what is
 met on such a machine, not at its best moments. Only these ratios should be compared between machines; where a library
 computes something else there are none. Freed memory stays in the process while calls are timed, see `bench/heap.py`.
 "of the roofline" is the least time that this machine's measured rates of multiply-adds and of memory allow for the
-operations of two plain filter passes, over the time taken; fastssim adds what shares a tap before it multiplies, so
-that of these multiply-adds it needs little more than half. The rate of memory is a plain copy's, which also reads what
-it overwrites: tiles that stay in the caches, or are written past them, can do better than 100%. "Where we lose" goes by
-the figures as they are printed; errors that rounding to float32 alone can make, up to 5.96e-08, are none.
+operations of two plain filter passes, over the time taken; fastssim first adds the two pixels that share a weight, and
+so needs little more than half of these multiply-adds. The rate of memory is a plain copy's, which also reads what it
+overwrites: tiles that stay in the caches, or are written past them, can do better than 100%. "Where we lose" goes by
+the figures as they are printed; errors of up to 5.96e-08, which rounding to float32 alone can cause, are not counted.
 """
 #  what a row may say: title and format; a table has the columns that its rows have
 COLUMNS: dict[str, tuple[str, str]] = {

@@ -187,7 +187,7 @@ def _(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
 @torch.library.register_fake("fastssim::ssim_map", lib=_library)
 def _(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
     taps, padding = problem[:3], problem[5]
-    cuts = [len(axis) - 1 if axis and padding == "valid" else 0 for axis in taps[5 - x.ndim :]]
+    cuts = [len(axis) - 1 if padding == "valid" else 0 for axis in taps[5 - x.ndim :]]
     ends = [length - cut for length, cut in zip(x.shape[2:], cuts, strict=True)]
     return x.new_empty((*x.shape[:2], *ends), dtype=_dtype(x, y))
 

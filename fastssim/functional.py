@@ -66,17 +66,19 @@ def ssim(
     ----------
     x, y : torch.Tensor, ndarray, or array that speaks DLPack; (N, C, H, W), (C, H, W) or (H, W)
         Images of one shape, or with dims=3 volumes (N, C, D, H, W), (C, D, H, W) or (D, H, W), on the CPU or on one
-        NVIDIA GPU, each float16, bfloat16, float32, float64, uint8 or uint16, of any strides. Pixels are read in place:
-        no converted copy is made. The arithmetic is float64 where one of them is, else float32.
+        NVIDIA GPU, each float16, bfloat16, float32, float64, uint8 or uint16, of any strides. Pixels are read in place,
+        without a converted copy, but of arrays with negative strides or with a data_range beyond 1e-6 or 1e6. The
+        arithmetic is float64 where one of them is, else float32.
     data_range : float
-        L, the span that pixel values can take: 1 for [0, 1], 255 for 8-bit values. **Integers with data_range=1** are
-        read as fractions of the largest number of their type, v/255 or v/65535, as they are beside a float image in
-        [0, 1]; with any other data_range they count as they stand. A float32 pixel of more than 1e4 L costs digits in
-        windows beside those that hold it, one of more than 1e8 L may overflow; float64 reaches further.
+        L, the span that pixel values can take, from 1e-30 to 1e30: 1 for [0, 1], 255 for 8-bit values. **Integers with
+        data_range=1** are read as fractions of the largest number of their type, v/255 or v/65535, as they are beside a
+        float image in [0, 1]; with any other data_range they count as they stand. A float32 pixel of more than 1e4 L
+        costs digits in windows beside those that hold it, one of more than 1e8 L may overflow; float64 reaches further.
     window : Window
         `Gaussian`, `Uniform` or `Taps`; without padding its size must not exceed the image's.
     k1, k2 : float
-        Wang's constants, at least 1e-9, or 0: then a window without a mean, or without a variance, is 0 / 0: NaN.
+        Wang's constants, from 1e-9 to 2 ** 30; or 0, where a window without a mean, or without a variance, is 0 / 0:
+        NaN.
     padding : {"valid", "zeros", "reflect", "symmetric", "replicate"}
         "valid": only windows that lie wholly in the image count. Else there is a window around every pixel, which sees
         zeros beyond the border, or the image mirrored about the last pixel (c b a | b c) or about the border
@@ -95,8 +97,8 @@ def ssim(
         Axes of a window: 2 for images, 3 for volumes. A window of one size and sigma has them along all axes; else give
         a pair (down, across) for images, a triple (depth, down, across) for volumes. Volumes take no mask.
     backend : {"cpu", "cuda"}, optional
-        Where it must be computed. By default it is where the images lie; named, anything else is an error, which says
-        what the backend lacks on this machine, if so, and how to install it.
+        Where it must be computed; by default where the images lie. If they lie elsewhere, or the machine lacks the
+        backend, the error says so and what to do.
 
     Returns
     -------
@@ -109,9 +111,9 @@ def ssim(
     TypeError, ValueError
         If an argument is none of the above.
     NotImplementedError
-        For a second derivative (``create_graph=True``, nested transforms of ``torch.func``), which there is not; for
-        that of a map in forward mode or by ``torch.func``. Of the other reductions ``torch.func.grad``, ``vjp``,
-        ``jvp``, ``vmap`` and their compositions are there.
+        For a second derivative (``create_graph=True``, nested transforms of ``torch.func``), and for the derivative of
+        a map (``reduction="none"``) in forward mode or by ``torch.func``. All other reductions have
+        ``torch.func.grad``, ``vjp``, ``jvp``, ``vmap`` and their compositions.
     RuntimeError
         For images on a GPU, or ``backend="cuda"``, without CuPy, a driver or NVRTC: what is missing, and how to install
         it.
@@ -156,13 +158,18 @@ def _score(
     dims: int,
     backend: str | None,
 ) -> Image:
-    """Return SSIM, or with an alpha the loss of `autograd.ssim`; options as for `ssim`."""
+    """Return SSIM, or with an alpha the loss of `l1_ssim_loss`; options as for `ssim`."""
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
     _check_backend(backend, images)
     _check_mask(images, unbiased=unbiased)
     check_fit(images.x.shape[2:], window, padding)
-    value = autograd.ssim(*near_one(images.x, images.y, data_range), images.mask, problem, reduction, alpha)
+    scaled = near_one(images.x, images.y, data_range)
+    if alpha and (mask is not None or dims == 3 or scale_of(data_range) != 1):  # the kernels have no such L1
+        value = 1 - autograd.ssim(*scaled, images.mask, problem, reduction)
+        value = alpha * _distance(images, reduction, fractions=problem[-1]) + (1 - alpha) * value
+    else:
+        value = autograd.ssim(*scaled, images.mask, problem, reduction, alpha)
     result: Image = images.give_back(value, reduction)
     return result
 
@@ -192,6 +199,7 @@ def ssim_map(x: Image, y: Image, **options: Any) -> Image:
     >>> ssim_map(image, image, padding="symmetric").shape
     (32, 48)
     """
+    _check_names("ssim_map", options, without="reduction")
     return ssim(x, y, reduction="none", **options)
 
 
@@ -223,9 +231,7 @@ def ssim_loss(x: Image, y: Image, **options: Any) -> Image:
     """
     reduction = options.get("reduction", "mean")
     check_loss(reduction)
-    for name in options:
-        if name not in _DEFAULTS:
-            raise TypeError(f"ssim_loss() got an unexpected keyword argument {name!r}; give those of ssim")
+    _check_names("ssim_loss", options)
     if reduction == "none":
         value: Any = ssim(x, y, **options)
         loss: Image = 1 - value
@@ -250,13 +256,13 @@ def l1_ssim_loss(
     dims: int = 2,
     backend: str | None = None,
 ) -> Image:
-    """Return alpha * mean |x - y| + (1 - alpha) * (1 - SSIM), both parts and their gradient computed in one pass.
+    """Return alpha * mean |x - y| + (1 - alpha) * (1 - SSIM), of images without a mask computed in one pass.
 
     Parameters
     ----------
     x, y, data_range, window, k1, k2, padding, mask, unbiased, dims, backend
         As for `ssim`. |x - y| is taken of the pixels as they are read there, over the whole image, with the mask's
-        weights; with a mask and of volumes it is a pass of its own.
+        weights; with a mask, of volumes, and with a data_range beyond 1e-6 or 1e6 it is a pass of its own.
     alpha : float
         Share of the mean distance, in [0, 1]; 0.8 is the share that 3D Gaussian splatting made common.
     reduction : {"mean", "image", "channel"}
@@ -280,19 +286,7 @@ def l1_ssim_loss(
     """
     check_alpha(alpha)
     check_loss(reduction, WITHOUT_MAP)
-    alpha = float(alpha)
-    problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
-    images = take(x, y, mask, dims)
-    _check_backend(backend, images)
-    _check_mask(images, unbiased=unbiased)
-    check_fit(images.x.shape[2:], window, padding)
-    if mask is None and dims == 2 and scale_of(data_range) == 1:
-        loss = autograd.ssim(images.x, images.y, None, problem, reduction, alpha)
-    else:
-        value = autograd.ssim(*near_one(images.x, images.y, data_range), images.mask, problem, reduction)
-        loss = alpha * _distance(images, reduction, fractions=problem[-1]) + (1 - alpha) * (1 - value)
-    result: Image = images.give_back(loss, reduction)
-    return result
+    return _score(x, y, float(alpha), data_range, window, k1, k2, padding, reduction, mask, unbiased, dims, backend)
 
 
 def ms_ssim(
@@ -422,6 +416,14 @@ def _distance(images: Images, reduction: str, *, fractions: bool) -> Tensor:
 # ----------------------------------------------------------------------------------------------------------- checks
 
 
+def _check_names(function: str, options: dict[str, Any], without: str = "") -> None:
+    """Refuse options of a function that are none of `ssim`, or the one that it is without."""
+    for name in options:
+        if name not in _DEFAULTS or name == without:
+            but = f" but {without}" if without else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}; give those of ssim{but}")
+
+
 def check_options(
     *,
     data_range: float,
@@ -436,8 +438,8 @@ def check_options(
     """Refuse options that `ssim` does not have; see there."""
     for name, number, least, most, allowed in (
         ("data_range", data_range, *RANGES, "finite and above 0, between 1e-30 and 1e30"),
-        ("k1", k1, 0, LARGEST_K, "finite and not negative, at most 1e9"),
-        ("k2", k2, 0, LARGEST_K, "finite and not negative, at most 1e9"),
+        ("k1", k1, 0, LARGEST_K, "finite and not negative, at most 2 ** 30"),
+        ("k2", k2, 0, LARGEST_K, "finite and not negative, at most 2 ** 30"),
     ):
         _check_number(name, number)
         if not least <= (number if isinstance(number, int) else float(number)) <= most:  # float16 has no such bounds

@@ -105,8 +105,6 @@ def _check(name: str, image: torch.Tensor, dims: int) -> None:
     if image.dtype not in DTYPES:
         raise TypeError(f"{name} is {image.dtype}; give {_NAMES}")
     check_shape(name, image.shape, dims)
-    if image.dtype not in FLOATS and image.requires_grad:
-        raise TypeError(f"{name} requires a gradient but holds integers")  # torch does not allow it either
 
 
 def check_shape(name: str, shape: Sequence[int], dims: int) -> None:

@@ -23,6 +23,7 @@ from fastssim.autograd import (
     in_forward_mode,
     is_batched,
     plan_of,
+    watched,
 )
 from fastssim.cpu.dispatch import launch_of
 from fastssim.interop import readable
@@ -68,11 +69,16 @@ def sum_of_scales(finest: Tensor, coarser: Tensor, upstream: Tensor) -> Tensor:
         for part, weight in zip([finest, *split(coarser, finest.shape, len(upstream))], upstream.unbind(), strict=True)
     )
     for part in reversed(coarse):
-        height, width = total.shape[-2:]
-        quarter = (total / 4)[..., :, None, :, None].expand(*total.shape[:-2], height, 2, width, 2)
-        odd = part.shape[-2] - 2 * height, part.shape[-1] - 2 * width  # left out when the image was halved
-        total = part + F.pad(quarter.reshape(*total.shape[:-2], 2 * height, 2 * width), (0, odd[1], 0, odd[0]))
+        total = part + _quarters(total, part.shape)
     return total
+
+
+def _quarters(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Give a quarter of each number to each of the 2 x 2 pixels that it is the mean of, of an image of this shape."""
+    height, width = gradient.shape[-2:]
+    quarter = (gradient / 4)[..., :, None, :, None].expand(*gradient.shape[:-2], height, 2, width, 2)
+    odd = shape[-2] - 2 * height, shape[-1] - 2 * width  # left out when the image was halved
+    return F.pad(quarter.reshape(*gradient.shape[:-2], 2 * height, 2 * width), (0, odd[1], 0, odd[0]))
 
 
 def _memory(x: Tensor, y: Tensor, count: int, gradients: int) -> list[Tensor | None]:
@@ -225,6 +231,8 @@ class _Halved(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         _refuse_second_order()
+        if is_batched(upstream) or watched(upstream, upstream, None):
+            return _quarters(upstream, ctx.shape).to(ctx.dtype)
         gradient = upstream.new_zeros(ctx.shape)
         weights = torch.ones((2, *ctx.shape[:2]), dtype=upstream.dtype)
         _deliver(gradient, upstream.contiguous(), weights)
@@ -233,7 +241,6 @@ class _Halved(torch.autograd.Function):
 
 def halve(image: Tensor) -> Tensor:
     """Return the means of 2 x 2 pixels of an image (N, C, H, W) of floats; an odd last row or column is left out."""
-    torchs = torch.compiler.is_compiling() or image.device.type != "cpu" or in_forward_mode(image)
-    if torchs or torch._C._are_functorch_transforms_active():  # noqa: SLF001  # as above
+    if watched(image, image, None) or not image.is_cpu or in_forward_mode(image):
         return F.avg_pool2d(image, 2)
     return _Halved.apply(image)  # type: ignore[no-any-return, no-untyped-call]

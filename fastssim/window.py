@@ -145,7 +145,7 @@ class Taps(Window):
     Parameters
     ----------
     weights : array_like, a pair of them (down, across), or of volumes a triple (depth, down, across)
-        Weights along one axis, at most 1-dimensional, an odd number of them up to 1001, none negative; divided by their
+        Weights along one axis, 1-dimensional, an odd number of them up to 1001, none negative; divided by their
         sum.
 
     Raises

@@ -75,7 +75,7 @@ def deliver(
 
 @jit
 def fold(rows: Any, columns: Any, pad_y: int, pad_x: int, first: int, last: int, rim: Any, gradient: Any) -> None:
-    """Add the gradients of padded pixels, planes first .. last-1, to those of their sources; layout as in `_tile`."""
+    """Add the gradients of padded pixels, planes first .. last-1, to those of their sources; layout as above."""
     height, width = len(rows) - 2 * pad_y, len(columns) - 2 * pad_x
     size = 2 * pad_y * len(columns) + height * 2 * pad_x
     for plane in range(first, last):

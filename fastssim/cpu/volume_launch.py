@@ -207,7 +207,7 @@ class _Layout(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _layout(plan: Plan, *, gradient: bool) -> _Layout:
-    """Bricks, taps and constants of a plan."""
+    """Bricks, edges and taps of a plan."""
     number: Any = np.dtype(plan.dtype).type
     n, c, *lengths = plan.shape
     halos = tuple(len(axis) - 1 for axis in plan.taps)

@@ -1,5 +1,5 @@
 // What every kernel here uses. The text needs no header: NVRTC compiles it as it stands, and so does g++ behind
-// tests/emulator/emulator.h. Options come as macros; see fastssim/cuda/instances.py.
+// tests/emulator/emulator.h. Options are C++ constants and types; see fastssim/cuda/instances.py.
 
 #ifndef SHARED
 #define SHARED(type, name, count) __shared__ type name[count]

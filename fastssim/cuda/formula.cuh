@@ -22,7 +22,7 @@
 //     dL/dy = w'*(p_s - p_d) + 2 s (w'*q_s) - 2 d (w'*q_d)
 //
 // Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, IEEE Transactions on Image Processing 13(4), 2004. The same
-// symbols and the same form as in fastssim/cpu/ssim.py. With an unbiased covariance, sigma^2 and sigma_xy are multiplied
+// symbols and the same form as in fastssim/cpu/formula.py. With an unbiased covariance, sigma^2 and sigma_xy are multiplied
 // by n / (n - 1): `twice_spread` is that factor, `spread` half of it.
 //
 // With a mask a, n = w*a, every filtered map is w*(a ...) / n, every derivative is divided by n before it is filtered back

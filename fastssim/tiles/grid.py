@@ -257,7 +257,10 @@ def _beyond(axis: str, image: int, tile: int, stride: int) -> tuple[int, int]:
 
 def _check_gap(axis: str, tile: int, stride: int) -> None:
     if stride > tile:
-        raise ValueError(f"the stride {stride} is larger than the tile, {tile} pixels {axis}: it would leave gaps")
+        raise ValueError(
+            f"the stride {stride} is larger than the tile, {tile} pixels {axis}, and would leave gaps; give {tile} or"
+            f" less (the default is {_DEFAULT_STRIDE})"
+        )
 
 
 def _origins(length: int, tile: int, stride: int) -> tuple[int, ...]:

@@ -116,7 +116,7 @@ def ssim_residual(
             y = y.to(tiles.device) if isinstance(tiles, torch.Tensor) else plain(y)
             maps: Any = ssim(tiles[first:end], y, window=ssim_window, padding="reflect", reduction="none", **options)
             blender.push(maps.to(tiles.dtype) if isinstance(tiles, torch.Tensor) else maps.astype(tiles.dtype), target)
-    # 1 - is taken of the blended image, for it is linear; of every tile's map it would cost a pass over all of them.
+    # 1 - SSIM is taken once, of the blended image, for blending is linear: of each tile it would cost a pass over all.
     out[0][...] = 1 - out[0]
     return target
 

@@ -39,10 +39,10 @@ def sliding_window(
 ) -> Any:
     """Run a function over the tiles of an image and blend what it returns.
 
-    Works down the image band by band: memory depends on the image's width and the tile's height, not on its height, so
-    image and `out` may be larger than memory. While `fn` computes, one thread reads the next band from a file, and
-    another writes finished rows to one. With a GPU and CuPy, tiles are cut out and blended there: rows of the image
-    go up and finished rows come down, each on a stream of its own.
+    Works down the image band by band: memory depends on the image's width, the tile and the batch, not on the height,
+    so image and `out` may be larger than memory. While `fn` computes, one thread reads the next band from a file, and
+    another writes finished rows to one. With a GPU and CuPy, tiles are cut out and blended there: rows of the image go
+    up and finished rows come down, each on a stream of its own.
 
     Parameters
     ----------

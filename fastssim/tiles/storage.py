@@ -97,10 +97,15 @@ def place_of(device: Any) -> torch.device:
 
     Raises
     ------
+    ValueError
+        If torch knows no such device.
     CudaUnavailableError
         If it is a GPU and torch finds none.
     """
-    place = torch.device(device)
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device is {device!r}; give "cpu", "cuda" or "cuda:N"') from error
     if place.type == "cuda" and not torch.cuda.is_available():
         raise CudaUnavailableError(
             f"device is {device}, but torch {torch.__version__} finds no GPU: install torch for your driver"

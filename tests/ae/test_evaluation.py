@@ -51,6 +51,8 @@ def test_a_gpu_that_is_not_there_is_named(tiny_data, tiny_runs, tmp_path, monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"device is 'cuda', but torch .* finds no GPU"):
         evaluate(tiny_runs / "l2", tiny_data, tmp_path, device="cuda")
+    with pytest.raises(ValueError, match="device is 'gpu'; give cpu, cuda or cuda:N"):
+        evaluate(tiny_runs / "l2", tiny_data, tmp_path, device="gpu")
 
 
 def test_data_without_test_images_is_refused(tiny_data, tiny_runs, tmp_path):

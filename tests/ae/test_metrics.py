@@ -166,6 +166,8 @@ def test_masks_of_numbers_and_wide_scores_are_as_good():
 
 
 def test_what_cannot_be_measured_is_refused():
+    with pytest.raises(ValueError, match="1 residuals came and 0 masks; give one mask for each"):
+        measure([np.zeros((2, 2), np.float32)], [])
     with pytest.raises(ValueError, match="there is no residual to measure"):
         measure([], [])
     with pytest.raises(ValueError, match="empty or holds NaN"):

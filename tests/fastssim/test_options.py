@@ -362,6 +362,8 @@ def test_the_gradient_of_the_loss_is_not_multiplied_and_its_options_are_checked(
     assert len(multiplied) == 1
     with pytest.raises(TypeError, match=r"ssim_loss\(\) got an unexpected keyword argument 'windw'"):
         ssim_loss(x, y, windw=WINDOW)
+    with pytest.raises(TypeError, match=r"ssim_map\(\) got an unexpected keyword argument 'reduction'.* but reduction"):
+        ssim_map(x, y, reduction="mean")
 
 
 @pytest.mark.parametrize("padding", PADDINGS)

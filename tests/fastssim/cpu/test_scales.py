@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from fastssim.cpu import plain, scale_launch
@@ -79,6 +81,28 @@ def test_halving_goes_through_torchs_transforms(images):
     a = x.clone().requires_grad_()
     with pytest.raises(NotImplementedError, match="no second derivative"):
         torch.autograd.grad(halve(a).square().sum(), a, create_graph=True)
+
+
+def test_halving_is_torchs_where_memory_is_not_what_a_tensor_says(images):
+    x = images((1, 2, 7, 8))[0]
+    negated = torch.complex(x, x).conj().imag  # holds x, and is read as -x
+    assert negated.is_neg()
+    assert torch.allclose(halve(negated), -halve(x), rtol=2e-7, atol=0)
+    traced = make_fx(halve)(x)
+    assert torch.allclose(traced(x + 1), halve(x + 1), rtol=2e-7, atol=0)
+    with FakeTensorMode():
+        assert halve(torch.empty(1, 2, 7, 8)).shape == (1, 2, 3, 4)
+
+
+def test_many_upstream_gradients_of_halves_at_once(images):
+    x = images((1, 2, 7, 8))[0].requires_grad_()
+    upstream = torch.rand(3, 1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    half = halve(x)
+    one_by_one = [torch.autograd.grad(half, x, each, retain_graph=True)[0] for each in upstream]
+    (together,) = torch.autograd.grad(half, x, upstream, is_grads_batched=True, retain_graph=True)
+    assert torch.allclose(together, torch.stack(one_by_one), rtol=2e-7, atol=0)
+    negated = torch.complex(upstream[0], upstream[0]).conj().imag
+    assert torch.allclose(torch.autograd.grad(half, x, negated)[0], -one_by_one[0], rtol=2e-7, atol=0)
 
 
 def gradients(shape, count, dtype):

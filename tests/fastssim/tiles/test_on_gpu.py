@@ -219,5 +219,7 @@ def test_without_a_gpu_the_message_says_so():
         sliding_window(lambda t: t, torch.rand(1, 40, 50), FLUSH, device="cuda")
     with pytest.raises(device.CudaUnavailableError, match=r"device is cuda, but torch .* finds no GPU"):
         Blender(FLUSH, channels=1, dtype=torch.float32, device="cuda")
+    with pytest.raises(ValueError, match="device is 'gpu'; give"):
+        sliding_window(lambda t: t, torch.rand(1, 40, 50), FLUSH, device="gpu")
     with pytest.raises(TypeError, match="dtype is float32, but tiles on meta are tensors"):
         Blender(FLUSH, channels=1, device="meta")
