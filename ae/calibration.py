@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ae.config import PATCH, TrainConfig
-from ae.data import load_images, split_good
+from ae.data import digest, good_images, split_good
 from ae.images import scaled
 from ae.scoring import fit_contrast, normalised
 from ae.segmentation import residual_map
@@ -66,7 +66,8 @@ def recalibrate(run: Run, data: DataFolder, **options: Any) -> Run:
     ----------
     run : Run
     data : DataFolder
-        The good images that the run was trained with.
+        The good images that the run was trained with, of which those are looked at that were held out; or others, all
+        of which are.
     **options
         Fields of `TrainConfig` named in `AFTERWARDS`.
 
@@ -85,8 +86,10 @@ def recalibrate(run: Run, data: DataFolder, **options: Any) -> Run:
     if others := sorted(set(options) - set(AFTERWARDS)):
         raise ValueError(f"{', '.join(others)} cannot change after a training; train again")
     config = replace(run.config, **options)
-    images = load_images(data.train, channels=config.channels, scale=config.scale, smallest=PATCH)
-    _, held_out = split_good(images, config.held_out, config.seed, PATCH)
+    held_out = images = good_images(data, config)
+    seen = digest(images)
+    if run.training.get("images_digest", seen) == seen:
+        _, held_out = split_good(images, config.held_out, config.seed, PATCH)
     method = copy(run.method)  # the same network; the run that was given keeps its options
     method.config = config
     threshold, contrast = calibrate(method, held_out, config)

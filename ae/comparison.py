@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ae.config import TrainConfig
-from ae.data import DataFolder, open_folder
+from ae.data import DataFolder, digest, good_images, open_folder
 from ae.evaluation import evaluate
 from ae.methods import check_needs
 from ae.reporting import report
-from ae.training import digest_of, is_finished, train
+from ae.training import is_finished, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ def compare(
         raise ValueError(f"{folder.root} has no test images to compare on; put them at test/<class>")
     finished = set()
     if resume:
-        seen = digest_of(folder, config)
+        seen = digest(good_images(folder, config))
         finished = {each.method for each in configs if is_finished(out / each.method / "run", each, seen)}
     check_needs(each for each in configs if each.method not in finished)
     results = {}

@@ -6,6 +6,7 @@ a plain folder of defect-free images.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,15 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch.utils.data import IterableDataset
 
-from ae.config import AUGMENTATIONS
+from ae.config import AUGMENTATIONS, PATCH
 from ae.images import SUFFIXES, read_image, scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from ae.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,27 @@ def load_images(paths: Sequence[Path], *, channels: int, scale: float, smallest:
         check_size(path, image.shape[1:], smallest)
         images.append(image)
     return images
+
+
+def good_images(folder: DataFolder, config: TrainConfig) -> list[NDArray[np.float32]]:
+    """Read the good images of a data set as a training with this configuration does, see `load_images`."""
+    return load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH)
+
+
+def digest(images: Iterable[NDArray[np.float32]]) -> str:
+    """Name what a training sees: equal for equal images (C, H, W) in the same order alone.
+
+    Examples
+    --------
+    >>> one, other = np.zeros((1, 2, 3), np.float32), np.zeros((1, 3, 2), np.float32)
+    >>> digest([one]) == digest([one.copy()]), digest([one]) == digest([other])
+    (True, False)
+    """
+    found = hashlib.sha256()
+    for image in images:
+        found.update(repr(image.shape).encode())
+        found.update(np.ascontiguousarray(image).data)
+    return found.hexdigest()
 
 
 def check_size(path: Path, size: tuple[int, ...], smallest: int) -> None:
@@ -204,7 +228,7 @@ class Patches(IterableDataset[torch.Tensor]):
         self._seed = seed
         self._augment = augment
         self._sizes = np.array([image.shape[1:] for image in images])  # height and width of each
-        self._sheet, self._first_row = _sheet(images)
+        self._sheet, self._corners = _sheet(images)
         self._windows = sliding_window_view(self._sheet, (patch, patch), axis=(1, 2))
         positions = (self._sizes - patch + 1).prod(axis=1).astype(np.float64)
         self._shares = positions / positions.sum()
@@ -243,8 +267,9 @@ class Patches(IterableDataset[torch.Tensor]):
     def _crops(self, chosen: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
         """Cut patches of the chosen images; y, x in [0, 1) place them."""
         height, width = self._sizes[chosen].T
-        rows = self._first_row[chosen] + (y * (height - self._patch + 1)).astype(int)
-        columns = (x * (width - self._patch + 1)).astype(int)
+        first_rows, first_columns = self._corners[chosen].T
+        rows = first_rows + (y * (height - self._patch + 1)).astype(int)
+        columns = first_columns + (x * (width - self._patch + 1)).astype(int)
         crops: NDArray[np.float32] = self._windows[:, rows, columns].swapaxes(0, 1)
         return crops
 
@@ -267,7 +292,8 @@ class Patches(IterableDataset[torch.Tensor]):
         top, left = rows.astype(np.int32), columns.astype(np.int32)
         down, across = rows - top, columns - left
         width = self._sheet.shape[2]
-        place = (top + self._first_row[chosen][:, None, None]) * width + left
+        first_rows, first_columns = self._corners[chosen].T[..., None, None]
+        place = (top + first_rows) * width + left + first_columns
         pixels = self._sheet.reshape(len(self._sheet), -1)
         corners = (pixels.take(place + step, axis=1, mode="clip") for step in (0, 1, width, width + 1))
         upper_left, upper_right, lower_left, lower_right = corners
@@ -278,14 +304,20 @@ class Patches(IterableDataset[torch.Tensor]):
 
 
 def _sheet(images: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Put images (C, H, W) of any sizes one below the other; return the sheet and each one's first row."""
-    heights = [image.shape[1] for image in images]
-    ends = np.cumsum(heights)
-    sheet = np.zeros((images[0].shape[0], ends[-1], max(image.shape[2] for image in images)), np.float32)
-    for end, height, image in zip(ends, heights, images, strict=True):
-        sheet[:, end - height : end, : image.shape[2]] = image
-    first_rows: NDArray[np.intp] = ends - heights
-    return sheet, first_rows
+    """Put images (C, H, W) of any sizes on shelves, the highest first; return the sheet and each one's first pixel."""
+    widest = max(image.shape[2] for image in images)
+    corners = np.zeros((len(images), 2), np.intp)
+    top = bottom = left = 0
+    for number in sorted(range(len(images)), key=lambda number: -images[number].shape[1]):
+        height, width = images[number].shape[1:]
+        if left + width > widest or bottom == 0:
+            top, bottom, left = bottom, bottom + height, 0
+        corners[number] = top, left
+        left += width
+    sheet = np.zeros((images[0].shape[0], bottom, widest), np.float32)
+    for (y, x), image in zip(corners, images, strict=True):
+        sheet[:, y : y + image.shape[1], x : x + image.shape[2]] = image
+    return sheet, corners
 
 
 def _reach(size: int) -> int:

@@ -15,12 +15,12 @@ import torch
 
 from ae.calibration import recalibrate, trained_with
 from ae.config import TrainConfig, config_from, preset
-from ae.data import open_folder
+from ae.data import digest, good_images, open_folder
 from ae.evaluation import MEASURES, evaluate_run
 from ae.files import read_json, write_json
 from ae.methods import check_needs
 from ae.run import load_run
-from ae.training import digest_of, is_finished, train
+from ae.training import is_finished, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -179,7 +179,7 @@ def experiment(
     def images(row: Row) -> str:
         read_as = (row.data, configs[row].channels, configs[row].scale)
         if read_as not in digests:
-            digests[read_as] = digest_of(open_folder(root / row.data), configs[row])
+            digests[read_as] = digest(good_images(open_folder(root / row.data), configs[row]))
         return digests[read_as]
 
     for row, path in paths.items():  # what is wrong with the last row is said before the first is trained for hours

@@ -210,6 +210,9 @@ def _opened(path: Path) -> Iterator[list[Callable[[], NDArray[Any]]]]:
             pages = [page for page in file.pages if not page.is_reduced]
             if not pages:
                 raise ValueError("it has no page")
+            #  ImageJ stores more than 4 GB so
+            if len(pages) == 1 and (held := file.series[0].size // pages[0].size) > 1:
+                raise tifffile.TiffFileError(f"its one page stands for {held} images; save each as a page of its own")
         yield [partial(_decode_page, page) for page in pages]
 
 

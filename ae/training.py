@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import math
@@ -26,13 +25,13 @@ from torch.utils.data import DataLoader
 from ae.calibration import calibrate
 from ae.config import PATCH, TrainConfig, config_from
 from ae.corruption import corrupted
-from ae.data import DataFolder, Patches, load_images, open_folder, split_good
+from ae.data import DataFolder, Patches, digest, good_images, open_folder, split_good
 from ae.files import atomic, first_line, read_json, reserved, write_json
 from ae.methods import make_method
 from ae.run import Run, load_run, save_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -93,7 +92,7 @@ def train(
     config = config or TrainConfig()
     out = Path(out)
     folder = data if isinstance(data, DataFolder) else open_folder(data)
-    images = load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH)
+    images = good_images(folder, config)
     fit, held_out = split_good(images, config.held_out, config.seed, PATCH)
     with reserved(out):
         with _quiet():
@@ -363,22 +362,6 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
     )
 
 
-def digest(images: Iterable[NDArray[np.float32]]) -> str:
-    """Name what a training sees: equal for equal images (C, H, W) in the same order alone.
-
-    Examples
-    --------
-    >>> one, other = np.zeros((1, 2, 3), np.float32), np.zeros((1, 3, 2), np.float32)
-    >>> digest([one]) == digest([one.copy()]), digest([one]) == digest([other])
-    (True, False)
-    """
-    found = hashlib.sha256()
-    for image in images:
-        found.update(repr(image.shape).encode())
-        found.update(np.ascontiguousarray(image).data)
-    return found.hexdigest()
-
-
 def _prepare(out: Path, config: TrainConfig, images: str, *, resume: bool) -> Path | None:
     """Check and mark the run folder; return the checkpoint to go on from."""
     started, checkpoint = out / "started.json", out / "checkpoints" / "last.ckpt"
@@ -428,13 +411,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def digest_of(folder: DataFolder, config: TrainConfig) -> str:
-    """Return what `digest` makes of a data set's good images, read as a training with this configuration reads them."""
-    return digest(load_images(folder.train, channels=config.channels, scale=config.scale, smallest=PATCH))
-
-
 def is_finished(run: Path, config: TrainConfig, images: str) -> bool:
-    """Tell whether a run is finished; ValueError where it was with other options or images, see `digest_of`."""
+    """Tell whether a run is finished; ValueError where it was with other options or images, see `ae.data.digest`."""
     if not (run / "config.json").exists():
         return False
     found = load_run(run)

@@ -249,9 +249,14 @@ def _operator(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Any:
 def unobserved(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
     """Whether plain images on the CPU are computed with, now, and nothing looks on.
 
-    Not plain are also those that torch negates when it reads them, ``z.conj().imag``: its dispatch does it.
+    Not plain are also those that `is_lazy`: torch's dispatch turns them into memory.
     """
     return not (watched(x, y, mask) or not x.is_cpu or torch._C._autograd._profiler_enabled())  # noqa: SLF001  # as below
+
+
+def is_lazy(tensor: Tensor) -> bool:
+    """Whether memory is not what a tensor says: torch negates it as it is read, or takes zeros that are nowhere."""
+    return tensor.is_neg() or tensor._is_zerotensor()  # noqa: SLF001  # no public word for it
 
 
 def watched(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
@@ -260,9 +265,9 @@ def watched(x: Tensor, y: Tensor, mask: Tensor | None) -> bool:
         torch.compiler.is_compiling()
         or type(x) not in _PLAIN
         or type(y) not in _PLAIN
-        or x.is_neg()
-        or y.is_neg()
-        or (mask is not None and (type(mask) not in _PLAIN or mask.is_neg()))
+        or is_lazy(x)
+        or is_lazy(y)
+        or (mask is not None and (type(mask) not in _PLAIN or is_lazy(mask)))
         or torch._C._len_torch_dispatch_stack()  # noqa: SLF001  # torch has no public words for these
         or torch._C._are_functorch_transforms_active()  # noqa: SLF001
         or torch._C._is_tracing()  # noqa: SLF001
@@ -369,7 +374,7 @@ class _Map(torch.autograd.Function):
         x, y, mask = ctx.saved_tensors
         to_x, to_y = ctx.needs_input_grad[:2]
         first, second = (x, y) if to_x else (y, x)
-        plain = unobserved(first, second, mask) and not (is_batched(upstream) or upstream.is_neg())
+        plain = unobserved(first, second, mask) and not (is_batched(upstream) or is_lazy(upstream))
         run: Any = _ssim_map_gradient if plain else _ops.ssim_map_gradient
         gradients = run(first, second, mask, *ctx.problem, upstream, to_x and to_y)
         by_x = gradients[0].to(x.dtype) if to_x else None

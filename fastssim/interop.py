@@ -91,6 +91,8 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
         raise ValueError(f"x has shape {tuple(a.shape)} and y {tuple(b.shape)}; they must be equal")
     if a.device != b.device:
         raise ValueError(f"x is on {a.device} and y on {b.device}; move one of them")
+    if a.is_meta:
+        raise ValueError("x is on meta, where it has no pixels; give a tensor on the CPU or an NVIDIA GPU")
     if a.device.type not in {"cpu", "cuda"}:
         raise ValueError(f"x is on {a.device}; SSIM is computed on the CPU and on NVIDIA's GPUs: call .cpu() first")
     check_pixels(a.shape)

@@ -144,10 +144,10 @@ class _WithWindow(nn.Module):
     def __init__(self, win_size: int, win_sigma: float, channel: int, spatial_dims: int) -> None:
         super().__init__()
         self.win_size = win_size
-        taps = Gaussian(win_size, win_sigma).taps_x
-        win = torch.tensor(taps, dtype=torch.float32).repeat([channel, 1] + [1] * spatial_dims)
-        self.win = win  # (channel, 1, [1,] 1, size)
-        self._made = win, _windows(win, win_size, win_sigma, channel)
+        taps = torch.tensor(Gaussian(win_size, win_sigma).taps_x, dtype=torch.float32, device="cpu")
+        made = taps.repeat([channel, 1] + [1] * spatial_dims)
+        self.win = made.to(torch.get_default_device())  # (channel, 1, [1,] 1, size)
+        self._made = self.win, _windows(made, win_size, win_sigma, channel)
 
     def _win(self, X: Tensor) -> Any:
         """Return the window for images; to a compiler, which knows no tensor's numbers, as it was made."""

@@ -9,7 +9,7 @@ import torch
 from fastssim.cuda import tile_launch
 from fastssim.cuda.device import device_of
 from fastssim.tiles.plan import SUM, make_plan
-from fastssim.tiles.storage import torch_dtype
+from fastssim.tiles.storage import as_read, torch_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def cut(canvas: Tensor, geometry: Geometry, start: int, stop: int, *, first_row: int = 0) -> Tensor:
     """Cut the tiles start .. stop-1 out of canvases (N, C, rows, canvas W) that begin at the canvas row `first_row`."""
-    canvas = canvas.resolve_conj().resolve_neg()  # kernels read memory as it is
+    canvas = as_read(canvas)  # kernels read memory as it is
     n, channels = canvas.shape[:2]
     tiles = canvas.new_empty((n, stop - start, channels, geometry.tile_height, geometry.tile_width))
     plan = make_plan(tuple(geometry), SUM)
@@ -31,7 +31,7 @@ def cut(canvas: Tensor, geometry: Geometry, start: int, stop: int, *, first_row:
 
 def gather(plan: Plan, tiles: Tensor, reduction: str, out: Tensor, deviation: Tensor | None, **pieces: Any) -> None:
     """Blend tiles (N, T, C, h, w); see `fastssim.cuda.tile_launch.gather`."""
-    tile_launch.gather(device_of(tiles), plan, tiles.resolve_neg().contiguous(), reduction, out, deviation, **pieces)
+    tile_launch.gather(device_of(tiles), plan, as_read(tiles).contiguous(), reduction, out, deviation, **pieces)
 
 
 def scatter(plan: Plan, canvas: Tensor, tiles: Tensor) -> None:

@@ -25,6 +25,8 @@ class Record:
 
     def __init__(self, path: str | PathLike[str] | None, grid: TileGrid, window: Any, reduction: str) -> None:
         self._path = None if path is None else Path(path)
+        if self._path is not None and not self._path.parent.is_dir():
+            raise ValueError(f"resume is {str(path)!r}, but {self._path.parent} is no folder; make it first")
         name, weights = window_key(window, grid.tile_shape)
         self._height = grid.size[0]
         self._task = {

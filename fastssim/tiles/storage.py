@@ -136,10 +136,16 @@ def check_pixels(name: str, dtype: Any) -> None:
         raise TypeError(f"{name}: {dtype} cannot be blended; convert to one of {PIXELS}")
 
 
+def as_read(tensor: torch.Tensor) -> torch.Tensor:
+    """Detach a tensor, copied where its memory is not what it says: conjugated, negated, or zeros that are nowhere."""
+    detached = tensor.detach().resolve_conj().resolve_neg()
+    return torch.zeros_like(detached) if detached._is_zerotensor() else detached  # noqa: SLF001  # no public word for it
+
+
 def stored(array: Any) -> NDArray[Any]:
     """View an array or a tensor of one of `PIXELS` as the kernels take it, without a copy."""
     if isinstance(array, torch.Tensor):
-        detached = array.detach().resolve_neg()
+        detached = as_read(array)
         if array.dtype in (torch.float16, torch.bfloat16):
             detached = detached.view(torch.int16)
         bits: NDArray[Any] = detached.numpy()
@@ -179,7 +185,7 @@ def bits(tensor: torch.Tensor) -> NDArray[Any]:
 
     What torch conjugates or negates as it reads it comes as a copy.
     """
-    detached = tensor.detach().resolve_conj().resolve_neg()
+    detached = as_read(tensor)
     integers = _LACKING.get(tensor.dtype)
     array: NDArray[Any] = (detached if integers is None else detached.view(integers)).numpy()
     return array
@@ -229,10 +235,19 @@ def check_target(name: str, target: Any, shape: tuple[int, ...], dtype: Any) -> 
         if any(step == 0 and count > 1 for step, count in zip(target.stride(), target.shape, strict=True)):
             raise ValueError(f"{name} is an expanded view, whose pixels share memory; give {name}.contiguous()")
         fits = torch.can_cast(torch_dtype(dtype), target.dtype)
+        largest = [torch.iinfo(each).max for each in (torch_dtype(dtype), target.dtype) if _whole(each)]
     else:
-        fits = np.can_cast(plain(empty((0,), dtype)).dtype, kind, "same_kind")
+        result = plain(empty((0,), dtype)).dtype
+        fits = np.can_cast(result, kind, "same_kind")
+        largest = [np.iinfo(each).max for each in (result, np.dtype(kind)) if each.kind in "iu"]
+    fits = fits and largest == sorted(largest)  # integers would wrap around
     if not fits:
         raise TypeError(f"{name} is {kind}; the result is {dtype}: convert that before, or give another array")
+
+
+def _whole(dtype: torch.dtype) -> bool:
+    """Tell whether numbers of a dtype are integers."""
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
 def assign(target: Any, first: int, end: int, pixels: Any) -> None:

@@ -129,13 +129,20 @@ class TestPatches:
         assert corners == {y * 36 + x for y in range(5) for x in range(5)}
         assert (np.diff(batch, axis=3) == 1).all()
 
+    def test_images_of_very_different_widths_take_little_more_memory_than_they_are(self):
+        images = [image(32, 400), *(image(400, 32) for _ in range(12)), image(100, 200)]
+        patches = Patches(images, patch=32, batch_size=1, batches=1, seed=0)
+        assert patches._sheet.size < 1.5 * sum(one.size for one in images)
+        for (y, x), one in zip(patches._corners, images, strict=True):
+            np.testing.assert_array_equal(patches._sheet[:, y : y + one.shape[1], x : x + one.shape[2]], one)
+
     @pytest.mark.parametrize("augment", ["none", "flips", "rotations"])
     def test_patches_are_those_cut_one_by_one(self, augment):
-        images = [image(60, 70), image(40, 90), image(50, 50)]
+        images = [image(60, 70), image(40, 90), image(50, 50), image(45, 33)]
         patches = Patches(images, patch=32, batch_size=60, batches=1, seed=3, augment=augment)
         rng = np.random.default_rng((3, 0, 0))
         shares = np.array([(i.shape[1] - 31) * (i.shape[2] - 31) for i in images])
-        chosen = rng.choice(3, 60, p=shares / shares.sum())
+        chosen = rng.choice(4, 60, p=shares / shares.sum())
         for found, which, (y, x, angle, mirror) in zip(
             patches.batch(0).numpy(), chosen, rng.random((60, 4)), strict=True
         ):

@@ -136,6 +136,12 @@ class TestCalibration:
         assert run.method.config == run.config != found.config == found.method.config
         assert all(a is b for a, b in zip(run.method.parameters(), found.method.parameters(), strict=True))
 
+    def test_all_images_are_looked_at_where_they_are_others_than_those_trained_with(self, tiny_data, tiny_runs):
+        run, data = load_run(tiny_runs / "ssim"), open_folder(tiny_data)
+        others = replace(data, train=data.train[:-1])
+        images = load_images(others.train, channels=1, scale=run.config.scale, smallest=128)
+        assert recalibrate(run, others).threshold == calibrate(run.method, images, run.config)[0]
+
     @pytest.mark.parametrize(
         ("scale", "options"),
         [(0.92, {"false_positive_rate": 0.02}), (1.5, {"threshold_rule": "region", "minimum_area": 40})],

@@ -77,6 +77,13 @@ def test_pages_are_images_of_their_own(tmp_path):
         read_pages(tmp_path / "bad.tif")
 
 
+def test_a_page_that_stands_for_many_images_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.zeros((5, 20, 30), np.uint8), truncate=True, photometric="minisblack")
+    for read in (read_image, read_pages):
+        with pytest.raises(ValueError, match=r"m\.tif is no image .*its one page stands for 5 images; save each"):
+            read(tmp_path / "m.tif")
+
+
 def test_a_file_of_several_pages_is_no_colour_image(tmp_path):
     tifffile.imwrite(tmp_path / "m.tif", np.stack([GREY8] * 3), photometric="minisblack")
     with pytest.raises(ValueError, match=r"m\.tif holds 3 pages, where one image is wanted"):

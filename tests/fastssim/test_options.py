@@ -20,6 +20,7 @@ from fastssim import (
     ssim_map,
 )
 from fastssim.plan import PADDINGS, REDUCTIONS
+from fastssim.scales import halve
 
 WINDOW = Gaussian((5, 3), (1.2, 0.8))
 SHAPES = [(2, 1, 1, 1), (1, 1, 5, 3), (2, 2, 13, 17), (1, 1, 3, 500), (1, 1, 500, 3), (1, 1, 140, 261)]
@@ -556,6 +557,17 @@ def test_pixels_that_torch_negates_as_it_reads_them_are_negated(images):
         torch.testing.assert_close(other, one, rtol=0, atol=0)
 
 
+def test_zeros_that_torch_keeps_no_memory_for(images):
+    x, y = images((1, 2, 20, 22))
+    a = x.clone().requires_grad_()
+    for function in (lambda: ssim_map(a, y, window=WINDOW), lambda: ssim(a, y, window=WINDOW), lambda: halve(a)):
+        torch.sgn(function() - 0.5).sum().backward()  # whose gradient torch says, and does not store
+        assert (a.grad == 0).all()
+    nowhere = torch._efficientzerotensor((1, 2, 20, 22))
+    assert nowhere.data_ptr() == 0
+    assert ssim(nowhere, y, window=WINDOW) == ssim(torch.zeros_like(y), y, window=WINDOW)
+
+
 def test_arrays_that_would_be_misread_are_refused():
     image = np.zeros((20, 20), np.float32)
     with pytest.raises(TypeError, match=r"x is a masked array; give x.data, and to leave pixels out mask=~x.mask"):
@@ -564,6 +576,8 @@ def test_arrays_that_would_be_misread_are_refused():
         ssim(image.astype(np.longdouble), image)
     with pytest.raises(TypeError, match="mask is an array of <i8; give bool, uint8, or a float"):
         ssim(image, image, mask=image.astype(np.int64))
+    with pytest.raises(ValueError, match="x is on meta, where it has no pixels"):
+        ssim(torch.zeros(1, 1, 20, 20, device="meta"), torch.zeros(1, 1, 20, 20, device="meta"))
 
 
 def test_black_images_are_equal_with_the_least_constants():

@@ -7,7 +7,6 @@ the loss (1 - SSIM) / 2. No kornia is needed.
 
 from __future__ import annotations
 
-import math
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -78,7 +77,7 @@ def ssim(
     >>> ssim(x, x, 5).shape
     torch.Size([1, 4, 5, 5])
     """
-    return _compared(img1, img2, window_size, max_val, eps, padding, "none", 2)
+    return _compared(img1, img2, window_size, max_val, eps, padding, "none", 2).to(_dtype(img1, img2))
 
 
 def ssim3d(
@@ -97,7 +96,7 @@ def ssim3d(
     >>> ssim3d(x, x, 5).shape
     torch.Size([1, 4, 5, 5, 5])
     """
-    return _compared(img1, img2, window_size, max_val, eps, padding, "none", 3)
+    return _compared(img1, img2, window_size, max_val, eps, padding, "none", 3).to(_dtype(img1, img2))
 
 
 def ssim_loss(
@@ -175,7 +174,8 @@ class SSIM(nn.Module):
 
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
         """Return the SSIM map of two batches."""
-        return _compared(img1, img2, self.window_size, self.max_val, self.eps, self.padding, "none", self._dims)
+        function = ssim if self._dims == 2 else ssim3d
+        return function(img1, img2, self.window_size, self.max_val, self.eps, self.padding)
 
 
 class SSIM3D(SSIM):
@@ -247,18 +247,15 @@ def _loss(
     """Return (1 - SSIM) / 2, reduced."""
     if reduction not in {"mean", "sum", "none"}:
         raise NotImplementedError("Invalid reduction option.")
-    loss = (1 - _compared(img1, img2, window_size, max_val, eps, padding, reduction, dims)) / 2
-    if reduction != "sum":
-        return loss
-    cut = window_size - 1 if str(padding).lower() == "valid" else 0
-    windows = math.prod((*img1.shape[:2], *(length - cut for length in img1.shape[2:])))
-    return loss + (windows - 1) / 2
+    by_window = "none" if reduction == "sum" else reduction  # the sum of SSIM would hide what little it lacks
+    loss = (1 - _compared(img1, img2, window_size, max_val, eps, padding, by_window, dims)) / 2
+    return (loss.sum() if reduction == "sum" else loss).to(_dtype(img1, img2))
 
 
 def _compared(
     img1: Tensor, img2: Tensor, window_size: int, max_val: float, eps: float, padding: str, reduction: str, dims: int
 ) -> Tensor:
-    """SSIM, reduced, in the dtype of both images together."""
+    """SSIM, reduced."""
     _check(img1, img2, window_size, max_val, padding, dims)
     x, y = as_they_stand(img1, max_val), as_they_stand(img2, max_val)
     settings: dict[str, Any] = {
@@ -273,7 +270,12 @@ def _compared(
     else:
         value = _biased(x, y, bias, settings)
         value = value if reduction == "none" else getattr(value, reduction)()
-    return value.to(torch.promote_types(as_value(img1), as_value(img2)))
+    return value
+
+
+def _dtype(img1: Tensor, img2: Tensor) -> torch.dtype:
+    """Dtype of the original's results: that of both images together."""
+    return torch.promote_types(as_value(img1), as_value(img2))
 
 
 def _biased(x: Tensor, y: Tensor, bias: float, settings: dict[str, Any]) -> Tensor:

@@ -95,6 +95,18 @@ def test_dtypes(images, first, second):
     assert (found - expected).abs().max() <= tolerance
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_little_losses_keep_their_digits(dtype, reduction):
+    made = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 3, 256, 256, generator=made).to(dtype)
+    y = (x + 0.02 * torch.randn(x.shape, generator=made)).to(dtype)
+    exact = theirs.losses.ssim_loss(x.double(), y.double(), 5, reduction=reduction).item()
+    found = ours.ssim_loss(x, y, 5, reduction=reduction)
+    assert found.dtype == dtype
+    assert found.item() == pytest.approx(exact, rel=max(torch.finfo(dtype).eps, 1e-4))
+
+
 @pytest.mark.parametrize("name", ["ssim", "ssim_loss"])
 def test_errors(same_error, name):
     one, other = getattr(ours, name), getattr(theirs.metrics if name == "ssim" else theirs.losses, name)

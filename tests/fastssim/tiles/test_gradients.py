@@ -64,6 +64,14 @@ def test_gradients_keep_the_dtype(dtype):
     torch.testing.assert_close(rough.grad.double(), exact.grad, rtol=4 * epsilon, atol=epsilon)
 
 
+def test_gradients_of_zero_that_torch_keeps_no_memory_for():
+    grid = TileGrid((40, 50), 16, 12)
+    image = torch.rand(1, 40, 50, requires_grad=True)
+    for function in (lambda: extract(image, grid), lambda: blend(extract(image, grid), grid)):
+        torch.sgn(function()).sum().backward()
+        assert (image.grad == 0).all()
+
+
 def test_other_reductions_refuse_a_gradient():
     grid = TileGrid((20, 17), (8, 6), (3, 4))
     tiles = torch.rand(len(grid), 1, 8, 6, requires_grad=True)

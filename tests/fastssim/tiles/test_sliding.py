@@ -513,6 +513,21 @@ class TestBadInput:
             ({"out": torch.zeros(50).expand(1, 40, 50)}, ValueError, "out is an expanded view, whose pixels share"),
             ({"out": np.zeros((1, 40, 50), np.uint8)}, TypeError, "out is uint8; the result is float64"),
             ({"out": torch.zeros(1, 40, 50, dtype=torch.uint8)}, TypeError, r"out is torch\.uint8"),
+            (
+                {"image": np.zeros((1, 40, 50), np.uint8), "out": np.zeros((1, 40, 50), np.int8)},
+                TypeError,
+                "out is int8; the result is uint8",
+            ),
+            (
+                {"image": torch.zeros(1, 40, 50, dtype=torch.uint8), "out": torch.zeros(1, 40, 50, dtype=torch.int8)},
+                TypeError,
+                r"out is torch\.int8; the result is torch\.uint8",
+            ),
+            (
+                {"resume": "nowhere/state.json", "out": np.zeros((1, 40, 50))},
+                ValueError,
+                "nowhere is no folder; make it",
+            ),
             ({"fn": lambda t: (t, t), "out": [np.zeros((1, 40, 50))]}, ValueError, r"fn returned 2 maps \[0, 1\]"),
             ({"fn": lambda t: {"a": t}, "out": {"b": 1}}, ValueError, r"out has the maps \['b'\]; fn returned \['a'\]"),
             ({"fn": lambda t: {"a": t}, "out": {"a": np.zeros((1, 4, 5))}}, ValueError, r"out\['a'\] has shape"),
