@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ae.config import PATCH, TrainConfig
 from ae.data import digest, good_images, split_good
 from ae.images import scaled
-from ae.scoring import fit_contrast, normalised
+from ae.run import kept
+from ae.scoring import fit_contrast, fit_level, normalised
 from ae.segmentation import residual_map
 from ae.thresholds import threshold_by_rate, threshold_by_region
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ae.data import DataFolder
     from ae.methods import Method
     from ae.run import Run
-    from ae.scoring import Contrast
+    from ae.scoring import Contrast, Level
 
 #  options that change how a trained network is applied, not the network
 AFTERWARDS = (
@@ -44,19 +45,23 @@ AFTERWARDS = (
 
 def calibrate(
     method: Method, images: Sequence[NDArray[np.float32]], config: TrainConfig
-) -> tuple[float, Contrast | None]:
+) -> tuple[float, Contrast | Level | None]:
     """Find the threshold, and what scores are normalised by, on good images (C, H, W) at the run's scale.
 
     The threshold is one of scores brought back to the images' own size, as a `Segmenter` applies it: what lies between
     two small pixels is smoother than they are.
     """
     residuals = [residual_map(method, image, config)[1] for image in images]
-    contrast = fit_contrast(residuals, images) if config.normalise == "contrast" else None
-    scores = [normalised(*pair, config.normalise, contrast) for pair in zip(residuals, images, strict=True)]
+    good: Contrast | Level | None = None
+    if config.normalise == "contrast":
+        good = fit_contrast(residuals, images)
+    elif config.normalise == "level":
+        good = fit_level(residuals)
+    scores = [normalised(*pair, config.normalise, good) for pair in zip(residuals, images, strict=True)]
     scores = [scaled(score[None], 1 / config.scale)[0] for score in scores]
     if config.threshold_rule == "region":
-        return threshold_by_region(scores, config.minimum_area), contrast
-    return threshold_by_rate(scores, config.false_positive_rate), contrast
+        return threshold_by_region(scores, config.minimum_area), good
+    return threshold_by_rate(scores, config.false_positive_rate), good
 
 
 def recalibrate(run: Run, data: DataFolder, **options: Any) -> Run:
@@ -92,8 +97,8 @@ def recalibrate(run: Run, data: DataFolder, **options: Any) -> Run:
         _, held_out = split_good(images, config.held_out, config.seed, PATCH)
     method = copy(run.method)  # the same network; the run that was given keeps its options
     method.config = config
-    threshold, contrast = calibrate(method, held_out, config)
-    return replace(run, config=config, method=method, threshold=threshold, contrast=contrast)
+    threshold, good = calibrate(method, held_out, config)
+    return replace(run, config=config, method=method, threshold=threshold, **kept(good))
 
 
 def trained_with(config: TrainConfig) -> TrainConfig:

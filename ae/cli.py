@@ -75,8 +75,8 @@ OPTIONS = {
     "difference": "Multiply the residual by this power of the difference of local means; 0 does not.",
     "opening": "Open the residual by a disc of this diameter; 0 does not.",
     "smoothing": "Blur the residual by a Gaussian of this standard deviation in pixels; 0 does not.",
-    "normalise": "Scores: none, contrast (by good images' residuals at such contrast), median (less the image's own)"
-    " or image (by its own spread, too).",
+    "normalise": "Scores: none, contrast (by good images' residuals at such contrast), level (less the image's own"
+    " median, as far as good images differ), median (less all of it) or image (by its own spread, too).",
     "threshold_rule": "rate (--false-positive-rate) or region (good images show none of --minimum-area).",
     "false_positive_rate": "Share of good pixels above the threshold.",
     "minimum_area": "Drop smaller regions, in pixels.",

@@ -21,7 +21,7 @@ PRECISIONS = ("float32", "bfloat16")
 SSIM_WINDOWS = ("gaussian", "box")
 CONSTANTS = ("squared", "literal")
 BLENDINGS = ("gaussian", "uniform", "hann", "tent")
-NORMALISATIONS = ("none", "contrast", "median", "image")
+NORMALISATIONS = ("none", "contrast", "level", "median", "image")
 THRESHOLD_RULES = ("rate", "region")
 SMOOTHEST = 1000  # standard deviation of a blur: what is wider than that is a slip
 SCALES = 4  # of a multi-scale loss or residual at most: 128, 64, 32 and 16 pixels
@@ -134,9 +134,11 @@ class TrainConfig:
     smoothing : float
         Standard deviation, in pixels, of a Gaussian that the residual is blurred with, after the opening: a pixel's
         score is what its surroundings say together. 0: none.
-    normalise : {"none", "contrast", "median", "image"}
+    normalise : {"none", "contrast", "level", "median", "image"}
         "contrast": residuals less their mean, over their spread, on good images where the local contrast is the same;
-        "median": less the image's own median; "image": that over its own spread, too. See `ae.scoring`.
+        "level": less what the image's own median is above good images', times the share of good residuals' variance
+        that lies between images; "median": less the image's own median; "image": that over its own spread, too. See
+        `ae.scoring`.
     threshold_rule : {"rate", "region"}
         "rate": a share `false_positive_rate` of good pixels lies above; "region": no region of good images above it is
         as large as `minimum_area`, as MVTec AD does.

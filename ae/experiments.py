@@ -76,6 +76,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "best, blur 8": ("best", {"smoothing": 8.0}),
     "best, opening 4": ("best", {"opening": 4}),
     "best, by contrast": ("best", {"normalise": "contrast"}),
+    "best, levelled": ("best", {"normalise": "level"}),
     "best, less the median": ("best", {"normalise": "median"}),
     "best, by image": ("best", {"normalise": "image"}),
     #  another training

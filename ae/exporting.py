@@ -27,8 +27,8 @@ def export(run: Path | str, path: Path | str) -> Path:
 
     A variational network reconstructs from the mean of the code. How the run segments is in the file: its metadata name
     "method", "scale", "stride" and "threshold", the score above which a pixel is a defect; its description (doc_string)
-    is JSON of all options, "config", those that make a score of image and reconstruction among them, and of "contrast",
-    good images' residuals where scores are normalised by them.
+    is JSON of all options, "config", those that make a score of image and reconstruction among them, and of "contrast"
+    or "level", good images' residuals where scores are normalised by them.
 
     Parameters
     ----------
@@ -62,13 +62,15 @@ def export(run: Path | str, path: Path | str) -> Path:
         raise ImportError('writing ONNX needs the package onnx: pip install "fastssim[ae,onnx]"') from None
     trained = load_run(run)
     config = trained.config
-    contrast = None if trained.contrast is None else asdict(trained.contrast)
+    scored_by: dict[str, Any] = {"contrast": trained.contrast and asdict(trained.contrast)}
+    if trained.level is not None:
+        scored_by["level"] = asdict(trained.level)
     model = onnx.helper.make_model(
         _graph(onnx, trained.method.model, config.channels),
         producer_name="fastssim",
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=8,
-        doc_string=json.dumps({"config": asdict(config), "contrast": contrast}),
+        doc_string=json.dumps({"config": asdict(config), **scored_by}),
     )
     told = {"method": config.method, "scale": config.scale, "stride": config.stride, "threshold": trained.threshold}
     onnx.helper.set_model_props(model, {name: str(value) for name, value in told.items()})

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from ae.config import TrainConfig, config_from
 from ae.files import atomic, first_line, read_json, write_json
 from ae.methods import Method, make_method
-from ae.scoring import Contrast
+from ae.scoring import Contrast, Level
 
 FORMAT = 1
 
@@ -32,6 +32,20 @@ class Run:
     threshold: float
     training: dict[str, Any]  # seconds, epochs, patches, losses, data
     contrast: Contrast | None = None  # for `normalise` "contrast"
+    level: Level | None = None  # for `normalise` "level"
+
+    @property
+    def good(self) -> Contrast | Level | None:
+        """What of good images' residuals makes scores, if any."""
+        return self.contrast or self.level
+
+
+def kept(good: Contrast | Level | None) -> dict[str, Any]:
+    """Return the fields of a `Run` that hold what of good images' residuals makes scores."""
+    return {
+        "contrast": good if isinstance(good, Contrast) else None,
+        "level": good if isinstance(good, Level) else None,
+    }
 
 
 def save_run(run: Run) -> None:
@@ -43,7 +57,7 @@ def save_run(run: Run) -> None:
         "format": FORMAT,
         "config": asdict(run.config),
         "threshold": run.threshold,
-        "contrast": None if run.contrast is None else asdict(run.contrast),
+        **{name: good and asdict(good) for name, good in kept(run.good).items()},
         "training": run.training,
     }
     write_json(run.folder / "config.json", content)
@@ -75,7 +89,7 @@ def load_run(folder: Path | str) -> Run:
     path = folder / "config.json"
     content = read_json(path)
     try:
-        config, threshold, training, contrast = _parsed(content)
+        config, threshold, training, good = _parsed(content)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or of another version ({error}); train again or restore it") from None
     method = make_method(config).eval()
@@ -88,18 +102,19 @@ def load_run(folder: Path | str) -> Run:
         raise ValueError(
             f"{weights} is damaged or of another model ({first_line(error)}); train again or restore it"
         ) from None
-    return Run(folder, config, method, threshold, training, contrast)
+    return Run(folder, config, method, threshold, training, **kept(good))
 
 
-def _parsed(content: Any) -> tuple[TrainConfig, float, dict[str, Any], Contrast | None]:
-    """Take configuration, threshold, training and contrast out of a ``config.json``."""
+def _parsed(content: Any) -> tuple[TrainConfig, float, dict[str, Any], Contrast | Level | None]:
+    """Take configuration, threshold, training and what good images show out of a ``config.json``."""
     if content["format"] != FORMAT:
         raise ValueError(f"it has format {content['format']}, this version reads {FORMAT}")
     threshold = float(content["threshold"])
     if not math.isfinite(threshold):
         raise ValueError(f"threshold is {threshold}")
-    contrast = None if content.get("contrast") is None else Contrast(**content["contrast"])
     config = config_from(content["config"])
-    if config.normalise == "contrast" and contrast is None:
-        raise ValueError("contrast is missing")
-    return config, threshold, dict(content["training"]), contrast
+    kind = {"contrast": Contrast, "level": Level}.get(config.normalise)
+    if kind is not None and content.get(config.normalise) is None:
+        raise ValueError(f"{config.normalise} is missing")
+    good = None if kind is None else kind(**content[config.normalise])
+    return config, threshold, dict(content["training"]), good

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -177,8 +178,32 @@ def fit_contrast(residuals: Sequence[NDArray[np.float32]], images: Sequence[NDAr
     return Contrast(tuple(middle.tolist()), tuple(mean.tolist()), tuple(spread.tolist()))
 
 
+@dataclass(frozen=True)
+class Level:
+    """How much whole good images differ in their residuals."""
+
+    middle: float  # the median of the images' medians
+    share: float  # in [0, 1): of the variance of all pixels, what lies between images
+
+
+def fit_level(residuals: Sequence[NDArray[np.float32]]) -> Level:
+    """Find the level of residuals (H, W) of good images; a single one differs from none.
+
+    Examples
+    --------
+    >>> steep = np.array([[0, 1, 2]], np.float32)
+    >>> fit_level([steep, steep + 2])  # medians 1 and 3, of variance 2; within the images it is 2/3
+    Level(middle=2.0, share=0.75)
+    """
+    medians = [float(np.median(residual)) for residual in residuals]
+    between = statistics.variance(medians) if len(medians) > 1 else 0.0
+    within = float(np.mean([residual.var() for residual in residuals]))
+    share = between / (between + within) if between else 0.0
+    return Level(statistics.median(medians), round(share, 6))
+
+
 def normalised(
-    residual: NDArray[np.float32], image: NDArray[np.float32], kind: str, good: Contrast | None = None
+    residual: NDArray[np.float32], image: NDArray[np.float32], kind: str, good: Contrast | Level | None = None
 ) -> NDArray[np.float32]:
     """Turn a residual into a score.
 
@@ -187,12 +212,13 @@ def normalised(
     residual : ndarray, (H, W)
     image : ndarray, (C, H, W)
         What it is the residual of.
-    kind : {"none", "contrast", "median", "image"}
+    kind : {"none", "contrast", "level", "median", "image"}
         The residual itself; (residual - mean) / spread of good images' residuals at the same local contrast;
-        residual - median of this very image, of which a defect is a small part; (residual - median) / spread of it,
-        the spread being 1.4826 times the median distance from the median.
-    good : Contrast, optional
-        For "contrast".
+        residual - share * (median of this very image - good images' median), see `Level`; residual - median of this
+        very image, of which a defect is a small part; (residual - median) / spread of it, the spread being 1.4826 times
+        the median distance from the median.
+    good : Contrast or Level, optional
+        For "contrast" and "level".
 
     Examples
     --------
@@ -201,7 +227,11 @@ def normalised(
     >>> normalised(np.array([[1, 2, 3, 4, 9]], np.float32), np.zeros((1, 1, 5), np.float32), "median")
     array([[-2., -1.,  0.,  1.,  6.]], dtype=float32)
     """
-    if kind == "contrast" and good is not None:
+    if kind == "level" and isinstance(good, Level):
+        above = good.share * (float(np.median(residual)) - good.middle)
+        levelled: NDArray[np.float32] = residual - np.float32(above)
+        return levelled
+    if kind == "contrast" and isinstance(good, Contrast):
         local = local_contrast(image)
         mean, spread = (np.interp(local, good.contrast, values) for values in (good.mean, good.spread))
         return ((residual - mean) / spread).astype(np.float32)

@@ -203,7 +203,7 @@ class Segmenter:
         small = scaled(pixels, config.scale)
         check_size(Path(name), small.shape[1:], PATCH)
         reconstruction, residual = residual_map(self.run.method, small, config, progress)
-        residual = resize(normalised(residual, small, config.normalise, self.run.contrast)[None], size)[0]
+        residual = resize(normalised(residual, small, config.normalise, self.run.good)[None], size)[0]
         mask = defect_mask(residual, self.run.threshold, config.minimum_area)
         return Segmentation(pixels, resize(reconstruction, size), residual, mask)
 

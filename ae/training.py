@@ -28,7 +28,7 @@ from ae.corruption import corrupted
 from ae.data import DataFolder, Patches, digest, good_images, open_folder, split_good
 from ae.files import atomic, first_line, read_json, reserved, write_json
 from ae.methods import make_method
-from ae.run import Run, load_run, save_run
+from ae.run import Run, kept, load_run, save_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,8 +125,8 @@ def train(
             "loss": loss,
             "collapsed": not (spread >= COLLAPSED and loss < constant_loss),
         }
-        threshold, contrast = calibrate(method, held_out, config)
-        save_run(Run(out, config, method, threshold, training, contrast))
+        threshold, good = calibrate(method, held_out, config)
+        save_run(Run(out, config, method, threshold, training, **kept(good)))
     return out
 
 

@@ -158,6 +158,18 @@ class TestCalibration:
             marked = np.mean([score > found.threshold for score in scores])
             assert marked == pytest.approx(0.02, abs=1e-4)
 
+    def test_levelled_scores_survive_the_run_folder(self, tiny_data, tiny_runs, tmp_path):
+        plain, data = load_run(tiny_runs / "ssim"), open_folder(tiny_data)
+        every = replace(plain, config=replace(plain.config, held_out=0.0))
+        run = recalibrate(every, data, normalise="level")
+        assert 0 < run.level.share < 1
+        save_run(replace(run, folder=tmp_path))
+        image = tiny_data / "test" / "dent" / "0.png"
+        residual, found = Segmenter(plain)(image).residual, Segmenter.load(tmp_path)(image).residual
+        above = run.level.share * (np.median(residual) - run.level.middle)
+        np.testing.assert_allclose(found, residual - above, atol=1e-6)
+        assert above != 0
+
     def test_scores_by_contrast_survive_the_run_folder(self, tiny_data, tiny_runs, tmp_path):
         run = recalibrate(load_run(tiny_runs / "ssim"), open_folder(tiny_data), normalise="contrast")
         save_run(replace(run, folder=tmp_path))

@@ -48,3 +48,7 @@ def test_the_description_holds_all_that_a_score_is_made_by(tiny_data, tiny_runs,
     save_run(replace(run, folder=tmp_path / "run"))
     told = json.loads(onnx.load(export(tmp_path / "run", tmp_path / "a.onnx")).doc_string)
     assert told == {"config": asdict(run.config), "contrast": json.loads(json.dumps(asdict(run.contrast)))}
+    levelled = recalibrate(run, open_folder(tiny_data), normalise="level")
+    save_run(replace(levelled, folder=tmp_path / "run"))
+    told = json.loads(onnx.load(export(tmp_path / "run", tmp_path / "a.onnx")).doc_string)
+    assert told == {"config": asdict(levelled.config), "contrast": None, "level": asdict(levelled.level)}

@@ -58,6 +58,7 @@ def test_damaged_weights_are_named(copied):
         ({"config": {"depth": 3}}, r'unknown names \["depth"\]'),
         ({"config": {"method": "gan"}}, "method is 'gan'"),
         ({"config": {"normalise": "contrast"}}, "contrast is missing"),
+        ({"config": {"normalise": "level"}}, "level is missing"),
     ],
 )
 def test_a_changed_configuration_is_noticed(copied, change, words):

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from ae.config import TrainConfig
 from ae.corruption import corrupted
-from ae.scoring import disc, fit_contrast, local_contrast, multi_scale, normalised, opened, weighed
+from ae.scoring import disc, fit_contrast, fit_level, local_contrast, multi_scale, normalised, opened, weighed
 from ae.thresholds import largest_region, threshold_by_region
 
 RNG = np.random.default_rng(0)
@@ -100,6 +100,22 @@ def test_a_constant_image_has_scores_too():
     np.testing.assert_allclose(scores, (residual - residual.mean()) / residual.std(), atol=1e-4)
     assert np.isfinite(normalised(np.zeros((40, 40), np.float32), flat, "image")).all()
     assert normalised(residual, flat, "none") is residual
+
+
+def test_levelled_scores_differ_less_between_images_by_the_share_that_lies_between_them():
+    flat = np.zeros((1, 40, 41), np.float32)
+    residuals = [(RNG.normal(size=(40, 41)) + level).astype(np.float32) for level in (-3.0, 0.0, 1.0, 6.0)]
+    good = fit_level(residuals)
+    medians = np.array([np.median(residual) for residual in residuals])
+    within = np.mean([residual.var() for residual in residuals])
+    assert good.share == pytest.approx(medians.var(ddof=1) / (medians.var(ddof=1) + within), rel=1e-5)
+    assert 0.9 < good.share < 1
+    scores = [normalised(residual, flat, "level", good) for residual in residuals]
+    levels = [np.median(score) for score in scores]
+    np.testing.assert_allclose(levels, medians - good.share * (medians - np.median(medians)), atol=1e-6)
+    assert all(score.dtype == np.float32 for score in scores)
+    assert fit_level(residuals[:1]).share == 0
+    assert normalised(residuals[0], flat, "none", good) is residuals[0]
 
 
 def test_less_the_median_half_of_an_image_scores_below_0():
