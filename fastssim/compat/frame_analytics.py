@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, contrast
+from fastssim.compat.images import as_they_stand
 from fastssim.compat.options import FALLBACK, NATIVE, REFUSED, options
 from fastssim.compat.windows import EVEN, reached, window_of
 from fastssim.functional import problem_of, scale_means
@@ -154,18 +154,13 @@ def ms_ssim(
         each = [*scale_means(images.x, images.y, len(powers), span, problem)]
     else:
 
-        def compared(compare: Any, a: Tensor, b: Tensor) -> Tensor:
+        def compare(function: Any, a: Tensor, b: Tensor) -> Tensor:
             a, b, settings = _settings(a, b, span, win_size, sigma, K)
-            found: Tensor = compare(a, b, reduction="channel", **settings)
-            return found
+            compared: Tensor = function(a, b, reduction="channel", **settings)
+            return compared
 
         each = scales.factors(
-            as_they_stand(x, 1),
-            as_they_stand(y, 1),
-            len(powers),
-            shrink=scales.halved,
-            contrast=lambda a, b: compared(contrast, a, b),
-            ssim=lambda a, b: compared(whole, a, b),
+            as_they_stand(x, 1), as_they_stand(y, 1), len(powers), shrink=scales.halved, compare=compare
         )
     value = scales.product(each, powers).double().mean(1)
     return value if reduction == "none" else value.mean()

@@ -194,14 +194,7 @@ def compute_ms_ssim(
         compared: Tensor = function(x, y, reduction="channel", **settings)
         return compared
 
-    each = each or scales.factors(
-        x,
-        y,
-        len(weights),
-        shrink=scales.halved,
-        contrast=lambda x, y: compare(contrast, x, y),
-        ssim=lambda x, y: compare(whole, x, y),
-    )
+    each = each or scales.factors(x, y, len(weights), shrink=scales.halved, compare=compare)
     return scales.product([factor.mean(1, keepdim=True) for factor in each], weights).float()
 
 

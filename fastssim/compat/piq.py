@@ -127,8 +127,7 @@ def multi_scale_ssim(
         y,
         len(weights),
         shrink=_halved,
-        contrast=lambda a, b: contrast(a, b, reduction="channel", **settings),
-        ssim=lambda a, b: whole(a, b, reduction="channel", **settings),
+        compare=lambda function, a, b: function(a, b, reduction="channel", **settings),
     )
     return _reduced(scales.product(each, weights).mean(1), reduction, x.dtype)
 

@@ -278,8 +278,9 @@ def _ms_ssim(
         y,
         len(weights),
         shrink=_halved,
-        contrast=lambda a, b: _compared(contrast, a, b, windows, size, padding, value_range, k1, k2, "channel"),
-        ssim=lambda a, b: _compared(whole, a, b, windows, size, padding, value_range, k1, k2, "channel"),
+        compare=lambda function, a, b: _compared(
+            function, a, b, windows, size, padding, value_range, k1, k2, "channel"
+        ),
     )
     value = scales.product(each, weights).mean(1)
     return value.to(dtype) if dtype.is_floating_point else value

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastssim.compat import scales
-from fastssim.compat.images import as_they_stand, constant, contrast
+from fastssim.compat.images import as_they_stand, constant
 from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.compat.windows import each_channel, known_taps, of_channels
 from fastssim.functional import ssim as whole
@@ -132,8 +132,7 @@ def ms_ssim(
         y,
         len(powers),
         shrink=lambda image: scales.halved(image, padding=[length % 2 for length in image.shape[2:]]),
-        contrast=lambda x, y: _compared(contrast, x, y, windows, data_range, K),
-        ssim=lambda x, y: _compared(whole, x, y, windows, data_range, K),
+        compare=lambda function, x, y: _compared(function, x, y, windows, data_range, K),
     )
     return _averaged(scales.product(each, powers), X.dtype, size_average)
 

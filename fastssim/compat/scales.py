@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from fastssim.compat.images import constant
+from fastssim.compat.images import constant, contrast
 from fastssim.functional import _power as power
-from fastssim.functional import problem_of, scale_means
+from fastssim.functional import problem_of, scale_means, ssim
 from fastssim.interop import take
 from fastssim.scales import halve
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fastssim.window import Window
 
-    Compare = Callable[[Tensor, Tensor], Tensor]
+    Compare = Callable[[Callable[..., Tensor], Tensor, Tensor], Tensor]
 
 
 def powers(name: str, weights: Any) -> tuple[float, ...]:
@@ -38,15 +38,16 @@ def powers(name: str, weights: Any) -> tuple[float, ...]:
     return found
 
 
-def factors(
-    x: Tensor, y: Tensor, scales: int, *, shrink: Callable[[Tensor], Tensor], contrast: Compare, ssim: Compare
-) -> list[Tensor]:
-    """Return a factor for every scale, the contrast of all but the last, which is SSIM."""
+def factors(x: Tensor, y: Tensor, scales: int, *, shrink: Callable[[Tensor], Tensor], compare: Compare) -> list[Tensor]:
+    """Return a factor for every scale, the contrast of all but the last, which is SSIM.
+
+    compare: calls the one or the other, which it is given, on two images with the library's options.
+    """
     found = []
     for _ in range(scales - 1):
-        found.append(contrast(x, y))
+        found.append(compare(contrast, x, y))
         x, y = shrink(x), shrink(y)
-    return [*found, ssim(x, y)]
+    return [*found, compare(ssim, x, y)]
 
 
 def joint_factors(

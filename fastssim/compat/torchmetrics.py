@@ -192,21 +192,15 @@ def multiscale(
     window = _window(gaussian_kernel, sigma, kernel_size, dims)
     x, y = (as_they_stand(image, 1) for image in (preds, target))
 
-    def compare(function: Any, x: Tensor, y: Tensor, padding: str) -> Tensor:
+    def compare(function: Any, x: Tensor, y: Tensor) -> Tensor:
+        padding = "valid" if function is contrast else "reflect"
         x, y, span = _ranged(x, y, data_range)  # of every scale by itself, where none is given
         compared: Tensor = function(
             x, y, data_range=span, window=window, k1=k1, k2=k2, padding=padding, reduction="image", dims=dims
         )
         return compared
 
-    each = scales.factors(
-        x,
-        y,
-        len(betas),
-        shrink=scales.halved,
-        contrast=lambda x, y: compare(contrast, x, y, "valid"),
-        ssim=lambda x, y: compare(whole, x, y, "reflect"),
-    )
+    each = scales.factors(x, y, len(betas), shrink=scales.halved, compare=compare)
     if normalize == "relu":
         return scales.product(each, betas).to(dtype)
     stacked = torch.stack(each)
