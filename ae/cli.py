@@ -33,6 +33,7 @@ console = Console(markup=False, emoji=False)  # what is printed are paths and er
 errors = Console(stderr=True, markup=False, emoji=False)
 
 Data = Annotated[Path, typer.Argument(help="Data set in the layout of MVTec AD, or a folder of defect-free images.")]
+Tested = Annotated[Path, typer.Argument(help="Data set in the layout of MVTec AD, with test images and their masks.")]
 Run = Annotated[Path, typer.Argument(help="Run folder that `ae train` wrote.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results, made where there is none.")]
 Device = Annotated[str, typer.Option(help="Where the network works: cpu or cuda.")]
@@ -224,7 +225,7 @@ def segment(
 
 
 @app.command()
-def evaluate(run: Run, data: Data, out: Out, device: Device = "cpu") -> None:
+def evaluate(run: Run, data: Tested, out: Out, device: Device = "cpu") -> None:
     """Measure a run on a data set's test images."""
     from ae.evaluation import classes_table, metrics_table  # noqa: PLC0415
     from ae.evaluation import evaluate as run_evaluate  # noqa: PLC0415

@@ -153,6 +153,8 @@ class TrainConfig:
 
     Raises
     ------
+    TypeError
+        If a value is of another kind than its field.
     ValueError
         If a value makes no sense: names it.
 
@@ -305,7 +307,9 @@ def preset(name: str, **options: Any) -> TrainConfig:
     Raises
     ------
     ValueError
-        If there is no preset of that name, or as `TrainConfig`.
+        If there is no preset of that name.
+    TypeError, ValueError
+        As `TrainConfig`.
 
     Examples
     --------
@@ -323,7 +327,9 @@ def config_from(content: dict[str, Any]) -> TrainConfig:
     Raises
     ------
     ValueError
-        If a name is unknown or a value makes no sense.
+        If a name is unknown.
+    TypeError, ValueError
+        As `TrainConfig`.
     """
     unknown = set(content) - {field.name for field in fields(TrainConfig)}
     if unknown:

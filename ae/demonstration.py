@@ -56,7 +56,7 @@ def demo(
     Raises
     ------
     ValueError
-        If `out` holds an earlier demonstration.
+        If `out` is a folder that is not empty.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from fastssim import autograd, scales
 from fastssim.interop import readable, take
 from fastssim.plan import PADDINGS, REDUCTIONS
 from fastssim.reference import LEAST_FACTOR, MS_WEIGHTS
-from fastssim.window import Gaussian, Window
+from fastssim.window import WANG, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +33,6 @@ LARGEST_K = 2.0**30
 SMALLEST_K = 1e-9  # below it the product of SSIM's denominators in black is no float32
 LOSS_REDUCTIONS = tuple(word for word in REDUCTIONS if word != "sum")
 WITHOUT_MAP = tuple(word for word in LOSS_REDUCTIONS if word != "none")
-_GAUSSIAN = Gaussian()
 
 
 def ssim(
@@ -41,7 +40,7 @@ def ssim(
     y: Image,  # the same
     *,
     data_range: float = 1.0,
-    window: Window = _GAUSSIAN,
+    window: Window = WANG,
     k1: float = 0.01,
     k2: float = 0.03,
     padding: str = "valid",
@@ -246,7 +245,7 @@ def l1_ssim_loss(
     *,
     alpha: float = 0.8,
     data_range: float = 1.0,
-    window: Window = _GAUSSIAN,
+    window: Window = WANG,
     k1: float = 0.01,
     k2: float = 0.03,
     padding: str = "valid",
@@ -294,7 +293,7 @@ def ms_ssim(
     y: Image,
     *,
     data_range: float = 1.0,
-    window: Window = _GAUSSIAN,
+    window: Window = WANG,
     k1: float = 0.01,
     k2: float = 0.03,
     padding: str = "valid",

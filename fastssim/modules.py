@@ -18,7 +18,7 @@ from fastssim.functional import (
     ssim_loss,
 )
 from fastssim.reference import MS_WEIGHTS
-from fastssim.window import Gaussian
+from fastssim.window import WANG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastssim.window import Window
-
-_GAUSSIAN = Gaussian()
 
 
 class SSIMLoss(nn.Module):
@@ -57,7 +55,7 @@ class SSIMLoss(nn.Module):
         self,
         *,
         data_range: float = 1.0,
-        window: Window = _GAUSSIAN,
+        window: Window = WANG,
         k1: float = 0.01,
         k2: float = 0.03,
         padding: str = "valid",

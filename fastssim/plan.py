@@ -8,6 +8,8 @@ from dataclasses import astuple, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from fastssim.borders import sources
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -16,7 +18,6 @@ TILE_ROWS = 128  # rows of a tile: enough slabs for every thread, little compute
 PADDINGS = ("valid", "zeros", "reflect", "symmetric", "replicate")
 REDUCTIONS = ("mean", "sum", "image", "channel", "none")
 LEAST_WEIGHT = 1e-8  # a masked window whose pixels keep less of the window's weight holds nothing to compare
-OUTSIDE = -1  # the place that a padded zero is read from
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,7 @@ def source(length: int, pad: int, padding: str) -> list[int]:
     >>> source(3, 2, "reflect"), source(3, 2, "symmetric"), source(3, 2, "replicate"), source(3, 1, "zeros")
     ([2, 1, 0, 1, 2, 1, 0], [1, 0, 0, 1, 2, 2, 1], [0, 0, 0, 1, 2, 2, 2], [-1, 0, 1, 2, -1])
     """
-    places = range(-pad, length + pad)
-    if padding == "zeros":
-        return [i if 0 <= i < length else OUTSIDE for i in places]
-    if padding == "replicate":
-        return [min(max(i, 0), length - 1) for i in places]
-    if padding == "symmetric":  # there and back again, every pixel twice
-        return [min(i % (2 * length), 2 * length - 1 - i % (2 * length)) for i in places]
-    period = max(2 * (length - 1), 1)  # the pixels at the ends once; a single pixel stands for all
-    return [min(i % period, period - i % period) % length for i in places]
+    return sources(length, pad, pad, padding)
 
 
 def tiles(*axes: list[tuple[int, int]]) -> list[tuple[int, ...]]:

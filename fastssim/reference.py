@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastssim.plan import LEAST_WEIGHT, OUTSIDE, source
-from fastssim.window import Gaussian
+from fastssim.borders import OUTSIDE
+from fastssim.plan import LEAST_WEIGHT, source
+from fastssim.window import WANG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     Taps = tuple[tuple[float, ...], ...]  # weights along each axis of a window
 
-_GAUSSIAN = Gaussian()
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli, Bovik, 2003
 LEAST_FACTOR = 1e-8  # below it the power of multi-scale SSIM goes on as the straight line to 0
 
@@ -56,7 +56,7 @@ def ssim(
     y: ArrayLike,  # (..., H, W)
     *,
     data_range: float = 1.0,
-    window: Window = _GAUSSIAN,
+    window: Window = WANG,
     k1: float = 0.01,
     k2: float = 0.03,
     padding: str = "valid",
@@ -117,7 +117,7 @@ def ssim_gradient(
     upstream: ArrayLike,  # (..., H', W')
     *,
     data_range: float = 1.0,
-    window: Window = _GAUSSIAN,
+    window: Window = WANG,
     k1: float = 0.01,
     k2: float = 0.03,
     padding: str = "valid",

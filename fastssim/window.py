@@ -172,6 +172,9 @@ class Taps(Window):
         self._set(weights=axes[0] if len(axes) == 1 else axes, axes=axes)
 
 
+WANG = Gaussian()  # 11 x 11 pixels of sigma 1.5, as Wang et al. (2004) have it
+
+
 def _bell(sigma: float, i: float) -> float:
     """Height of the Gaussian, 1 in the middle, `i` pixels from there."""
     distance = i / sigma

@@ -149,7 +149,7 @@ def _fixed(*layers: nn.Module) -> nn.Sequential:
 def _read(path: Path) -> dict[str, Any]:
     """Read a file of tensors; nothing is unpickled."""
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; give a file with AlexNet's weights")
+        raise ValueError(f"{path} does not exist; give a file of weights")
     try:
         return (
             load_file(path)

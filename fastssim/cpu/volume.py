@@ -26,6 +26,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastssim.borders import OUTSIDE
 from fastssim.cpu.buffers import BLOCK, ROWS, TILE_COLUMNS, WINDOW_MAPS, pitch
 from fastssim.cpu.delivery import copy, deliver, fold, in_order
 from fastssim.cpu.filters import averages, filter_maps, means_and_variances
@@ -47,7 +48,6 @@ from fastssim.cpu.strips import (
     tap_count,
     tap_vectors,
 )
-from fastssim.plan import OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,12 +13,10 @@ from fastssim.cuda.launch import Reduction
 from fastssim.functional import check_fit, problem_of, scale_of
 from fastssim.interop import check_pixels, check_shape
 from fastssim.plan import Plan
-from fastssim.window import Gaussian
+from fastssim.window import WANG
 
 if TYPE_CHECKING:
     from fastssim.window import Window
-
-_GAUSSIAN = Gaussian()
 
 
 def ssim_and_gradient(
@@ -26,7 +24,7 @@ def ssim_and_gradient(
     y: Any,  # the same
     *,
     data_range: float = 1.0,
-    window: Window = _GAUSSIAN,
+    window: Window = WANG,
     k1: float = 0.01,
     k2: float = 0.03,
     padding: str = "valid",

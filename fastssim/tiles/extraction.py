@@ -30,7 +30,7 @@ def extract(image: Any, grid: TileGrid, *, start: int = 0, stop: int | None = No
     grid : TileGrid
         Its size must be the image's. Where its tiles reach beyond the image, they hold what its border says.
     start, stop : int
-        Only tiles start .. stop-1, in row-major order.
+        Only tiles start .. stop-1, in row-major order; as in a slice, negative numbers count from the end.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def extract(image: Any, grid: TileGrid, *, start: int = 0, stop: int | None = No
     Raises
     ------
     TypeError, ValueError
-        If the image is of another kind or size than the grid's.
+        If the image is neither array nor tensor, or not of the grid's size.
 
     Examples
     --------

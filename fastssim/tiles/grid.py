@@ -9,30 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from fastssim.borders import sources
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DEFAULT_STRIDE = 32
-
-
-def _reflected(i: int, n: int) -> int:
-    """Mirror a place about the first and the last of n pixels, as often as needed."""
-    if n == 1:
-        return 0
-    i %= 2 * (n - 1)
-    return min(i, 2 * (n - 1) - i)
-
-
-# Which pixel of an axis of n stands at place i outside it; -1 for none.
-_SOURCES: dict[str, Callable[[int, int], int]] = {
-    "zeros": lambda i, n: i if 0 <= i < n else -1,
-    "reflect": _reflected,
-    "replicate": lambda i, n: min(max(i, 0), n - 1),
-    "circular": lambda i, n: i % n,
-}
-BORDERS = ("flush", *_SOURCES)
+BORDERS = ("flush", "zeros", "reflect", "replicate", "circular")
 
 
 class Geometry(NamedTuple):
@@ -185,10 +168,7 @@ class TileGrid:
         >>> TileGrid((4, 4), tile=3, stride=1, border="reflect").sources(0)
         [2, 1, 0, 1, 2, 3, 2, 1]
         """
-        length = self.size[axis]
-        before, after = self.halo[axis]
-        source = _SOURCES.get(self.border, _SOURCES["zeros"])
-        return [source(i, length) for i in range(-before, length + after)]
+        return sources(self.size[axis], *self.halo[axis], self.border)
 
 
 def check_grid(grid: Any) -> None:

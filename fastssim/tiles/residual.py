@@ -16,12 +16,11 @@ from fastssim.tiles.bands import Bands
 from fastssim.tiles.grid import check_grid
 from fastssim.tiles.storage import check, empty, native, on_gpu, plain
 from fastssim.tiles.stream import Blender
-from fastssim.window import Gaussian, Window
+from fastssim.window import WANG, Window
 
 if TYPE_CHECKING:
     from fastssim.tiles.grid import TileGrid
 
-_GAUSSIAN = Gaussian()
 _TOGETHER = 64  # tiles whose maps exist at a time
 _OF_SSIM = {"max": "min", "min": "max"}  # the largest 1 - SSIM is 1 - the smallest SSIM
 
@@ -33,7 +32,7 @@ def ssim_residual(
     *,
     window: Any = "uniform",
     reduction: str = "mean",
-    ssim_window: Window = _GAUSSIAN,
+    ssim_window: Window = WANG,
     **options: Any,
 ) -> Any:
     """Blend 1 - SSIM of each tile against the image.
@@ -66,6 +65,8 @@ def ssim_residual(
     ------
     TypeError, ValueError
         If tiles and image are not the grid's, or as `blend` and `fastssim.ssim`.
+    NotImplementedError
+        If tiles require a gradient: use `extract`, `fastssim.ssim_map` and `blend`.
 
     Examples
     --------
