@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ae.checkpoints import is_finished
 from ae.config import TrainConfig
 from ae.data import DataFolder, digest, good_images, open_folder
 from ae.evaluation import evaluate
 from ae.methods import check_needs
 from ae.reporting import report
-from ae.training import is_finished, train
+from ae.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

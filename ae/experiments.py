@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ae.calibration import recalibrate, trained_with
+from ae.checkpoints import is_finished
 from ae.config import TrainConfig, config_from, preset
 from ae.data import digest, good_images, open_folder
 from ae.evaluation import MEASURES, evaluate_run
 from ae.files import read_json, write_json
 from ae.methods import check_needs
 from ae.run import load_run
-from ae.training import is_finished, train
+from ae.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from ae.calibration import calibrate
-from ae.config import PATCH, TrainConfig, config_from
+from ae.checkpoints import WholeFiles, prepare
+from ae.config import PATCH, TrainConfig
 from ae.corruption import corrupted
 from ae.data import DataFolder, Patches, digest, good_images, open_folder, split_good
-from ae.files import atomic, first_line, read_json, reserved, write_json
+from ae.files import reserved
 from ae.methods import make_method
-from ae.run import Run, kept, load_run, save_run
+from ae.progress import ProgressBar
+from ae.run import Run, kept, save_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +97,7 @@ def train(
             module = _Training(config)
             module.method.prepare()
             seen = digest(images)
-            checkpoint = _prepare(out, config, seen, resume=resume)
+            checkpoint = prepare(out, config, seen, resume=resume)
             clock = _Clock(config)
             trainer = _trainer(out, config, clock, progress=progress)
             batches = config.patches_per_epoch // config.batch_size
@@ -279,61 +276,6 @@ def one_cycle(share: float) -> float:
     return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
 
 
-class _WholeFiles(TorchCheckpointIO):
-    """Checkpoints that are whole or not there, whenever the training is killed."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the place, then rename."""
-        content = io.BytesIO()
-        torch.save(checkpoint, content)  # into a file on a full disk it fails without saying so
-        with atomic(path) as beside:
-            beside.write_bytes(content.getbuffer())
-
-    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
-        """Read, or say which file is damaged."""
-        try:
-            return super().load_checkpoint(path, *args, **options)
-        except Exception as error:  # noqa: BLE001  # on damaged bytes torch raises whatever it stumbles over
-            raise ValueError(f"{path} is damaged ({first_line(error)}); remove it to begin anew") from None
-
-
-class _Progress(Callback):
-    """One bar over the whole training: patches or time, losses, time left."""
-
-    def __init__(self, config: TrainConfig, clock: _Clock) -> None:
-        self._clock = clock
-        self._title = config.method
-        times = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
-        self._bar = Progress(
-            "{task.description}", BarColumn(), TaskProgressColumn(), *times, console=Console(stderr=True)
-        )
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the bar."""
-        self._task = self._bar.add_task(self._title, total=1.0)
-        self._bar.start()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Move the bar."""
-        self._bar.update(self._task, completed=self._clock.share(trainer))
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the losses."""
-        found = trainer.callback_metrics
-        text = f"{self._title} epoch {trainer.current_epoch + 1}"
-        if "held_out_loss" in found:
-            text += f", held-out loss {float(found['held_out_loss']):.4f}"
-        self._bar.update(self._task, description=text)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away."""
-        self._bar.stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the bar away, whatever ended the training."""
-        self._bar.stop()
-
-
 def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -> pl.Trainer:
     """Put Lightning's parts together."""
     callbacks: list[Callback] = [
@@ -345,7 +287,7 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
     if config.patience:
         callbacks.append(_Patience("held_out_loss", patience=config.patience, check_on_train_epoch_end=False))
     if progress:
-        callbacks.append(_Progress(config, clock))
+        callbacks.append(ProgressBar(config.method, clock.share))
     return pl.Trainer(
         accelerator="auto",
         devices=1,
@@ -355,34 +297,11 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
         callbacks=callbacks,
         logger=[CSVLogger(out / "logs", name="csv"), TensorBoardLogger(out / "logs", name="tensorboard")],
         enable_progress_bar=False,
-        plugins=[_WholeFiles()],
+        plugins=[WholeFiles()],
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
-
-
-def _prepare(out: Path, config: TrainConfig, images: str, *, resume: bool) -> Path | None:
-    """Check and mark the run folder; return the checkpoint to go on from."""
-    started, checkpoint = out / "started.json", out / "checkpoints" / "last.ckpt"
-    if started.exists() or (out / "config.json").exists():
-        if not resume:
-            raise ValueError(f"{out} holds a training; resume it (--resume) or name another folder")
-        if (out / "config.json").exists():
-            raise ValueError(f"{out} holds a finished training; name another folder for a new one")
-        content = read_json(started)
-        seen = content.pop("images", images) if isinstance(content, dict) else images
-        try:
-            before = config_from(content)  # options that are newer than the file have their defaults
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{started} is damaged ({error}); restore it, or name another folder") from None
-        if before != config:
-            raise ValueError(f"{out} was started with other options; give the same ones, or name another folder")
-        if seen != images:
-            raise ValueError(f"{out} was started with other images; give the same ones, or name another folder")
-        return checkpoint if checkpoint.exists() else None
-    write_json(started, asdict(config) | {"images": images})
-    return None  # a checkpoint that lies there is of another training
 
 
 def _patches(images: list[NDArray[np.float32]], config: TrainConfig, batches: int, augment: str, seed: int) -> Patches:
@@ -409,15 +328,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def is_finished(run: Path, config: TrainConfig, images: str) -> bool:
-    """Tell whether a run is finished; ValueError where it was with other options or images, see `ae.data.digest`."""
-    if not (run / "config.json").exists():
-        return False
-    found = load_run(run)
-    if found.config != config:
-        raise ValueError(f"{run} was trained with other options; give the same ones, or name another folder")
-    if found.training.get("images_digest", images) != images:
-        raise ValueError(f"{run} was trained with other images; give the same ones, or name another folder")
-    return True
