@@ -172,9 +172,6 @@ class Taps(Window):
         self._set(weights=axes[0] if len(axes) == 1 else axes, axes=axes)
 
 
-WANG = Gaussian()  # 11 x 11 pixels of sigma 1.5, as Wang et al. (2004) have it
-
-
 def _bell(sigma: float, i: float) -> float:
     """Height of the Gaussian, 1 in the middle, `i` pixels from there."""
     distance = i / sigma
@@ -242,3 +239,6 @@ def rounded(weights: tuple[float, ...], dtype: str) -> tuple[Any, ...]:
     others = np.delete(taps, largest).astype(np.float64)
     taps[largest] = 1.0 - math.fsum(others)
     return tuple(taps)
+
+
+WANG = Gaussian()  # 11 x 11 pixels of sigma 1.5, as Wang et al. (2004) have it
