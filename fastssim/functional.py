@@ -130,6 +130,7 @@ def ssim(
     >>> loss.backward()
     >>> ssim(x, x, reduction="none").shape, ssim(x, x, reduction="channel", padding="reflect").shape
     (torch.Size([2, 3, 54, 54]), torch.Size([2, 3]))
+    >>> from fastssim import Gaussian
     >>> volume = torch.rand(1, 1, 12, 32, 32)
     >>> ssim(volume, volume, window=Gaussian((5, 11, 11)), reduction="none", dims=3).shape
     torch.Size([1, 1, 8, 22, 22])
