@@ -141,7 +141,8 @@ def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -
     scale = 1.0 if plan.masked else 1 / plan.count(reduction)
     l1 = None
     if alpha is not None:
-        scale, l1 = -(1 - alpha) * scale, alpha / plan.pixels(reduction) if alpha else None
+        scale = -(1 - alpha) * scale
+        l1 = alpha / plan.pixels(reduction) if alpha else None
     sums = launch.value_and_gradient(plan, x, y, mask, scale, grad_x, grad_y, l1=l1)
     if plan.masked and reduction != "sum":  # only now is it known how many windows count
         count = torch.from_numpy(np.asarray(np.maximum(_reduced(sums.counted, reduction), 1)))

@@ -135,9 +135,7 @@ def ssim(
     >>> ssim(volume, volume, window=Gaussian((5, 11, 11)), reduction="none", dims=3).shape
     torch.Size([1, 1, 8, 22, 22])
     """
-    return _score(
-        x, y, None, data_range, window, k1, k2, padding, reduction, mask, unbiased, dims, backend
-    )  # by position: names would take as long as all checks
+    return _score(x, y, None, data_range, window, k1, k2, padding, reduction, mask, unbiased, dims, backend)
 
 
 _DEFAULTS: dict[str, Any] = ssim.__kwdefaults__ or {}

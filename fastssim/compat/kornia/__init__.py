@@ -77,7 +77,7 @@ def ssim(
     >>> ssim(x, x, 5).shape
     torch.Size([1, 4, 5, 5])
     """
-    return _compared(img1, img2, window_size, max_val, eps, padding, "none", 2).to(_dtype(img1, img2))
+    return _map(img1, img2, window_size, max_val, eps, padding, 2)
 
 
 def ssim3d(
@@ -96,7 +96,7 @@ def ssim3d(
     >>> ssim3d(x, x, 5).shape
     torch.Size([1, 4, 5, 5, 5])
     """
-    return _compared(img1, img2, window_size, max_val, eps, padding, "none", 3).to(_dtype(img1, img2))
+    return _map(img1, img2, window_size, max_val, eps, padding, 3)
 
 
 def ssim_loss(
@@ -174,8 +174,7 @@ class SSIM(nn.Module):
 
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
         """Return the SSIM map of two batches."""
-        function = ssim if self._dims == 2 else ssim3d
-        return function(img1, img2, self.window_size, self.max_val, self.eps, self.padding)
+        return _map(img1, img2, self.window_size, self.max_val, self.eps, self.padding, self._dims)
 
 
 class SSIM3D(SSIM):
@@ -232,6 +231,11 @@ def __getattr__(name: str) -> Any:
     if name in ("losses", "metrics"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _map(img1: Tensor, img2: Tensor, window_size: int, max_val: float, eps: float, padding: str, dims: int) -> Tensor:
+    """Return the SSIM map."""
+    return _compared(img1, img2, window_size, max_val, eps, padding, "none", dims).to(_dtype(img1, img2))
 
 
 def _loss(
