@@ -42,9 +42,9 @@ def constant(name: str, value: Any) -> Any:
 def assert_values(image: Tensor, most_allowed: float) -> None:
     """Assert, as piq and piqa do, that values lie in [0, most_allowed]."""
     pixels = image.detach()
-    least, most = (
-        pixels.to(torch.int32) if pixels.dtype == torch.uint16 else pixels
-    ).aminmax()  # of which torch finds no extremes
+    if pixels.dtype == torch.uint16:  # of which torch finds no extremes
+        pixels = pixels.to(torch.int32)
+    least, most = pixels.aminmax()
     if not (least >= 0 and most <= most_allowed):
         raise AssertionError(f"Expected values in [0, {most_allowed}], got {least.item()} to {most.item()}")
 
