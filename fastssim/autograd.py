@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_PROBLEM = (
+PROBLEM = (
     "Tensor x, Tensor y, Tensor? mask, float[] taps_z, float[] taps_y, float[] taps_x, float c1, float c2, str padding,"
     " float unbiased, bool fractions"  # taps_z: of volumes (N, C, D, H, W); empty for images (N, C, H, W)
 )
 _library = torch.library.Library("fastssim", "DEF")
 # alpha: None for SSIM; else the loss alpha L1 + (1 - alpha)(1 - SSIM), without L1 where it is 0
-_library.define(f"ssim_mean({_PROBLEM}, str reduction, float? alpha) -> Tensor")
-_library.define(f"ssim_map({_PROBLEM}) -> Tensor")
-_library.define(f"ssim_mean_gradient({_PROBLEM}, str reduction, float? alpha, bool both) -> (Tensor, Tensor, Tensor)")
-_library.define(f"ssim_map_gradient({_PROBLEM}, Tensor upstream, bool both) -> (Tensor, Tensor)")
+_library.define(f"ssim_mean({PROBLEM}, str reduction, float? alpha) -> Tensor")
+_library.define(f"ssim_map({PROBLEM}) -> Tensor")
+_library.define(f"ssim_mean_gradient({PROBLEM}, str reduction, float? alpha, bool both) -> (Tensor, Tensor, Tensor)")
+_library.define(f"ssim_map_gradient({PROBLEM}, Tensor upstream, bool both) -> (Tensor, Tensor)")
 
 
 @lru_cache(maxsize=1024)
@@ -58,13 +58,14 @@ def _plan(
     return Plan(tuple(shape), name, taps_y, taps_x, c1, c2, padding, unbiased, masked, fractions, taps_z)
 
 
-def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
+def arithmetic_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """Return the dtype of the arithmetic on two images."""
     return torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
 
 
 def plan_of(x: Tensor, y: Tensor, mask: Tensor | None, taps_z: Any, taps_y: Any, taps_x: Any, *rest: Any) -> Plan:
     """Return the plan of an operator's problem."""
-    return _plan(x.shape, _dtype(x, y), tuple(taps_z), tuple(taps_y), tuple(taps_x), *rest, mask is not None)
+    return _plan(x.shape, arithmetic_dtype(x, y), tuple(taps_z), tuple(taps_y), tuple(taps_x), *rest, mask is not None)
 
 
 def reduced_shape(x: Tensor, reduction: str) -> tuple[int, ...]:
@@ -72,15 +73,15 @@ def reduced_shape(x: Tensor, reduction: str) -> tuple[int, ...]:
     return {"image": (x.shape[0],), "channel": (x.shape[0], x.shape[1])}.get(reduction, ())
 
 
-def _gradients(x: Tensor, y: Tensor, *, both: bool) -> tuple[Tensor, Tensor | None]:
+def empty_gradients(x: Tensor, y: Tensor, *, both: bool) -> tuple[Tensor, Tensor | None]:
     """Memory for the gradients; the second is None where only one is wanted."""
-    dtype = _dtype(x, y)
+    dtype = arithmetic_dtype(x, y)
     if dtype == x.dtype and x.is_contiguous():  # as ever; this way is the shorter
         return torch.empty_like(x), torch.empty_like(x) if both else None
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype) if both else None
 
 
-def _filled(function: Any) -> Any:
+def filled(function: Any) -> Any:
     """Make an operator of a function: where that returns None, the operator must return a tensor, an empty one."""
 
     def operator(x: Tensor, *arguments: Any) -> Any:
@@ -128,7 +129,7 @@ def _ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
 def _ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
     launch = launch_of(x.ndim - 2)
     plan = plan_of(x, y, mask, *problem)
-    out = x.new_empty(plan.map_shape, dtype=_dtype(x, y))
+    out = x.new_empty(plan.map_shape, dtype=arithmetic_dtype(x, y))
     launch.ssim_map(plan, x, y, mask, out)
     return out
 
@@ -137,7 +138,7 @@ def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -
     launch = launch_of(x.ndim - 2)
     *problem, reduction, alpha, both = rest
     plan = plan_of(x, y, mask, *problem)
-    grad_x, grad_y = _gradients(x, y, both=both)
+    grad_x, grad_y = empty_gradients(x, y, both=both)
     scale = 1.0 if plan.masked else 1 / plan.count(reduction)
     l1 = None
     if alpha is not None:
@@ -148,7 +149,7 @@ def _ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -
         count = torch.from_numpy(np.asarray(np.maximum(_reduced(sums.counted, reduction), 1)))
         for gradient in (grad_x, grad_y):
             if gradient is not None:
-                gradient.div_(_spread(count, gradient))
+                gradient.div_(spread(count, gradient))
     return _value(plan, sums, reduction, alpha), grad_x, grad_y
 
 
@@ -156,7 +157,7 @@ def _ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) ->
     launch = launch_of(x.ndim - 2)
     *problem, upstream, both = rest
     plan = plan_of(x, y, mask, *problem)
-    grad_x, grad_y = _gradients(x, y, both=both)
+    grad_x, grad_y = empty_gradients(x, y, both=both)
     launch.map_gradient(plan, x, y, mask, upstream, grad_x, grad_y)
     return grad_x, grad_y
 
@@ -173,8 +174,8 @@ _ON_CPU = {
     "ssim_map_gradient": _ssim_map_gradient,
 }
 for _name, _function in _ON_CPU.items():
-    _library.impl(_name, _filled(_function), "CPU")
-    _library.impl(_name, _filled(partial(_on_cuda, _name)), "CUDA")
+    _library.impl(_name, filled(_function), "CPU")
+    _library.impl(_name, filled(partial(_on_cuda, _name)), "CUDA")
 
 
 # ------------------------------------------------------------------------------------------- shapes, for the compiler
@@ -182,7 +183,7 @@ for _name, _function in _ON_CPU.items():
 
 @torch.library.register_fake("fastssim::ssim_mean", lib=_library)
 def _(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
-    return x.new_empty(reduced_shape(x, rest[-2]), dtype=_dtype(x, y))
+    return x.new_empty(reduced_shape(x, rest[-2]), dtype=arithmetic_dtype(x, y))
 
 
 @torch.library.register_fake("fastssim::ssim_map", lib=_library)
@@ -190,20 +191,20 @@ def _(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
     taps, padding = problem[:3], problem[5]
     cuts = [len(axis) - 1 if padding == "valid" else 0 for axis in taps[5 - x.ndim :]]
     ends = [length - cut for length, cut in zip(x.shape[2:], cuts, strict=True)]
-    return x.new_empty((*x.shape[:2], *ends), dtype=_dtype(x, y))
+    return x.new_empty((*x.shape[:2], *ends), dtype=arithmetic_dtype(x, y))
 
 
 def _fake_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    value = x.new_empty(reduced_shape(x, rest[-3]), dtype=_dtype(x, y))
-    return (value, *_gradients(x, y, both=rest[-1]))
+    value = x.new_empty(reduced_shape(x, rest[-3]), dtype=arithmetic_dtype(x, y))
+    return (value, *empty_gradients(x, y, both=rest[-1]))
 
 
 def _fake_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
-    return _gradients(x, y, both=rest[-1])
+    return empty_gradients(x, y, both=rest[-1])
 
 
 for _name, _function in (("ssim_mean_gradient", _fake_mean_gradient), ("ssim_map_gradient", _fake_map_gradient)):
-    torch.library.register_fake(f"fastssim::{_name}", _filled(_function), lib=_library)
+    torch.library.register_fake(f"fastssim::{_name}", filled(_function), lib=_library)
 
 
 @untraced
@@ -285,7 +286,7 @@ def _is_one(upstream: Tensor) -> bool:
     return upstream.ndim == 0 and unobserved(upstream, upstream, None) and upstream.item() == 1
 
 
-def _refuse_second_order() -> None:
+def refuse_second_order() -> None:
     """Stop a gradient of the gradient, which would silently come out as zero."""
     if torch.is_grad_enabled():  # in a backward only under create_graph=True
         raise NotImplementedError(_NO_SECOND)
@@ -305,7 +306,7 @@ def in_forward_mode(*images: Tensor) -> bool:
     return any(forward_ad.unpack_dual(_beneath(image)).tangent is not None for image in images)
 
 
-def _spread(weight: Tensor, images: Tensor) -> Tensor:
+def spread(weight: Tensor, images: Tensor) -> Tensor:
     """Give a number per batch, image or channel the axes of the images."""
     return weight.reshape(*weight.shape, *[1] * (images.ndim - weight.ndim)) if weight.ndim else weight
 
@@ -340,17 +341,17 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_order()
+        refuse_second_order()
         to_x, to_y, dtype_x, dtype_y = ctx.wanted
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # scaled in place and given away by a backward before, on a graph that was retained
             x, y, mask = ctx.saved_tensors
             _, *gradients = _with_gradients(x, y, mask, ctx)
         if is_batched(upstream):
-            gradients = [gradient * _spread(upstream, gradient) for gradient in gradients]
+            gradients = [gradient * spread(upstream, gradient) for gradient in gradients]
         elif not _is_one(upstream):
             for gradient in gradients:
-                gradient.mul_(_spread(upstream, gradient))
+                gradient.mul_(spread(upstream, gradient))
         by_x = gradients[0].to(dtype_x) if to_x else None
         by_y = gradients[-1].to(dtype_y) if to_y else None
         return by_x, by_y, None, None, None, None
@@ -371,7 +372,7 @@ class _Map(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_order()
+        refuse_second_order()
         x, y, mask = ctx.saved_tensors
         to_x, to_y = ctx.needs_input_grad[:2]
         first, second = (x, y) if to_x else (y, x)
@@ -408,7 +409,7 @@ class _Transformed(torch.autograd.Function):
             raise NotImplementedError(_NO_SECOND)
         if upstream is None:
             return (None,) * 4
-        gradients = [_spread(upstream, gradient) * gradient for gradient in ctx.saved_tensors]
+        gradients = [spread(upstream, gradient) * gradient for gradient in ctx.saved_tensors]
         return *(by.to(dtype) for by, dtype in zip(gradients, ctx.dtypes, strict=True)), None, None
 
     @staticmethod

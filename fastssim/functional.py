@@ -359,7 +359,7 @@ def ms_ssim(
     factors = scale_means(a, b, len(powers), float(data_range), problem)
     if product == "image":
         factors = factors.mean(2)
-    value = torch.stack([_power(factor, weight) for factor, weight in zip(factors, powers, strict=True)]).prod(0)
+    value = torch.stack([power(factor, weight) for factor, weight in zip(factors, powers, strict=True)]).prod(0)
     if reduction == "mean":
         value = value.mean()
     elif reduction == "image" and product == "channel":
@@ -392,7 +392,7 @@ def near_one(x: Tensor, y: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
     return (x, y) if scale == 1 else (readable(x, fractions=False) * scale, readable(y, fractions=False) * scale)
 
 
-def _power(factor: Tensor, weight: float) -> Tensor:
+def power(factor: Tensor, weight: float) -> Tensor:
     """Return factor ** weight, continued to 0 and below as `fastssim.reference.power` does."""
     base = F.relu(factor)  # whose slope at 0 is 0
     return torch.where(base < LEAST_FACTOR, base * LEAST_FACTOR ** (weight - 1), base.clamp(min=LEAST_FACTOR) ** weight)

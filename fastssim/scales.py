@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from fastssim import autograd
 from fastssim.autograd import (
-    _PROBLEM,
-    _dtype,
-    _filled,
-    _refuse_second_order,
+    PROBLEM,
+    arithmetic_dtype,
+    filled,
     in_forward_mode,
     is_batched,
     plan_of,
+    refuse_second_order,
     watched,
 )
 from fastssim.cpu.dispatch import launch_of
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _library = torch.library.Library("fastssim", "FRAGMENT")
 _library.define(
-    f"ssim_scales({_PROBLEM}, float contrast_c1, int count, int gradients) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    f"ssim_scales({PROBLEM}, float contrast_c1, int count, int gradients) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _library.define("ssim_deliver(Tensor(a!) gradient, Tensor coarser, Tensor upstream) -> ()")
 _ops = torch.ops.fastssim
@@ -84,7 +84,9 @@ def _quarters(gradient: Tensor, shape: torch.Size) -> Tensor:
 def _memory(x: Tensor, y: Tensor, count: int, gradients: int) -> list[Tensor | None]:
     """Make room for the gradients: of the finest scale and of all others, by one image or both."""
     others = sum(map(math.prod, _shapes(x.shape, count)))
-    wanted: list[Tensor | None] = [x.new_empty(size, dtype=_dtype(x, y)) for size in (x.shape, (others,)) * gradients]
+    wanted: list[Tensor | None] = [
+        x.new_empty(size, dtype=arithmetic_dtype(x, y)) for size in (x.shape, (others,)) * gradients
+    ]
     return wanted + [None] * (4 - len(wanted))
 
 
@@ -115,7 +117,7 @@ def _one_on_cpu(
         sums = launch.value_and_gradient(plan, x, y, None, 1 / windows, *gradients, *[None] * (2 - len(gradients)))
     else:
         sums = launch.value(plan, x, y, None)
-    mean = torch.from_numpy(sums.ssim / windows).to(_dtype(x, y))
+    mean = torch.from_numpy(sums.ssim / windows).to(arithmetic_dtype(x, y))
     if next_shape is None:
         return mean, None
     halves = x.new_empty(next_shape, dtype=mean.dtype), x.new_empty(next_shape, dtype=mean.dtype)
@@ -140,18 +142,18 @@ def _deliver_on_cuda(*arguments: Tensor) -> None:
     deliver(*arguments)
 
 
-_library.impl("ssim_scales", _filled(partial(over_scales, _one_on_cpu)), "CPU")
-_library.impl("ssim_scales", _filled(_scales_on_cuda), "CUDA")
+_library.impl("ssim_scales", filled(partial(over_scales, _one_on_cpu)), "CPU")
+_library.impl("ssim_scales", filled(_scales_on_cuda), "CUDA")
 _library.impl("ssim_deliver", _deliver, "CPU")
 _library.impl("ssim_deliver", _deliver_on_cuda, "CUDA")
 
 
 def _fake_scales(x: Tensor, y: Tensor, mask: None, *rest: Any) -> tuple[Tensor | None, ...]:
     *_, count, gradients = rest
-    return (x.new_empty((count, *x.shape[:2]), dtype=_dtype(x, y)), *_memory(x, y, count, gradients))
+    return (x.new_empty((count, *x.shape[:2]), dtype=arithmetic_dtype(x, y)), *_memory(x, y, count, gradients))
 
 
-torch.library.register_fake("fastssim::ssim_scales", _filled(_fake_scales), lib=_library)
+torch.library.register_fake("fastssim::ssim_scales", filled(_fake_scales), lib=_library)
 torch.library.register_fake("fastssim::ssim_deliver", lambda *_: None, lib=_library)
 
 
@@ -169,7 +171,7 @@ class _Scales(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_order()
+        refuse_second_order()
         x, y = ctx.saved_tensors
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # given away by a backward before, on a graph that was retained
@@ -224,13 +226,13 @@ class _Halved(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor) -> Tensor:
         n, c, height, width = ctx.shape = image.shape
         ctx.dtype = image.dtype
-        half = image.new_empty((n, c, height // 2, width // 2), dtype=_dtype(image, image))
+        half = image.new_empty((n, c, height // 2, width // 2), dtype=arithmetic_dtype(image, image))
         launch_of("scales").halve(image, half, fractions=False)
         return half
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        _refuse_second_order()
+        refuse_second_order()
         if is_batched(upstream) or watched(upstream, upstream, None):
             return _quarters(upstream, ctx.shape).to(ctx.dtype)
         gradient = upstream.new_zeros(ctx.shape)

@@ -107,7 +107,7 @@ class Gaussian(Window):
         if len(sizes) > 1 and len(sigmas) > 1 and len(sizes) != len(sigmas):
             raise ValueError(f"size names {len(sizes)} axes and sigma {len(sigmas)}; give one of each for every axis")
         count = max(len(sizes), len(sigmas))
-        axes = [_sampled(sizes[i % len(sizes)], partial(_bell, sigmas[i % len(sigmas)])) for i in range(count)]
+        axes = [_sampled(sizes[i % len(sizes)], partial(bell, sigmas[i % len(sigmas)])) for i in range(count)]
         self._set(size=_single(sizes), sigma=_single(sigmas), axes=_merged(axes))
 
 
@@ -172,7 +172,7 @@ class Taps(Window):
         self._set(weights=axes[0] if len(axes) == 1 else axes, axes=axes)
 
 
-def _bell(sigma: float, i: float) -> float:
+def bell(sigma: float, i: float) -> float:
     """Height of the Gaussian, 1 in the middle, `i` pixels from there."""
     distance = i / sigma
     return math.exp(-0.5 * distance * distance)  # a power would overflow with an error, and compilers trace none

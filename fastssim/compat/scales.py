@@ -8,8 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from fastssim.compat.images import constant, contrast
-from fastssim.functional import _power as power
-from fastssim.functional import problem_of, scale_means, ssim
+from fastssim.functional import power, problem_of, scale_means, ssim
 from fastssim.interop import take
 from fastssim.scales import halve
 

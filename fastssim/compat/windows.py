@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from fastssim.compat.images import constant
-from fastssim.window import Gaussian, Taps, Uniform
-from fastssim.window import _bell as bell
+from fastssim.window import Gaussian, Taps, Uniform, bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -112,8 +112,9 @@ def _march(
             in_large_pages(fresh)
     fractions = plan.fractions
     call = _CALL.pack(
-        *_image(x), *_image(y),
-        *(_NO_IMAGE if mask is None else _image(mask)), *(_NO_IMAGE if upstream is None else _image(upstream)),
+        *image_arguments(x), *image_arguments(y),
+        *(_NO_IMAGE if mask is None else image_arguments(mask)),
+        *(_NO_IMAGE if upstream is None else image_arguments(upstream)),
         sums.buffer_info()[0], 0 if ssim_map is None else ssim_map.data_ptr(),
         0 if grad_x is None else grad_x.data_ptr(), 0 if grad_y is None else grad_y.data_ptr(),
         0 if rim_x is None else rim_x.data_ptr(), 0 if rim_y is None else rim_y.data_ptr(),
@@ -191,7 +192,7 @@ def _fold(plan: Plan, ready: _Ready, rim: Tensor, gradient: Any) -> None:
     run_slabs(lambda i: run(ready.at, edges[i], edges[i + 1], *addresses), len(edges) - 1)
 
 
-def _image(tensor: Tensor) -> tuple[int, ...]:
+def image_arguments(tensor: Tensor) -> tuple[int, ...]:
     """Address, kind and strides of a tensor (N, C, H, W), as the kernels take them."""
     item = tensor.element_size()
     n, c, row, column = tensor.stride()
@@ -238,7 +239,7 @@ def _ready(plan: Plan, upstream: bool, l1: bool, ssim_map: bool, grad_x: bool, g
         _PLAN.pack(
             rows.ctypes.data, len(rows), columns.ctypes.data, len(columns), *pads,
             layout.tiles.ctypes.data, len(layout.tiles), planes, plan.shape[1],
-            buffers.pitch(filters.room, _lanes(plan.dtype)),
+            buffers.pitch(filters.room, lanes_of(plan.dtype)),
             filters.taps.ctypes.data, filters.exact_taps.ctypes.data, filters.uniform,
             *_sizes(plan, filters), *layout.constants, filters.share,
         ),
@@ -278,7 +279,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
             covered = plan.padded
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
     most_rows = buffers.exact_tile_rows(len(plan.taps_y)) if filters.exact else TILE_ROWS
-    lanes = _lanes(plan.dtype)
+    lanes = lanes_of(plan.dtype)
     across = buffers.tile_spans(
         (first_x, first_x + covered[1]),
         plan.padded[1],
@@ -378,12 +379,12 @@ def kept_workspaces(
 
 def _sizes(plan: Plan, filters: _Filters) -> tuple[int, int, int]:
     """Numbers in the rolling buffers, in the room for sums and in the lanes of sums."""
-    lanes = _lanes(plan.dtype)
+    lanes = lanes_of(plan.dtype)
     rolling = buffers.rolling(len(plan.taps_y), filters.room, lanes)
     return rolling, buffers.summed(filters.room, lanes) if filters.exact else 0, 3 * lanes
 
 
-def _lanes(dtype: str) -> int:
+def lanes_of(dtype: str) -> int:
     """How many numbers one vector holds."""
     return vector_bytes() // np.dtype(dtype).itemsize
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastssim.cpu.buffers import CHUNK
 from fastssim.cpu.kinds import Step
-from fastssim.cpu.launch import _image, shared_out
+from fastssim.cpu.launch import image_arguments, shared_out
 from fastssim.cpu.machine_code import entry
 from fastssim.cpu.pool import run_slabs
 from fastssim.interop import LARGEST
@@ -22,7 +22,7 @@ def halve(image: Tensor, out: Tensor, *, fractions: bool) -> None:
     _, channels, height, width = image.shape
     run = _entry("halve", out)
     divisor = LARGEST.get(image.dtype, 1) if fractions else 1
-    given = *_image(image), divisor, channels, height, width
+    given = *image_arguments(image), divisor, channels, height, width
 
     def rows(begin: int, end: int) -> int:
         work = out.new_empty(2 * CHUNK)

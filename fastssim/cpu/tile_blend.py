@@ -29,7 +29,7 @@ from numba.extending import intrinsic
 
 from fastssim.cpu.jit import kept as jit
 from fastssim.cpu.simd import Vector, begin_turns, count_up, end_turns, lanes, next_slab, slab_done, wanted
-from fastssim.cpu.tile_sums import MEAN, STD, Pixels, Sums
+from fastssim.cpu.tile_sums import MEAN, STD, Pixels, Running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +123,7 @@ class _Block:
         self._how = len(how)
         self._vectors = VECTORS if len(block) == len(_WIDE) else 1
         self._code = Pixels(context, builder, 1 if len(block) == len(_SINGLE) else lanes(types.float64))
-        self._acc, self._row = (Sums(self._code, self._how, self._vectors) for _ in range(2))
+        self._acc, self._row = (Running(self._code, self._how, self._vectors) for _ in range(2))
         self._zeros = cgutils.alloca_once(builder, self._code.type)
 
     def emit(self) -> ir.Value:
@@ -159,7 +159,7 @@ class _Block:
         for pixel in range(0, self._vectors * self._code.lanes + line, line):
             self._code.prefetch(self._code.at(pointer, pixel))
 
-    def _look_at(self, sums: Sums) -> None:
+    def _look_at(self, sums: Running) -> None:
         """Add s - s of every sum to the zeros: it is NaN where the sum is NaN or infinite."""
         if self._how in (len(MEAN), len(STD)):  # a maximum may drop what is infinite
             zeros = Vector(self._builder, self._builder.load(self._zeros))
@@ -203,9 +203,9 @@ class _Block:
                 code.put(self._sink_kinds.deviation.dtype, code.root(variance), self._output("deviation", vector))
             code.put(self._sink_kinds.out.dtype, value, self._output("out", vector))
 
-    def _norm(self) -> Sums:
+    def _norm(self) -> Running:
         """Sum the weights of all tiles that cover the block."""
-        norm = Sums(self._code, len(MEAN), self._vectors)
+        norm = Running(self._code, len(MEAN), self._vectors)
         norm.clear(pivots=True)
         with self._loop(self._cover.i0, self._cover.i1) as i, self._loop(self._cover.j0, self._cover.j1) as j:
             weights = self._weights(i, j)

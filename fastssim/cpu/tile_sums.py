@@ -106,7 +106,7 @@ class Pixels(Code):
         return Vector(self.builder, self.builder.call(function, [vector.value]))
 
 
-class Sums:
+class Running:
     """The running numbers of one block of pixels: one per vector, or p, s1, s2 per vector."""
 
     def __init__(self, code: Pixels, how: int, vectors: int) -> None:
@@ -132,7 +132,7 @@ class Sums:
             for state in range(0 if pivots or len(slots) == 1 else 1, len(slots)):
                 self[vector, state] = self._code.fill(start)
 
-    def copy_pivots(self, other: Sums) -> None:
+    def copy_pivots(self, other: Running) -> None:
         """Take p of other sums."""
         if self._how == len(STD):
             for vector in range(len(self._slots)):
@@ -150,7 +150,7 @@ class Sums:
         else:
             self[vector, 0] = self._code.pick(">" if self._how == len(MAX) else "<", self[vector, 0], pixels)
 
-    def add_row(self, row: Sums, weight: Vector | None) -> None:
+    def add_row(self, row: Running, weight: Vector | None) -> None:
         """Take in the sums over one row of tiles."""
         for vector, slots in enumerate(self._slots):
             if self._how in (len(MAX), len(MIN)):

@@ -13,7 +13,7 @@ import torch
 from fastssim.cpu import buffers
 from fastssim.cpu import volume as kernels
 from fastssim.cpu.kinds import VOLUME_CALL, VOLUME_PLAN, VolumeMarch, packer
-from fastssim.cpu.launch import KINDS, _lanes, kept_workspaces, slab_count, take_turns, up_to_middle
+from fastssim.cpu.launch import KINDS, kept_workspaces, lanes_of, slab_count, take_turns, up_to_middle
 from fastssim.cpu.machine_code import address_of, entry
 from fastssim.cpu.pages import in_large_pages
 from fastssim.cpu.pool import run_slabs
@@ -125,7 +125,7 @@ def _ready(plan: Plan, upstream: bool, ssim_map: bool, grad_x: bool, grad_y: boo
     layout = _layout(plan, gradient=grad_x)
     places, taps = layout.edges[:3], [axis for axis, _ in layout.taps]
     numbers = np.array([tap for axis in taps for tap in axis], plan.dtype)
-    sizes = (layout.size.total, 0, 3 * _lanes(plan.dtype))
+    sizes = (layout.size.total, 0, 3 * lanes_of(plan.dtype))
     block = np.frombuffer(
         _PLAN.pack(
             *(number for line in places for number in (line.ctypes.data, len(line))), *layout.edges[3:],
@@ -221,7 +221,7 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
             _, pad_y, pad_x = plan.pad
             rim = covered[0] * (2 * pad_y * covered[2] + lengths[1] * 2 * pad_x)
     deep, down, last = ((start, start + length) for start, length in zip(first, covered, strict=True))
-    lanes = _lanes(plan.dtype)
+    lanes = lanes_of(plan.dtype)
     across = buffers.tile_spans(
         last,
         plan.padded[2],

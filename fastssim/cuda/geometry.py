@@ -82,7 +82,7 @@ def march(plan: Plan, task: Task) -> Launch | None:
     wide = _columns(task, taps_y, plan.dtype) if min(taps_y, taps_x) >= 3 else 0
     halo = taps_x - 1 if task.gradients else 0
     possible = {
-        count: instance("march", **_options(plan, task, count), HALVED=task.halves, COLUMNS=wide)
+        count: instance("march", **options_of(plan, task, count), HALVED=task.halves, COLUMNS=wide)
         for count in THREADS
         if wide and count * wide - halo >= 2 * taps_x
     }
@@ -100,7 +100,7 @@ def march(plan: Plan, task: Task) -> Launch | None:
     wanted = max(-(-BLOCKS // (n * c * strips)), -(-rows // MOST_ROWS))
     segments = min(wanted, max(1, rows // max(LEAST_ROWS, taps_y)))
     fields = {
-        **_fields(plan),
+        **fields_of(plan),
         "first_y": first_y,
         "first_x": first_x,
         "rows": rows,
@@ -108,20 +108,20 @@ def march(plan: Plan, task: Task) -> Launch | None:
         "segments": segments,
         "strips": strips,
     }
-    return _launch(possible[threads], n * c * segments * strips, threads, fields)
+    return launched(possible[threads], n * c * segments * strips, threads, fields)
 
 
 @lru_cache(maxsize=1024)
 def windows(plan: Plan, task: Task) -> Launch:
     """Return the kernel that computes every window of images or volumes by the definition."""
-    made = instance("windows", **_options(plan, task, DIRECT_THREADS))
+    made = instance("windows", **options_of(plan, task, DIRECT_THREADS))
     return _by_the_element(made, plan, plan.map_shape)
 
 
 @lru_cache(maxsize=1024)
 def pixels(plan: Plan, task: Task) -> Launch:
     """Return the kernel that gathers the gradient from what `windows` wrote."""
-    made = instance("pixels", **_options(plan, task, DIRECT_THREADS))
+    made = instance("pixels", **options_of(plan, task, DIRECT_THREADS))
     return _by_the_element(made, plan, plan.shape)
 
 
@@ -129,7 +129,7 @@ def pixels(plan: Plan, task: Task) -> Launch:
 def halve(plan: Plan, task: Task) -> Launch:
     """Return the kernel that takes the means of 2 x 2 pixels where no march does."""
     n, c, height, width = plan.shape
-    made = instance("halve", **_options(plan, task, DIRECT_THREADS))
+    made = instance("halve", **options_of(plan, task, DIRECT_THREADS))
     return _by_the_element(made, plan, (n, c, height // 2, width // 2))
 
 
@@ -140,7 +140,7 @@ def deliver(shape: tuple[int, int, int, int], dtype: str, scales: int, coarser: 
     made = instance("deliver", T=TYPES[dtype], THREADS=DIRECT_THREADS)
     parts = -(-(-(-height // 2) * -(-width // 2)) // DIRECT_THREADS)
     fields = {"planes": n * c, "end": coarser, "scales": scales, "height": height, "width": width, "parts": parts}
-    return _launch(made, n * c * parts, DIRECT_THREADS, fields)
+    return launched(made, n * c * parts, DIRECT_THREADS, fields)
 
 
 @lru_cache(maxsize=1024)
@@ -166,19 +166,19 @@ def _by_the_strip(kernel: str, plan: Plan, task: Task, shape: tuple[int, ...]) -
     threads = next(count for count in BOX_THREADS if 2 * taps_x <= count)
     strips = -(-width // (threads - taps_x + 1))
     segments = min(-(-BLOCKS // (n * c * strips)), max(1, height // max(LEAST_ROWS, 4 * taps_y)))
-    fields = {**_fields(plan), "windows": math.prod(plan.map_shape), "segments": segments, "strips": strips}
-    return _launch(instance(kernel, **_options(plan, task, threads)), n * c * segments * strips, threads, fields)
+    fields = {**fields_of(plan), "windows": math.prod(plan.map_shape), "segments": segments, "strips": strips}
+    return launched(instance(kernel, **options_of(plan, task, threads)), n * c * segments * strips, threads, fields)
 
 
 def _by_the_element(made: Instance, plan: Plan, shape: tuple[int, ...]) -> Launch:
     """One thread for each element of `shape`, no block on two channels."""
     n, c, *lengths = shape
     parts = -(-math.prod(lengths) // DIRECT_THREADS)
-    fields = {**_fields(plan), "windows": math.prod(plan.map_shape), "parts": parts}
-    return _launch(made, n * c * parts, DIRECT_THREADS, fields)
+    fields = {**fields_of(plan), "windows": math.prod(plan.map_shape), "parts": parts}
+    return launched(made, n * c * parts, DIRECT_THREADS, fields)
 
 
-def _launch(made: Instance, grid: int, block: int, fields: dict[str, Any]) -> Launch:
+def launched(made: Instance, grid: int, block: int, fields: dict[str, Any]) -> Launch:
     """Write the fields that the kernel has into its structure."""
     argument = np.zeros(1, made.argument)
     names = made.argument.names or ()
@@ -188,7 +188,7 @@ def _launch(made: Instance, grid: int, block: int, fields: dict[str, Any]) -> La
     return Launch(made, grid, block, argument.tobytes())
 
 
-def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
+def options_of(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
     """Options that all kernels of SSIM have; an image is a volume of one plane."""
     return {
         "T": "double" if plan.dtype == "float64" else "float",
@@ -210,7 +210,7 @@ def _options(plan: Plan, task: Task, threads: int) -> dict[str, int | str]:
     }
 
 
-def _fields(plan: Plan) -> dict[str, Any]:
+def fields_of(plan: Plan) -> dict[str, Any]:
     """Fields that the kernels' structures have in common; an image is a volume of one plane."""
     _, channels, *lengths = plan.shape
     return {
@@ -262,7 +262,7 @@ def reduce(
     """Return the kernel that brings blocks' sums [results, parts] together; see reduce.cu."""
     made = instance("reduce", OUT=TYPES[out], THREADS=REDUCE_THREADS)
     fields = {"parts": parts, "windows": windows, "offset": offset, "scale": scale, "l1": l1}
-    return _launch(made, results, REDUCE_THREADS, fields)
+    return launched(made, results, REDUCE_THREADS, fields)
 
 
 def steps(name: str, strides: tuple[int, ...], itemsize: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastssim.autograd import _dtype, _gradients, _spread, plan_of
+from fastssim.autograd import arithmetic_dtype, empty_gradients, plan_of, spread
 from fastssim.cuda import launch
 from fastssim.cuda.launch import Reduction
 
@@ -37,7 +37,7 @@ def ssim_mean(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
 def ssim_map(x: Tensor, y: Tensor, mask: Tensor | None, *problem: Any) -> Tensor:
     """SSIM of every window."""
     plan = plan_of(x, y, mask, *problem)
-    out = x.new_empty(plan.map_shape, dtype=_dtype(x, y))
+    out = x.new_empty(plan.map_shape, dtype=arithmetic_dtype(x, y))
     launch.ssim_map(plan, x, y, mask, out)
     return out
 
@@ -46,14 +46,14 @@ def ssim_mean_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) ->
     """SSIM reduced over windows, and its gradient."""
     *problem, reduction, alpha, both = rest
     plan = plan_of(x, y, mask, *problem)
-    grad_x, grad_y = _gradients(x, y, both=both)
+    grad_x, grad_y = empty_gradients(x, y, both=both)
     result = _reduction(plan, reduction, alpha)
     scale = result.scale if result.counted else result.scale / result.windows
     value, counts = launch.value_and_gradient(plan, x, y, mask, scale, grad_x, grad_y, l1=result.l1, reduction=result)
     if counts is not None:  # only now is it known how many windows count
         for gradient in (grad_x, grad_y):
             if gradient is not None:
-                gradient.div_(_spread(counts.clamp(min=1), gradient))
+                gradient.div_(spread(counts.clamp(min=1), gradient))
     return value, grad_x, grad_y
 
 
@@ -64,7 +64,8 @@ def one_scale(
     result = _reduction(plan, "channel", None)
     halves = None
     if next_shape is not None:
-        halves = x.new_empty(next_shape, dtype=_dtype(x, y)), x.new_empty(next_shape, dtype=_dtype(x, y))
+        dtype = arithmetic_dtype(x, y)
+        halves = x.new_empty(next_shape, dtype=dtype), x.new_empty(next_shape, dtype=dtype)
     if gradients:
         grad_x, grad_y = (*gradients, None)[:2]
         mean = launch.value_and_gradient(
@@ -79,6 +80,6 @@ def ssim_map_gradient(x: Tensor, y: Tensor, mask: Tensor | None, *rest: Any) -> 
     """Gradient of a map of SSIM, given the gradient by the map."""
     *problem, upstream, both = rest
     plan = plan_of(x, y, mask, *problem)
-    grad_x, grad_y = _gradients(x, y, both=both)
+    grad_x, grad_y = empty_gradients(x, y, both=both)
     launch.map_gradient(plan, x, y, mask, upstream, grad_x, grad_y)
     return grad_x, grad_y

@@ -43,7 +43,7 @@ def folds(plan: Plan) -> bool:
 def phase(plan: Plan, task: Task, number: int) -> Launch:
     """Return one of the three kernels for a plan."""
     n, c, *lengths = plan.shape
-    made = instance("volume", PHASE=number, **geometry._options(plan, task, THREADS))  # noqa: SLF001  # as all kernels
+    made = instance("volume", PHASE=number, **geometry.options_of(plan, task, THREADS))
     covered: tuple[int, ...] = plan.map_shape[2:]
     first: tuple[int, ...] = (0, 0, 0)
     if number != WINDOWS:
@@ -55,7 +55,7 @@ def phase(plan: Plan, task: Task, number: int) -> Launch:
     segments = min(wanted, max(1, covered[0] // max(LEAST_ROWS, len(plan.taps_z))))
     parts = -(-math.prod(lengths) // THREADS)
     fields = {
-        **geometry._fields(plan),
+        **geometry.fields_of(plan),
         **{f"first_{axis}": place for axis, place in zip("zyx", first, strict=True)},
         **{f"covered_{axis}": length for axis, length in zip("zyx", covered, strict=True)},
         "windows": math.prod(plan.map_shape),
@@ -66,7 +66,7 @@ def phase(plan: Plan, task: Task, number: int) -> Launch:
         "parts": parts,
     }
     grid = n * c * (parts if number == PIXELS else segments * tiles_y * tiles_x)
-    return geometry._launch(made, grid, THREADS, fields)  # noqa: SLF001  # one way to fill a kernel's structure
+    return geometry.launched(made, grid, THREADS, fields)
 
 
 def shared_bytes(made: Any) -> int:
