@@ -44,6 +44,8 @@ def main(words: list[str] | None = None) -> None:
     if given.command == "docs":
         _write_page()
     elif given.command == "sass":
+        if given.out is not None:
+            _make_room(parser, given.out, several=False)
         _sass(given.arch, given.out)
     elif given.command == "upstream":
         sys.exit(upstream.main())

@@ -151,12 +151,19 @@ def _ratios_of(content: dict[str, Any]) -> dict[_Key, _Ratio]:
     for row in content["rows"]:
         if row["peer"] != OWN and "times_fastssim" in row:
             key = suite, row["case"], row["kind"], row["peer"], row["version"], content.get("format")
-            ratio = float(row["times_fastssim"])
-            if not ratio > 0:
-                raise ValueError(f"times_fastssim is {ratio}")
-            lower, upper = row.get("times_lower", ratio), row.get("times_upper", ratio)
-            found[key] = _Ratio(lower, ratio, upper, row.get("times_mean"))
+            ratio = _positive(row, "times_fastssim")
+            lower, upper = (_positive(row, name) if name in row else ratio for name in ("times_lower", "times_upper"))
+            average = _positive(row, "times_mean") if row.get("times_mean") is not None else None
+            found[key] = _Ratio(lower, ratio, upper, average)
     return found
+
+
+def _positive(row: dict[str, Any], name: str) -> float:
+    """Take a ratio out of a row."""
+    value = float(row[name])
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}")
+    return value
 
 
 def _read(file: Path) -> dict[str, Any]:

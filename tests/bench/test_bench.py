@@ -410,6 +410,10 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(monke
     with pytest.raises(SystemExit, match="2"):
         command.main(["ssim", "--out", str(file)])
     assert f"--out is {file}: File exists; give a folder" in capsys.readouterr().err
+    monkeypatch.setattr("bench.sass.rows", lambda _: pytest.fail("compiled"))
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["sass", "--out", str(file / "deep")])
+    assert f"--out is {file / 'deep'}: Not a directory; give a folder" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a GPU")

@@ -198,11 +198,19 @@ def test_a_damaged_result_is_named(tmp_path, content, message):
         compare(old, new)
 
 
-@pytest.mark.parametrize("ratio", [0, "nan", None])
-def test_a_ratio_that_is_none_is_named(tmp_path, ratio):
+@pytest.mark.parametrize(
+    ("name", "ratio"),
+    [
+        *(("times_fastssim", ratio) for ratio in (0, "nan", None, float("inf"))),
+        *(("times_lower", ratio) for ratio in (0, "x", None, float("nan"))),
+        ("times_upper", []),
+        ("times_mean", -1),
+    ],
+)
+def test_a_ratio_that_is_none_is_named(tmp_path, name, ratio):
     old, new = result(tmp_path / "old.json", a=1.0), result(tmp_path / "new.json", a=1.0)
     content = json.loads(new.read_text("utf-8"))
-    content["rows"][0]["times_fastssim"] = ratio
+    content["rows"][0][name] = ratio
     results.write(new, content)
     with pytest.raises(ValueError, match=r"new\.json is no result of python -m bench"):
         compare(old, new)
