@@ -74,7 +74,7 @@ def read_pages(path: Path | str, channels: int = 1) -> list[NDArray[np.float32]]
     Parameters
     ----------
     path, channels
-        As for `read_image`. Pages that are smaller versions of another are left out.
+        As for `read_image`. Pages that are smaller versions of another, or its transparency, are left out.
 
     Returns
     -------
@@ -208,6 +208,7 @@ def _opened(path: Path) -> Iterator[list[Callable[[], NDArray[Any]]]]:
         with _decoding(path):
             file = stack.enter_context(tifffile.TiffFile(path))
             pages = [page for page in file.pages if not page.is_reduced]
+            pages = [page for page in pages if not page.is_mask] or pages  # transparency of the page before
             if not pages:
                 raise ValueError("it has no page")
             #  ImageJ stores more than 4 GB so
@@ -275,8 +276,8 @@ def _page_as_stored(page: Any) -> NDArray[Any]:
         pixels = pixels / (2**bits - 1)
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         return ~pixels if pixels.dtype.kind in "bu" else 1 - pixels
-    if page.photometric == tifffile.PHOTOMETRIC.SEPARATED and pixels.dtype.kind == "u":  # cyan, magenta, yellow, black
-        light = 1 - pixels / np.iinfo(pixels.dtype).max
+    if page.photometric == tifffile.PHOTOMETRIC.SEPARATED:  # cyan, magenta, yellow, black
+        light = 1 - (pixels if pixels.dtype.kind == "f" else pixels / np.iinfo(pixels.dtype).max)
         return light[..., :3] * light[..., 3:4]
     return pixels
 

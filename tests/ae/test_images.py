@@ -107,6 +107,25 @@ def test_tiff_of_palette_and_print_colours_is_as_pillow_shows_it(tmp_path):
         np.testing.assert_allclose(read_image(tmp_path / f"{name}.tif", 3).transpose(1, 2, 0), shown, atol=0.5 / 255)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.float32, np.float64])
+def test_print_colours_of_any_depth_are_those_of_8_bits(tmp_path, kind):
+    inks = np.concatenate([COLOUR8, COLOUR8[..., :1]], axis=2)
+    deep = inks.astype(np.uint16) * 257 if kind is np.uint16 else (inks / 255).astype(kind)
+    for name, pixels in {"deep": deep, "8": inks}.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="separated", extrasamples=())
+    found, expected = (read_image(tmp_path / f"{name}.tif", 3) for name in ("deep", "8"))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_transparency_of_a_page_is_no_page(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(COLOUR8, photometric="rgb")
+        file.write(GREY8 > 100, photometric="mask", subfiletype=4)
+    np.testing.assert_array_equal(to_bytes(read_image(tmp_path / "a.tif", 3)), COLOUR8)
+    tifffile.imwrite(tmp_path / "b.tif", GREY8 > 100, subfiletype=4)  # alone it is the image
+    np.testing.assert_array_equal(read_image(tmp_path / "b.tif")[0], GREY8 > 100)
+
+
 @pytest.mark.parametrize("bits", [2, 4, 12])
 def test_tiff_of_other_bits_is_as_bright(tmp_path, bits):
     values = RNG.integers(0, 2**bits, (16, 24))
