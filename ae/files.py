@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +39,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:50]}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
-    beside.chmod(0o644)
+    beside = path.with_name(f".{path.stem[:50]}-{secrets.token_hex(4)}{path.suffix}")
+    beside.touch(0o666, exist_ok=False)  # less what the umask takes away
     try:
         yield beside
         beside.replace(path)

@@ -35,6 +35,17 @@ def test_missing_and_damaged_json_name_the_file(tmp_path):
         read_json(tmp_path / "bad.json")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_a_file_may_be_read_by_whom_the_umask_allows(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a.json", 1)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == mode
+
+
 def test_the_longest_name_can_be_written(tmp_path):
     path = tmp_path / f"{'n' * 250}.json"
     write_json(path, 1)
