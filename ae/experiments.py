@@ -125,6 +125,8 @@ class Row:
         """Put together preset, data set, variant and the changes for all rows; what comes later counts more."""
         if self.variant not in VARIANTS:
             raise ValueError(f"variant is {self.variant!r}; give one of {', '.join(map(repr, VARIANTS))}")
+        if Path(self.data).name != self.data:  # a row's file would lie elsewhere, where no table finds it
+            raise ValueError(f"data set is {self.data!r}; give its folder's name alone, and as root what it lies in")
         base, options = VARIANTS[self.variant]
         return preset(base, **SETS.get(self.data, {}) | options | changes | {"seed": self.seed})
 
@@ -253,7 +255,7 @@ def tables(out: Path | str) -> str:
     for data in sorted({row["data"] for row in rows}):
         lines = [f"### {data}", "", f"| variant | seeds | {' | '.join(MEASURES.values())} | patches | minutes |"]
         lines.append("| --- | ---: |" + " ---: |" * (len(MEASURES) + 2))
-        for variant in VARIANTS:
+        for variant in dict.fromkeys([*VARIANTS, *(row["variant"] for row in rows)]):  # those of other versions last
             some = [row for row in rows if row["data"] == data and row["variant"] == variant]
             if some:
                 lines.append(_line(variant, some))
@@ -264,9 +266,12 @@ def tables(out: Path | str) -> str:
 def _read_row(path: Path) -> dict[str, Any]:
     """Read a row's file."""
     row = read_json(path)
-    if not isinstance(row, dict) or not row.keys() >= {"data", "variant", "config", "measures", "training"}:
+    parts = {"measures": MEASURES.keys(), "training": {"patches", "seconds"}}
+    whole = isinstance(row, dict) and row.keys() >= {"data", "variant", "config"}
+    if not whole or not all(isinstance(row.get(part), dict) and row[part].keys() >= parts[part] for part in parts):
         raise ValueError(f"{path} is no row of `ae experiment`; remove it")
-    return row
+    found: dict[str, Any] = row
+    return found
 
 
 def _line(variant: str, rows: Sequence[dict[str, Any]]) -> str:

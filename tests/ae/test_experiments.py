@@ -84,6 +84,12 @@ class TestExperiments:
                 experiment(tiny_data.parent, tmp_path, rows_of(sets, variants, [0]), progress=False, **FEW)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("name", ["stripes/", "sub/stripes", "../stripes"])
+    def test_a_data_set_goes_by_its_name(self, tiny_data, tmp_path, name):
+        with pytest.raises(ValueError, match=f"data set is '{name}'; give its folder's name alone"):
+            experiment(tiny_data.parent, tmp_path, rows_of([name], ["best"], [0]), progress=False, **FEW)
+        assert list(tmp_path.iterdir()) == []
+
     def test_tables_show_mean_and_spread(self, done, tmp_path):
         _, paths, _ = done
         (tmp_path / "rows").mkdir()
@@ -96,9 +102,14 @@ class TestExperiments:
         assert "| best | 3 | 0.920 ± 0.020 |" in page
         with pytest.raises(ValueError, match="holds no row"):
             tables(tmp_path / "elsewhere")
-        (tmp_path / "rows" / "other.json").write_text("{}")
-        with pytest.raises(ValueError, match=r"other\.json is no row of `ae experiment`"):
-            tables(tmp_path)
+        (tmp_path / "rows" / "older.json").write_text(json.dumps(row | {"variant": "of another version"}))
+        known, last = tables(tmp_path)[: len(page)], tables(tmp_path)[len(page) :]
+        assert known == page
+        assert last.startswith("| of another version | 1 | ")
+        for damaged in ({}, row | {"measures": {}}, row | {"training": []}):
+            (tmp_path / "rows" / "other.json").write_text(json.dumps(damaged))
+            with pytest.raises(ValueError, match=r"other\.json is no row of `ae experiment`"):
+                tables(tmp_path)
 
     def test_every_variant_is_a_configuration_and_every_name_a_file(self):
         rows = rows_of(list(experiments.SETS), list(VARIANTS), [0, 1])
