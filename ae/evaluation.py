@@ -31,6 +31,7 @@ MEASURES = {
     "best_f1": "best F1",
     "image_roc_auc": "image ROC AUC",
 }
+FIGURES = 5  # columns of a measure, which no narrow terminal cuts: 0.123
 
 
 def evaluate(
@@ -106,6 +107,8 @@ def evaluate_run(
     segmenter = Segmenter(run)
     tally, rates = Tally(), Rates(run.threshold)
     samples = []
+    if pictures is not None:  # of another evaluation, beside this one's pictures
+        (pictures.parent / "metrics.json").unlink(missing_ok=True)
     for number, sample in enumerate(folder.test):
         found = segmenter(sample.path)
         truth = _truth(sample, found.residual.shape)
@@ -142,9 +145,9 @@ def evaluate_run(
 def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     """Put the measures of several evaluations side by side; `results` by title."""
     table = Table(title="Over all test images")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for title in results:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", min_width=FIGURES)
     for name, label in MEASURES.items():
         table.add_row(label, *(_number(result["all"][name]) for result in results.values()))
     table.add_row("best F1's threshold", *(_number(result["all"]["best_f1_threshold"]) for result in results.values()))
@@ -155,9 +158,9 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 def classes_table(result: Mapping[str, Any]) -> Table:
     """Put the measures of an evaluation's defect classes, each with the good images, one below the other."""
     table = Table(title=f"Each class with the good images: {result['method']}")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for label in MEASURES.values():
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", min_width=FIGURES)
     for name, measures in result["classes"].items():
         table.add_row(name, *(_number(measures[measure]) for measure in MEASURES))
     return table

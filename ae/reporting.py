@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
-from matplotlib import colormaps
+from jinja2 import Environment, PackageLoader, UndefinedError
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
@@ -69,9 +70,21 @@ def report(folder: Path | str, *, note: str = "", images_per_class: int = IMAGES
     ValueError: nowhere holds no evaluation (metrics.json); run `ae evaluate` first
     """
     folder = Path(folder)
-    evaluations = _evaluations(folder)
+    try:
+        page = _page(_evaluations(folder), note, images_per_class)
+    except (AttributeError, KeyError, TypeError, UndefinedError) as error:
+        raise ValueError(
+            f"{folder} holds an evaluation that is damaged or of another version ({error!r}); evaluate again"
+        ) from error
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _page(evaluations: list[_Evaluation], note: str, images_per_class: int) -> str:
+    """Write the page."""
     environment = Environment(loader=PackageLoader("ae"), autoescape=True)
-    page = environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         note=note,
         data=_shown(evaluations[0].result.get("data", evaluations[0].result["training"]["data"])),
         evaluations=evaluations,
@@ -85,9 +98,6 @@ def report(folder: Path | str, *, note: str = "", images_per_class: int = IMAGES
         classes=_classes(evaluations, images_per_class),
         images_per_class=images_per_class,
     )
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
 
 
 def _evaluations(folder: Path) -> list[_Evaluation]:
@@ -315,8 +325,13 @@ def _figure(x_label: str, y_label: str) -> tuple[Figure, Any]:
 
 
 def _svg(figure: Figure) -> str:
-    """Render a figure as SVG for the page."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    """Render a figure as SVG for the page: letters as outlines, or as text where Matplotlib's font lacks some."""
+    for letters in ("path", "none"):
+        file = io.StringIO()
+        with warnings.catch_warnings(record=True) as lacking, rc_context({"svg.fonttype": letters}):
+            warnings.filterwarnings("always", "Glyph .* missing from")
+            figure.savefig(file, format="svg", metadata={"Date": None})
+        if not lacking:
+            break
     text = file.getvalue()
     return text[text.index("<svg") :]

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from ae.config import PATCH
 from ae.data import check_size
+from ae.files import first_line
 from ae.images import read_image, resize, scaled, to_bytes, write_png, write_tiff
 from ae.run import load_run
 from ae.scoring import multi_scale, normalised, opened, smoothed, weighed
@@ -143,7 +144,7 @@ class Segmenter:
         Raises
         ------
         ValueError
-            If the folder is not whole, or the device is none that torch knows, or a GPU and torch finds none.
+            If the folder is not whole, or the device is none that torch can compute on here.
         """
         try:
             place = torch.device(device)
@@ -154,7 +155,13 @@ class Segmenter:
                 f"device is {device!r}, but torch {torch.__version__} finds no GPU; leave it out, or take cpu"
             )
         run = load_run(folder)
-        run.method.to(device)
+        try:
+            torch.ones(1, device=place).item()
+        except (RuntimeError, AssertionError, ImportError) as error:  # as torch's parts say what they lack
+            raise ValueError(
+                f"device is {device!r}, on which torch cannot compute here ({first_line(error)}); give cpu or cuda"
+            ) from None
+        run.method.to(place)
         return cls(run)
 
     def __call__(

@@ -198,6 +198,30 @@ def test_titles_are_no_formulae_and_hidden_names_are_shown(comparison, tmp_path)
         assert sum(f"{name}, area" in text.replace("\\", "") for text in drawn) == 2
 
 
+def test_letters_that_the_font_lacks_are_left_to_the_browser(comparison, tmp_path, recwarn):
+    for name in ("布 <b>", "plain"):
+        shutil.copytree(comparison.report.parent / "l2" / "evaluation", tmp_path / name)
+    page = report(tmp_path).read_text(encoding="utf-8")
+    assert re.search(r"<text [^>]*>布 &lt;b&gt;: score / threshold</text>", page)
+    assert not recwarn
+    shutil.rmtree(tmp_path / "布 <b>")
+    assert "<text" not in report(tmp_path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("lacking", ["threshold", "all", "all/roc/fpr", "training/images", "samples/0/stem"])
+def test_an_evaluation_of_another_version_is_refused(comparison, tmp_path, lacking):
+    folder = shutil.copytree(comparison.report.parent / "l2" / "evaluation", tmp_path / "evaluation")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    *path, last = lacking.split("/")
+    place = metrics
+    for name in path:
+        place = place[int(name) if name.isdecimal() else name]
+    del place[last]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match=r"evaluation.* is damaged or .*; evaluate again"):
+        report(folder)
+
+
 def test_names_that_are_no_utf_8_are_shown(comparison, tmp_path):
     folder = shutil.copytree(comparison.report.parent / "l2" / "evaluation", tmp_path / "evaluation")
     name = os.fsdecode(b"t\xe4il")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from ae.evaluation import classes_table, evaluate, metrics_table
+from ae.evaluation import MEASURES, classes_table, evaluate, metrics_table
 from ae.images import read_image, read_mask, write_png
 from ae.metrics import measure
 from ae.segmentation import Segmenter
@@ -53,6 +54,40 @@ def test_a_gpu_that_is_not_there_is_named(tiny_data, tiny_runs, tmp_path, monkey
         evaluate(tiny_runs / "l2", tiny_data, tmp_path, device="cuda")
     with pytest.raises(ValueError, match="device is 'gpu'; give cpu, cuda or cuda:N"):
         evaluate(tiny_runs / "l2", tiny_data, tmp_path, device="gpu")
+
+
+@pytest.mark.parametrize("device", ["meta", "xpu", "mps", "privateuseone"])
+def test_a_device_that_cannot_compute_is_named(tiny_runs, device):
+    if device in {"xpu", "mps"} and getattr(torch, device).is_available():
+        pytest.skip("it can")
+    with pytest.raises(ValueError, match=rf"device is '{device}', on which torch cannot compute here \(.+\); give cpu"):
+        Segmenter.load(tiny_runs / "l2", device)
+
+
+def test_names_and_figures_are_whole_in_a_narrow_table():
+    measures = dict.fromkeys(MEASURES, 0.125) | {"best_f1_threshold": 0.125}
+    names = ["contamination_by_oil", "contamination_by_oil_and_dust"]
+    result = {"method": "ssim", "classes": dict.fromkeys(names, measures)}
+    for table, width in ((classes_table(result), 80), (classes_table(result), 50)):
+        file = io.StringIO()
+        Console(file=file, width=width).print(table)
+        assert file.getvalue().count("0.125") == 10
+        rows = [re.split("[│|]", line) for line in file.getvalue().splitlines() if line.startswith(("│", "|"))]
+        assert "".join(row[1].strip() for row in rows) == "".join(names)
+
+
+def test_measures_of_before_do_not_stand_beside_new_pictures(tiny_data, tiny_runs, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    for out in (tmp_path / "a", tmp_path / "b"):
+        evaluate(tiny_runs / "l2", tiny_data, out)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_runs / "ssim", tiny_data, tmp_path / "a", progress=stop)
+    assert not (tmp_path / "a" / "metrics.json").exists()
+    with pytest.raises(ValueError, match="has no test images"):  # before a picture is written
+        evaluate(tiny_runs / "ssim", tiny_data / "train" / "good", tmp_path / "b")
+    assert (tmp_path / "b" / "metrics.json").exists()
 
 
 def test_data_without_test_images_is_refused(tiny_data, tiny_runs, tmp_path):

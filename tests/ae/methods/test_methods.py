@@ -237,9 +237,10 @@ class TestFM:
         with pytest.raises(ValueError, match=r"no\.pth does not exist"):
             method_of("fm", str(tmp_path / "no.pth"))
         for name in ("bad.pth", "bad.safetensors"):
-            (tmp_path / name).write_bytes(b"nothing")
-            with pytest.raises(ValueError, match=name.replace(".", r"\.")):
-                method_of("fm", str(tmp_path / name))
+            for content in (b"nothing", b"elsewhere", b"import torch\n"):  # the latter are opcodes that do not fit
+                (tmp_path / name).write_bytes(content)
+                with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+                    method_of("fm", str(tmp_path / name))
         torch.save({**alexnet, "features.3.weight": torch.zeros(1)}, tmp_path / "other.pth")
         with pytest.raises(ValueError, match=r"other\.pth holds no weights of AlexNet"):
             method_of("fm", str(tmp_path / "other.pth"))
