@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from functools import lru_cache
-from operator import lt
+from functools import lru_cache, reduce
+from operator import lt, mul
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -359,7 +359,8 @@ def ms_ssim(
     factors = scale_means(a, b, len(powers), float(data_range), problem)
     if product == "image":
         factors = factors.mean(2)
-    value = torch.stack([power(factor, weight) for factor, weight in zip(factors, powers, strict=True)]).prod(0)
+    # One by one: torch's prod asks the GPU in backward whether a factor is 0.
+    value = reduce(mul, [power(factor, weight) for factor, weight in zip(factors, powers, strict=True)])
     if reduction == "mean":
         value = value.mean()
     elif reduction == "image" and product == "channel":

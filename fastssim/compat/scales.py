@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,4 +84,4 @@ def product(each: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Multiply the factors' powers, 0 with a gradient of 0 where one is not above 0; never NaN. A power of 0 is 1."""
     pairs = zip(each, weights, strict=True)
     powers = [power(factor, weight) if weight else torch.ones_like(factor) for factor, weight in pairs]
-    return torch.stack(powers).prod(0)
+    return reduce(mul, powers)  # torch's prod asks the GPU in backward whether a factor is 0

@@ -9,7 +9,9 @@ images where none is given; factors of multi-scale SSIM are means of an image.
 
 from __future__ import annotations
 
+from functools import reduce
 from importlib import import_module
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -203,10 +205,9 @@ def multiscale(
     each = scales.factors(x, y, len(betas), shrink=scales.halved, compare=compare)
     if normalize == "relu":
         return scales.product(each, betas).to(dtype)
-    stacked = torch.stack(each)
     if normalize == "simple":
-        stacked = (stacked + 1) / 2
-    return (stacked ** stacked.new_tensor(betas)[:, None]).prod(0).to(dtype)
+        each = [(factor + 1) / 2 for factor in each]
+    return reduce(mul, [factor**beta for factor, beta in zip(each, betas, strict=True)]).to(dtype)
 
 
 def _check_images(preds: Tensor, target: Tensor) -> torch.dtype:

@@ -9,6 +9,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
+from fastssim import scales
 from fastssim.cpu import plain, scale_launch
 from fastssim.scales import halve
 
@@ -57,9 +58,11 @@ def test_a_bad_pixel_reaches_one_mean(images, bad):
     assert (~torch.isfinite(found)).nonzero().tolist() == [[0, 0, 1, 8]]
 
 
+@pytest.mark.parametrize("backend", [scale_launch, plain], ids=["kernels", "plain"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 @pytest.mark.parametrize("shape", [(2, 3, 6, 8), (1, 2, 7, 9)], ids=str)
-def test_halving_is_torchs_with_its_gradient(images, shape, dtype):
+def test_halving_is_torchs_with_its_gradient(images, shape, dtype, backend, monkeypatch):
+    monkeypatch.setattr(scales, "launch_of", lambda _: backend)
     x, upstream = images(shape, dtype)[0], torch.rand(*shape[:2], shape[2] // 2, shape[3] // 2)
     results = []
     for function, image in ((halve, x), (lambda image: F.avg_pool2d(image, 2), x.double())):

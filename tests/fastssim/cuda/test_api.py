@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from ssim_checks import CHECKS, SOLID, SOLID_WINDOW, arrays, pair
 
 import fastssim
 from fastssim import autograd, scales
+from fastssim.compat import pytorch_msssim
+from fastssim.compat.torchmetrics import multiscale_structural_similarity_index_measure as ms_ssim_of_torchmetrics
 from fastssim.cuda import arrays as of_arrays
 from fastssim.cuda import device, launch
 from fastssim.cuda.arrays import ssim_and_gradient
@@ -31,6 +34,47 @@ def on_cuda(monkeypatch):
 def test_in_the_emulator(check, monkeypatch):
     monkeypatch.setattr(launch, "device_of", lambda _: EmulatedTorchDevice())
     check("cpu")
+
+
+class StillDevice(EmulatedTorchDevice):
+    """Counts kernels and starts none: for what torch does around them."""
+
+    kernels = 0
+
+    def run(self, like, launch, argument):  # noqa: ARG002
+        self.kernels += 1
+
+    def empty(self, like, shape, dtype):  # noqa: ARG002
+        return torch.ones(shape, dtype=getattr(torch, dtype))
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize(
+    "loss",
+    [
+        fastssim.SSIMLoss(),
+        fastssim.L1SSIMLoss(),
+        lambda x, y: fastssim.l1_ssim_loss(x, y, mask=y > 0.3),
+        lambda x, y: fastssim.ssim_map(x, y, padding="symmetric").square().mean(),
+        fastssim.MSSSIMLoss(weights=(0.5, 0.5)),
+        lambda x, y: fastssim.ms_ssim(x, y, weights=(0.5, 0.5), product="image"),
+        lambda x, y: pytorch_msssim.ms_ssim(x, y, data_range=1.0, win_size=3, weights=[0.5, 0.5]),
+        *(
+            partial(ms_ssim_of_torchmetrics, data_range=1.0, betas=(0.5, 0.5), normalize=normalize)
+            for normalize in ("relu", "simple", None)
+        ),
+    ],
+    ids=["SSIM", "L1", "mask", "map", "MS-SSIM", "image", "pytorch-msssim", "torchmetrics", "simple", "raw"],
+)
+def test_no_step_waits_for_a_number_of_the_gpu(loss, monkeypatch):
+    still = StillDevice()
+    monkeypatch.setattr(launch, "device_of", lambda _: still)
+    monkeypatch.setattr(scales, "watched", lambda *_: True)  # images are halved by torch, as on a GPU
+    x, y = pair("cpu")
+    with torch.autograd.profiler.profile() as profile:
+        loss(x.requires_grad_(), y).backward()
+    assert still.kernels >= 2
+    assert not {event.name for event in profile.function_events} & {"aten::item", "aten::nonzero"}
 
 
 @pytest.mark.usefixtures("on_cuda")
