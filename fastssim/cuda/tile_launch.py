@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HOW = {"mean": "MEAN", "max": "MAX", "min": "MIN", "mean_std": "MEAN_STD"}
 THREADS = 128  # of a block, pixels of one row
+MOST_BLOCKS = 2**31 - 1  # that one launch may have
 _WORDS = {  # what is copied, by its bytes
     1: "unsigned char",
     2: "unsigned short",
@@ -114,14 +115,23 @@ def scatter(
     fields: dict[str, Any] = {
         **_shared(device, device.place(image), plan),
         **dict(zip(("step_n", "step_c", "step_y", "step_x"), steps, strict=True)),
-        "image": device.pointer(image) - first_row * steps[2] * device.itemsize(image),
-        "tiles": device.pointer(tiles),
         "channels": channels,
-        "first": first,
-        "count": count,
         "strips": strips,
     }
-    _run(device, image, made, n * count * channels * g.tile_height * strips, fields)
+    pixel, blocks = device.itemsize(image), channels * g.tile_height * strips  # of one tile
+    origin, target = device.pointer(image) - first_row * steps[2] * pixel, device.pointer(tiles)
+    for n0, n1, start, stop in _portions(n, count, MOST_BLOCKS // max(1, blocks)):
+        fields["image"] = origin + n0 * steps[0] * pixel
+        fields["tiles"] = target + (n0 * count + start) * channels * g.tile_height * g.tile_width * pixel
+        fields["first"], fields["count"] = first + start, stop - start
+        _run(device, image, made, (n1 - n0) * (stop - start) * blocks, fields)
+
+
+def _portions(n: int, count: int, most: int) -> list[tuple[int, int, int, int]]:
+    """Cut `count` tiles of each of n images into launches of at most `most`: (image, end, tile, end)."""
+    if n * count <= most:
+        return [(0, n, 0, count)]
+    return [(i, i + 1, start, min(start + most, count)) for i in range(n) for start in range(0, count, most)]
 
 
 class _Tables(NamedTuple):

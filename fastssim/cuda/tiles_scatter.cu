@@ -26,13 +26,13 @@ __device__ __forceinline__ M times(double weight, M pixel) {
 extern "C" __global__ void __launch_bounds__(THREADS) tiles_scatter(const GRID_CONSTANT Problem problem) {
     const int v = static_cast<int>(blockIdx.x % problem.strips) * THREADS + threadIdx.x;
     if (v >= problem.tile_width) return;
-    long long rest = blockIdx.x / problem.strips;
-    const int u = static_cast<int>(rest % problem.tile_height);
+    int rest = blockIdx.x / problem.strips;
+    const long long place = static_cast<long long>(rest) * problem.tile_width + v;
+    const int u = rest % problem.tile_height;
     rest /= problem.tile_height;
-    const long long place = (rest * problem.tile_height + u) * problem.tile_width + v;
-    const int channel = static_cast<int>(rest % problem.channels);
+    const int channel = rest % problem.channels;
     rest /= problem.channels;
-    const int tile = problem.first + static_cast<int>(rest % problem.count);
+    const int tile = problem.first + rest % problem.count;
     const long long n = rest / problem.count;
     const int i = tile / problem.tiles_x, j = tile % problem.tiles_x;
     const long long y = min(i * problem.stride_y, problem.last_y) + u, x = min(j * problem.stride_x, problem.last_x) + v;

@@ -196,6 +196,24 @@ def test_tiles_are_cut_out_as_on_the_cpu(grid, dtype):
     np.testing.assert_array_equal(few.array, expected[:, -1:])
 
 
+@pytest.mark.parametrize(("most", "launches"), [(18, 1), (9, 2), (7, 4), (1, 18)])
+def test_more_tiles_than_one_launch_has_blocks_for(most, launches, monkeypatch):
+    grid = GRIDS[1]
+    g = grid.geometry
+    image = np.random.default_rng(0).random((2, 3, 5, g.canvas_height, g.canvas_width))[:, :, 3].astype(np.float32)
+    plan = make_plan(tuple(g), SUM)
+    expected = np.empty((2, 9, 3, *grid.tile_shape), np.float32)
+    for n in range(2):
+        cpu.copy(image[n, :, 7:], plan.origins[12:21] - (7, 0), expected[n])
+    blocks = 3 * g.tile_height  # of one tile
+    monkeypatch.setattr(cuda, "MOST_BLOCKS", most * blocks + 1)
+    device = EmulatedDevice()
+    tiles = device.output(expected.shape, np.float32)
+    cuda.scatter(device, plan, device.buffer(image[:, :, 7:]), tiles, first=12, first_row=7, weighted=False)
+    assert len(device.launches) == launches
+    np.testing.assert_array_equal(tiles.array, expected)
+
+
 @pytest.mark.parametrize("grid", GRIDS[:3], ids=repr)
 @pytest.mark.parametrize("window", ["gaussian", "given"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
