@@ -31,6 +31,7 @@ RANGES = (1e-30, 1e30)  # that data_range may have: far from both ends of float3
 NEAR = 2.0**20  # beyond this and below its inverse the fourth powers of data_range in SSIM leave float32
 LARGEST_K = 2.0**30
 SMALLEST_K = 1e-9  # below it the product of SSIM's denominators in black is no float32
+LEAST_PRODUCT = SMALLEST_K / 2  # of k1 or k2 and a data_range below 1: ranges brought near 1 lie in [1/2, 1)
 LOSS_REDUCTIONS = tuple(word for word in REDUCTIONS if word != "sum")
 WITHOUT_MAP = tuple(word for word in LOSS_REDUCTIONS if word != "none")
 
@@ -66,8 +67,9 @@ def ssim(
     x, y : torch.Tensor, ndarray, or array that speaks DLPack; (N, C, H, W), (C, H, W) or (H, W)
         Images of one shape, or with dims=3 volumes (N, C, D, H, W), (C, D, H, W) or (D, H, W), on the CPU or on one
         NVIDIA GPU, each float16, bfloat16, float32, float64, uint8 or uint16, of any strides. Pixels are read in place,
-        without a converted copy, but of arrays with negative strides or with a data_range beyond 1e-6 or 1e6. The
-        arithmetic is float64 where one of them is, else float32.
+        without a converted copy, but of arrays with negative strides or with a data_range beyond 1e-6 or 1e6, or one
+        that k1 or k2 multiply to less than 1e-9 or more than 1e6. The arithmetic is float64 where one of them is, else
+        float32.
     data_range : float
         L, the span that pixel values can take, from 1e-30 to 1e30: 1 for [0, 1], 255 for 8-bit values. **Integers with
         data_range=1** are read as fractions of the largest number of their type, v/255 or v/65535, as they are beside a
@@ -162,8 +164,9 @@ def _score(
     _check_backend(backend, images)
     _check_mask(images, unbiased=unbiased)
     check_fit(images.x.shape[2:], window, padding)
-    scaled = near_one(images.x, images.y, data_range)
-    if alpha and (mask is not None or dims == 3 or scale_of(data_range) != 1):  # the kernels have no such L1
+    scale = scale_of(data_range, k1, k2)
+    scaled = near_one(images.x, images.y, scale)
+    if alpha and (mask is not None or dims == 3 or scale != 1):  # the kernels have no such L1
         value = 1 - autograd.ssim(*scaled, images.mask, problem, reduction)
         value = alpha * _distance(images, reduction, fractions=problem[-1]) + (1 - alpha) * value
     else:
@@ -260,7 +263,7 @@ def l1_ssim_loss(
     ----------
     x, y, data_range, window, k1, k2, padding, mask, unbiased, dims, backend
         As for `ssim`. |x - y| is taken of the pixels as they are read there, over the whole image, with the mask's
-        weights; with a mask, of volumes, and with a data_range beyond 1e-6 or 1e6 it is a pass of its own.
+        weights; with a mask, of volumes, and with a data_range for which `ssim` copies images it is a pass of its own.
     alpha : float
         Share of the mean distance, in [0, 1]; 0.8 is the share that 3D Gaussian splatting made common.
     reduction : {"mean", "image", "channel"}
@@ -356,7 +359,7 @@ def ms_ssim(
             f" {smallest[1]}, too small for the window; give larger images, fewer weights or a smaller window"
             f"{_hint(a.shape[2:])}"
         )
-    factors = scale_means(a, b, len(powers), float(data_range), problem)
+    factors = scale_means(a, b, len(powers), problem, float(data_range), k1, k2)
     if product == "image":
         factors = factors.mean(2)
     # One by one: torch's prod asks the GPU in backward whether a factor is 0.
@@ -369,27 +372,37 @@ def ms_ssim(
     return result
 
 
-def scale_means(x: Tensor, y: Tensor, count: int, data_range: float, problem: tuple[Any, ...]) -> Tensor:
+def scale_means(
+    x: Tensor, y: Tensor, count: int, problem: tuple[Any, ...], data_range: float, k1: float, k2: float
+) -> Tensor:
     """Mean of each plane, (count, N, C): of cs at every scale but the last, there of SSIM."""
-    x, y = near_one(x, y, data_range)
-    data_range *= scale_of(data_range)
+    scale = scale_of(data_range, k1, k2)
+    x, y = near_one(x, y, scale)
+    data_range *= scale
     # C1 far above every mean makes the first factor of SSIM 1 to the last bit: what remains is cs.
     no_means = 2.0 ** (60 if torch.float64 in (x.dtype, y.dtype) else 40) * data_range**2
     return scales.means(x, y, problem, no_means, count)
 
 
-def scale_of(data_range: float) -> float:
+def scale_of(data_range: float, k1: float, k2: float) -> float:
     """Return what brings a range far from 1 near it, a power of two; 1 for any other.
 
-    SSIM of images and range together multiplied is the same, and a power of two changes no digit.
+    SSIM of images and range together multiplied is the same, and a power of two changes no digit. A range that is not
+    so far is brought near where its products with k1 and k2 are: their fourth powers would leave float32, too.
     """
     span = float(data_range)
-    return 1.0 if 1 / NEAR <= span <= NEAR else 2.0 ** -math.frexp(span)[1]
+    if span == 1:
+        return 1.0
+    near = 1 / NEAR <= span <= NEAR
+    if span < 1:
+        near = near and float(k1 or 1) * span >= LEAST_PRODUCT and float(k2 or 1) * span >= LEAST_PRODUCT
+    else:
+        near = near and float(k1) * span <= NEAR and float(k2) * span <= NEAR
+    return 1.0 if near else 2.0 ** -math.frexp(span)[1]
 
 
-def near_one(x: Tensor, y: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
-    """Multiply images by `scale_of` their range."""
-    scale = scale_of(data_range)
+def near_one(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Multiply images by the `scale_of` their range."""
     return (x, y) if scale == 1 else (readable(x, fractions=False) * scale, readable(y, fractions=False) * scale)
 
 
@@ -522,7 +535,7 @@ def _new_problem(
     taps = window.along(dims)
     pixels = math.prod([len(axis) for axis in taps])
     factor = pixels / (pixels - 1) if unbiased else 1.0
-    span = float(data_range) * scale_of(data_range)  # of the images as `near_one` returns them
+    span = float(data_range) * scale_of(data_range, k1, k2)  # of the images as `near_one` returns them
     constants = ((float(k1) * span) ** 2, (float(k2) * span) ** 2)
     return *((), *taps)[-3:], *constants, padding, factor, bool(data_range == 1)
 

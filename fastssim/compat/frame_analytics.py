@@ -151,7 +151,7 @@ def ms_ssim(
     if win_size % 2:
         problem = problem_of(span, _window(win_size, sigma), *K, "valid", "channel", False, 2)  # noqa: FBT003  # as it takes them
         images = take(as_they_stand(x, span), as_they_stand(y, span))
-        each = [*scale_means(images.x, images.y, len(powers), span, problem)]
+        each = [*scale_means(images.x, images.y, len(powers), problem, span, *K)]
     else:
 
         def compare(function: Any, a: Tensor, b: Tensor) -> Tensor:

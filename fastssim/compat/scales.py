@@ -70,7 +70,7 @@ def joint_factors(
         return None
     take(x, y)
     problem = problem_of(data_range, window, k1, k2, padding, "channel", False, 2)  # noqa: FBT003  # as it takes them
-    return list(scale_means(x, y, scales, float(data_range), problem))
+    return list(scale_means(x, y, scales, problem, float(data_range), k1, k2))
 
 
 def halved(image: Tensor, padding: Sequence[int] = ()) -> Tensor:

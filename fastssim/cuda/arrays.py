@@ -78,7 +78,7 @@ def ssim_and_gradient(
     if device.place(x) != device.place(y):
         raise ValueError(f"x is on GPU {device.place(x)} and y on {device.place(y)}; move one of them")
     dtype = "float64" if "float64" in (x.dtype, y.dtype) else "float32"
-    scale = scale_of(data_range)
+    scale = scale_of(data_range, k1, k2)
     if scale != 1:
         value, *gradients = ssim_and_gradient(
             *(image.astype(dtype) * scale for image in (x, y)), data_range=data_range * scale, window=window, k1=k1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -587,6 +589,21 @@ def test_black_images_are_equal_with_the_least_constants():
     assert value.item() == 1
     assert not x.grad.any()
     assert ssim(x, x, k1=0).isnan()
+
+
+@pytest.mark.parametrize("constant", [1e-9, 1e-5, 2.0**30])
+@pytest.mark.parametrize("data_range", [1e-6, 1e-3, 0.1, 255.0, 1e6])
+def test_all_constants_go_with_all_ranges(images, data_range, constant):
+    black, (x, y) = torch.zeros(1, 1, 32, 32), images((1, 1, 32, 32))
+    options = {"data_range": data_range, "k1": constant, "k2": constant}
+    for function in (ssim, partial(ms_ssim, weights=(0.5, 0.5))):
+        a = black.clone().requires_grad_()
+        value = function(a, black, **options)
+        value.backward()
+        assert value.item() == 1
+        assert not a.grad.any()
+        expected = function(x.double(), y.double(), **options | {"data_range": 1.0})
+        assert function(x * data_range, y * data_range, **options).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["k1", "k2"])
