@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from contextlib import suppress
 from functools import lru_cache, reduce
 from operator import lt, mul
@@ -494,7 +495,7 @@ def check_scales(weights: Sequence[float], product: str, reduction: str) -> tupl
         raise TypeError(f"weights is {weights!r}; give a list of numbers, one for each scale")
     for weight in weights:
         _check_number("a weight", weight)
-        if not (math.isfinite(weight) and weight > 0):
+        if not 0 < (weight if isinstance(weight, int) else float(weight)) <= sys.float_info.max:
             raise ValueError(f"a weight is {weight}; it must be finite and above 0")
     return tuple(float(weight) for weight in weights)
 

@@ -78,6 +78,7 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
         and x.dtype == y.dtype == torch.float32
         and x.layout == y.layout == torch.strided
         and x.ndim == dims + 2
+        and not (x.is_nested or y.is_nested)  # which have no shape
         and x.shape == y.shape
         and x.numel()
     ):
@@ -153,6 +154,8 @@ def _tensor(name: str, array: Any) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         if array.layout != torch.strided:
             raise TypeError(f"{name} is {array.layout}; give a dense tensor ({name}.to_dense())")
+        if array.is_nested:
+            raise TypeError(f"{name} is a nested tensor; give its images one by one, {name}.unbind()")
         return array
     if isinstance(array, np.ndarray):
         return _from_numpy(name, array)

@@ -205,6 +205,8 @@ def _sampled(size: Any, shape: Callable[[int], float]) -> tuple[float, ...]:
 
 def _given(weights: Any) -> list[float]:
     """Check the weights of one axis."""
+    if getattr(weights, "requires_grad", False):
+        raise ValueError("a window's weights require a gradient, which is not computed: call weights.detach() first")
     try:
         array = np.asarray(weights, np.float64)
     except (TypeError, ValueError) as error:

@@ -52,7 +52,7 @@ def value_and_gradient(
     l1: float | None = None,
 ) -> Sums:
     """As `fastssim.cpu.launch.value_and_gradient`."""
-    map_gradient(plan, x, y, mask, torch.full(plan.map_shape, scale, dtype=torch.float64), grad_x, grad_y)
+    map_gradient(plan, x, y, mask, torch.from_numpy(np.full(plan.map_shape, scale)), grad_x, grad_y)
     if l1 is not None:
         a, b, _ = _arrays(plan, x, y, mask)
         sign = torch.from_numpy(l1 * np.sign(a - b))

@@ -122,6 +122,8 @@ def test_nothing_is_nan_or_infinite_at_zero_and_below(kind, product):
         ({"weights": 0.5}, TypeError, "one for each scale"),
         ({"weights": (0.5, -0.5)}, ValueError, "a weight is -0.5"),
         ({"weights": (0.5, "1")}, TypeError, "a weight is a str"),
+        ({"weights": (0.5, 10**400)}, ValueError, "it must be finite and above 0"),
+        ({"weights": (0.5, np.float16("inf"))}, ValueError, "a weight is inf; it must be finite and above 0"),
         ({"product": "both"}, ValueError, "product is 'both'; give one of 'channel', 'image'"),
         ({"reduction": "none"}, ValueError, "reduction is 'none'"),
         (

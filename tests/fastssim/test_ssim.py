@@ -268,6 +268,13 @@ class TestBadInput:
         with pytest.raises(kind, match=words):
             ssim(x, y)
 
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+    def test_nested_tensors(self):
+        nested = torch.nested.nested_tensor([self.x[0], self.x[0]])
+        for x, y, name in ((nested, nested, "x"), (self.x, nested, "y")):
+            with pytest.raises(TypeError, match=rf"{name} is a nested tensor; give its images one by one, {name}.unbi"):
+                ssim(x, y)
+
     @pytest.mark.parametrize(
         ("options", "kind", "words"),
         [

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from fastssim import Gaussian, Taps, Uniform
 from fastssim.window import rounded
@@ -93,6 +94,7 @@ def test_taps_are_divided_by_their_sum():
         ([0, 0, 0], ValueError, "sum to 0.0"),
         ([1e308, 1e308, 1e308], ValueError, "sum to inf"),
         ("abc", TypeError, "numbers along one axis"),
+        (torch.ones(3, requires_grad=True), ValueError, r"require a gradient, which is not computed: call weights.det"),
         (([1, 2, 1], ["a"]), TypeError, "numbers along one axis"),
     ],
 )

@@ -101,6 +101,16 @@ def test_what_stands_for_the_kernels_gives_their_numbers(masked):
         torch.testing.assert_close(kernel, reference, rtol=2e-5, atol=2e-5 * reference.abs().max().item())
 
 
+def test_what_stands_for_the_kernels_computes_on_the_cpu_whatever_the_default_device():
+    x, y, gradient = torch.rand(3, 1, 1, 8, 9)
+    plan = Plan(tuple(x.shape), "float32", (0.25, 0.5, 0.25), (0.25, 0.5, 0.25), 1e-4, 9e-4)
+    plain.value_and_gradient(plan, x, y, None, 0.01, gradient, None)
+    expected = gradient.clone()
+    with torch.device("meta"):
+        plain.value_and_gradient(plan, x, y, None, 0.01, gradient, None)
+    assert torch.equal(gradient, expected)
+
+
 class Scores(torch.utils.data.Dataset):
     """SSIM computed in the workers of a DataLoader."""
 
