@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TIFF = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIFF)
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # whatever the file is called: it may hold several pages
 _LAB = (tifffile.PHOTOMETRIC.CIELAB, tifffile.PHOTOMETRIC.ICCLAB, tifffile.PHOTOMETRIC.ITULAB)
 _JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)  # whose YCbCr is decoded into RGB
 _ORIENTATION = 274  # the tag of EXIF and TIFF
@@ -199,9 +200,9 @@ def to_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
 @contextmanager
 def _opened(path: Path) -> Iterator[list[Callable[[], NDArray[Any]]]]:
     """Open a file; give what decodes its pages into (H, W) or (H, W, channels), whatever their numbers."""
-    if path.suffix.lower() not in TIFF:
-        with _decoding(path):
-            pass  # a file that is not there is none of one page
+    with _decoding(path), path.open("rb") as content:
+        is_tiff = path.suffix.lower() in TIFF or content.read(4) in _TIFF_STARTS
+    if not is_tiff:
         yield [partial(_decode_picture, path)]
         return
     with ExitStack() as stack:

@@ -301,10 +301,13 @@ def _losses(run: Path, evaluation: Path) -> tuple[list[int], list[float]]:
     logs = run / "logs" if (run / "logs").is_dir() else evaluation.parent / "run" / "logs"
     losses: dict[int, float] = {}
     for path in sorted(logs.glob("csv/*/metrics.csv")):
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("held_out_loss"):
-                    losses[int(row["epoch"])] = float(row["held_out_loss"])
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    if row.get("held_out_loss"):
+                        losses[int(row["epoch"])] = float(row["held_out_loss"])
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"{path} is damaged ({error}); restore it or remove it") from None
     epochs = sorted(losses)  # a tenth part's log comes before the second's
     return epochs, [losses[epoch] for epoch in epochs]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -42,7 +42,7 @@ def main(words: list[str] | None = None) -> None:
     gate.add_argument("--tolerance", type=float, default=TOLERANCE, help="change of a ratio that is noise")
     given = parser.parse_args(words)
     if given.command == "docs":
-        _write_page()
+        _write_page(parser)
     elif given.command == "sass":
         if given.out is not None:
             _make_room(parser, given.out, several=False)
@@ -142,13 +142,15 @@ def _place(out: Path, name: str) -> Path:
     return out if out.suffix == ".json" else out / f"{name}.json"
 
 
-def _write_page() -> None:
+def _write_page(parser: argparse.ArgumentParser) -> None:
     """Write the page of all committed results, and their plots."""
     files = sorted((ROOT / "bench" / "results").glob("*.json"))
-    found = [(f"bench/results/{path.name}", json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    try:
+        found = [(f"bench/results/{path.name}", results.read(path)) for path in files]
+    except ValueError as error:
+        parser.error(str(error))
     page = ROOT / "docs" / "benchmarks.md"
-    page.parent.mkdir(exist_ok=True)
-    page.write_text(results.markdown(found), encoding="utf-8")
+    results.write_text(page, results.markdown(found))
     print(page)
     for _, content in found:
         _draw(content, page.parent)
@@ -196,7 +198,7 @@ def _peers(*, install: bool) -> None:
 
 def _compare(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """Compare two results; end with status 1 where fastssim became slower."""
-    if not given.tolerance > 0:
+    if not 0 < given.tolerance < math.inf:
         parser.error(f"--tolerance is {given.tolerance}; give a share above 0, as {TOLERANCE}")
     try:
         changes = compare(given.old, given.new)

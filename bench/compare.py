@@ -7,12 +7,12 @@ tolerance, and not even what the best samples leave open allows that it did not.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.measure import OWN
+from bench.results import read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,7 +135,7 @@ def _ratios(path: Path) -> dict[_Key, _Ratio]:
         raise ValueError(f"{path} holds no result (*.json)")
     found = {}
     for file in files:
-        content = _read(file)
+        content = read(file)
         try:
             found.update(_ratios_of(content))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -164,13 +164,3 @@ def _positive(row: dict[str, Any], name: str) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{name} is {value}")
     return value
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # no JSON, or no text
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict) or "suite" not in content or "rows" not in content:
-        raise ValueError(f"{file} is no result of python -m bench: it has no suite or no rows")
-    return content

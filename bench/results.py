@@ -89,12 +89,28 @@ def describe() -> dict[str, Any]:
     }
 
 
+def read(file: Path) -> dict[str, Any]:
+    """Read a result; ValueError where the file is none."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # no JSON, or no text
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict) or "suite" not in content or "rows" not in content:
+        raise ValueError(f"{file} is no result of python -m bench: it has no suite or no rows")
+    return content
+
+
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON beside its place, then rename."""
+    """Write a result as JSON."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside the file's place, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     try:
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -97,6 +97,17 @@ def test_a_damaged_or_missing_picture_is_named(comparison, tmp_path):
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize("content", [b"epoch,held_out_loss\n0,much\n", b"held_out_loss\n0.5\n", b"\xff\xfe\n"])
+def test_a_damaged_log_is_named(comparison, tmp_path, content):
+    folder = shutil.copytree(comparison.report.parent, tmp_path / "comparison") / "l2"
+    metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    (folder / "evaluation" / "metrics.json").write_text(json.dumps({**metrics, "run": str(folder / "run")}))
+    (log,) = (folder / "run").glob("logs/csv/*/metrics.csv")
+    log.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(log))} is damaged .*; restore it or remove it"):
+        report(folder / "evaluation")
+
+
 def test_pictures_may_be_of_any_size(comparison, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert "residual by l2" in report(comparison.report.parent / "l2" / "evaluation").read_text()

@@ -77,6 +77,15 @@ def test_pages_are_images_of_their_own(tmp_path):
         read_pages(tmp_path / "bad.tif")
 
 
+def test_tiff_is_known_by_its_bytes_whatever_the_file_is_called(tmp_path):
+    pixels = np.arange(2 * 6 * 5, dtype=np.uint8).reshape(2, 6, 5)
+    for name, options in (("a.png", {}), ("b.jpg", {"bigtiff": True}), ("c.PNG", {"byteorder": ">"})):
+        tifffile.imwrite(tmp_path / name, pixels, photometric="minisblack", **options)
+        np.testing.assert_array_equal(read_pages(tmp_path / name)[1][0], (pixels[1] / 255).astype(np.float32))
+        with pytest.raises(ValueError, match="pages"):
+            read_image(tmp_path / name)
+
+
 def test_a_page_that_stands_for_many_images_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "m.tif", np.zeros((5, 20, 30), np.uint8), truncate=True, photometric="minisblack")
     for read in (read_image, read_pages):

@@ -395,6 +395,7 @@ def test_a_plugged_in_suite_is_run_like_the_others(monkeypatch, capsys):
         (["ssim", "--threads", "0"], "--threads is 0; give at least 1"),
         (["compare", "nowhere.json", "nowhere.json"], "nowhere.json cannot be read"),
         (["compare", ".", ".", "--tolerance", "0"], "--tolerance is 0.0; give a share above 0"),
+        (["compare", ".", ".", "--tolerance", "inf"], "--tolerance is inf; give a share above 0"),
     ],
 )
 def test_wrong_words(words, message, capsys):

@@ -85,6 +85,18 @@ def test_docs_writes_page_and_plots(monkeypatch, tmp_path, capsys):
     assert str(picture) in capsys.readouterr().out
 
 
+def test_docs_names_a_damaged_result_and_leaves_the_page(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    command.main(["docs"])
+    before = (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    (tmp_path / "bench" / "results" / "ssim.json").write_text('{"rows": [')
+    with pytest.raises(SystemExit):
+        command.main(["docs"])
+    assert "ssim.json cannot be read" in capsys.readouterr().err
+    assert (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8") == before
+
+
 def test_a_run_on_a_gpu_is_drawn_beside_its_results(monkeypatch, tmp_path, capsys):
     rows = [
         {"case": case, "kind": kind, "peer": peer, "version": "1", "ns_per_pixel": 0.01 * (1 + number)}
