@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 console = Console(markup=False, emoji=False)  # what is printed are paths and errors as they are, [red] and :x: included
 errors = Console(stderr=True, markup=False, emoji=False)
+FEW = 3  # held-out images that tell little of how good ones differ
 
 Data = Annotated[Path, typer.Argument(help="Data set in the layout of MVTec AD, or a folder of defect-free images.")]
 Tested = Annotated[Path, typer.Argument(help="Data set in the layout of MVTec AD, with test images and their masks.")]
@@ -176,7 +177,7 @@ def train(data: Data, out: Out, config: TrainConfig, resume: Resume = False) -> 
 
     folder = run_train(data, out, config, resume=resume)
     console.print(f"run folder: {folder}", soft_wrap=True)
-    _warn_of_collapse(folder)
+    _warn_of(folder)
 
 
 @app.command()
@@ -352,15 +353,21 @@ def _show_comparison(comparison: Any) -> None:
 
     console.print(metrics_table(comparison.results))
     for result in comparison.results.values():
-        _warn_of_collapse(Path(result["run"]))
+        _warn_of(Path(result["run"]))
     console.print(f"report: {comparison.report.resolve()}", soft_wrap=True)
 
 
-def _warn_of_collapse(folder: Path) -> None:
-    """Say that a model learnt no more than a constant."""
-    if read_json(folder / "config.json")["training"]["collapsed"]:
+def _warn_of(folder: Path) -> None:
+    """Say that a model learnt no more than a constant, or that its threshold is of few images."""
+    training = read_json(folder / "config.json")["training"]
+    if training["collapsed"]:
         hint = "train longer, with --schedule one-cycle or --warm-up 0.4"
         errors.print(f"ae: {folder} reconstructs no better than a constant; {hint}", soft_wrap=True)
+    held_out = training["images"]["held_out"]
+    if held_out < FEW:
+        source = f"{held_out} held-out image{'s' * (held_out != 1)}" if held_out else "images that were fitted"
+        hint = f"if masks show too much, ae calibrate {folder} FOLDER_OF_GOOD_IMAGES"
+        errors.print(f"ae: {folder} has its threshold from {source}, and good ones may differ; {hint}", soft_wrap=True)
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ae import cli
 from ae.cli import OPTIONS
 from ae.config import TrainConfig, preset
 from ae.run import load_run
@@ -60,9 +62,23 @@ def test_train_writes_a_run_folder_and_options_count_more_than_the_preset(tiny_d
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"run folder: {tmp_path / 'run'}" in done.stdout
+    assert "has its threshold from 1 held-out image, and good ones may differ" in done.stderr
     config = load_run(tmp_path / "run").config
     options = {"epochs": 1, "patches_per_epoch": 8, "batch_size": 4, "latent": 8, "held_out": 0.34, "time_budget": 600}
     assert config == preset("paper", **options)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "source"),
+    [(0, "images that were fitted"), (1, "1 held-out image"), (2, "2 held-out images"), (3, None)],
+)
+def test_a_threshold_of_few_images_is_said(held_out, source, tmp_path, capsys):
+    training = {"collapsed": False, "images": {"fit": 4, "held_out": held_out}}
+    (tmp_path / "config.json").write_text(json.dumps({"training": training}))
+    cli._warn_of(tmp_path)
+    told = f"{tmp_path} has its threshold from {source}, and good ones may differ; if masks show too much, ae calibrate"
+    said = capsys.readouterr().err
+    assert (told in said) if source else not said
 
 
 @pytest.mark.parametrize(
