@@ -177,7 +177,8 @@ def train(data: Data, out: Out, config: TrainConfig, resume: Resume = False) -> 
 
     folder = run_train(data, out, config, resume=resume)
     console.print(f"run folder: {folder}", soft_wrap=True)
-    _warn_of(folder)
+    _warn_of_collapse(folder)
+    _warn_of_few(folder)
 
 
 @app.command()
@@ -353,17 +354,20 @@ def _show_comparison(comparison: Any) -> None:
 
     console.print(metrics_table(comparison.results))
     for result in comparison.results.values():
-        _warn_of(Path(result["run"]))
+        _warn_of_collapse(Path(result["run"]))
     console.print(f"report: {comparison.report.resolve()}", soft_wrap=True)
 
 
-def _warn_of(folder: Path) -> None:
-    """Say that a model learnt no more than a constant, or that its threshold is of few images."""
-    training = read_json(folder / "config.json")["training"]
-    if training["collapsed"]:
+def _warn_of_collapse(folder: Path) -> None:
+    """Say that a model learnt no more than a constant."""
+    if read_json(folder / "config.json")["training"]["collapsed"]:
         hint = "train longer, with --schedule one-cycle or --warm-up 0.4"
         errors.print(f"ae: {folder} reconstructs no better than a constant; {hint}", soft_wrap=True)
-    held_out = training["images"]["held_out"]
+
+
+def _warn_of_few(folder: Path) -> None:
+    """Say that a threshold is of few images."""
+    held_out = read_json(folder / "config.json")["training"]["images"]["held_out"]
     if held_out < FEW:
         source = f"{held_out} held-out image{'s' * (held_out != 1)}" if held_out else "images that were fitted"
         hint = f"if masks show too much, ae calibrate {folder} FOLDER_OF_GOOD_IMAGES"

@@ -75,7 +75,7 @@ def test_train_writes_a_run_folder_and_options_count_more_than_the_preset(tiny_d
 def test_a_threshold_of_few_images_is_said(held_out, source, tmp_path, capsys):
     training = {"collapsed": False, "images": {"fit": 4, "held_out": held_out}}
     (tmp_path / "config.json").write_text(json.dumps({"training": training}))
-    cli._warn_of(tmp_path)
+    cli._warn_of_few(tmp_path)
     told = f"{tmp_path} has its threshold from {source}, and good ones may differ; if masks show too much, ae calibrate"
     said = capsys.readouterr().err
     assert (told in said) if source else not said
