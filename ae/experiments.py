@@ -265,13 +265,12 @@ def tables(out: Path | str) -> str:
 
 def _read_row(path: Path) -> dict[str, Any]:
     """Read a row's file."""
-    row = read_json(path)
+    row: dict[str, Any] = read_json(path)
     parts = {"measures": MEASURES.keys(), "training": {"patches", "seconds"}}
     whole = isinstance(row, dict) and row.keys() >= {"data", "variant", "config"}
     if not whole or not all(isinstance(row.get(part), dict) and row[part].keys() >= parts[part] for part in parts):
         raise ValueError(f"{path} is no row of `ae experiment`; remove it")
-    found: dict[str, Any] = row
-    return found
+    return row
 
 
 def _line(variant: str, rows: Sequence[dict[str, Any]]) -> str:

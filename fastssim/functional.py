@@ -363,8 +363,7 @@ def ms_ssim(
     factors = scale_means(a, b, len(powers), problem, float(data_range), k1, k2)
     if product == "image":
         factors = factors.mean(2)
-    # One by one: torch's prod asks the GPU in backward whether a factor is 0.
-    value = reduce(mul, [power(factor, weight) for factor, weight in zip(factors, powers, strict=True)])
+    value = multiplied(power(factor, weight) for factor, weight in zip(factors, powers, strict=True))
     if reduction == "mean":
         value = value.mean()
     elif reduction == "image" and product == "channel":
@@ -381,7 +380,7 @@ def scale_means(
     x, y = near_one(x, y, scale)
     data_range *= scale
     # C1 far above every mean makes the first factor of SSIM 1 to the last bit: what remains is cs.
-    no_means = 2.0 ** (60 if torch.float64 in (x.dtype, y.dtype) else 40) * data_range**2
+    no_means = 2.0 ** (60 if autograd.arithmetic_dtype(x, y) == torch.float64 else 40) * data_range**2
     return scales.means(x, y, problem, no_means, count)
 
 
@@ -405,6 +404,11 @@ def scale_of(data_range: float, k1: float, k2: float) -> float:
 def near_one(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Multiply images by the `scale_of` their range."""
     return (x, y) if scale == 1 else (readable(x, fractions=False) * scale, readable(y, fractions=False) * scale)
+
+
+def multiplied(factors: Iterable[Tensor]) -> Tensor:
+    """Multiply factors one by one: torch's prod asks the GPU in backward whether one of them is 0."""
+    return reduce(mul, factors)
 
 
 def power(factor: Tensor, weight: float) -> Tensor:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 
 from fastssim.compat.images import constant, contrast
-from fastssim.functional import power, problem_of, scale_means, ssim
+from fastssim.functional import multiplied, power, problem_of, scale_means, ssim
 from fastssim.interop import take
 from fastssim.scales import halve
 
@@ -83,5 +81,4 @@ def halved(image: Tensor, padding: Sequence[int] = ()) -> Tensor:
 def product(each: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Multiply the factors' powers, 0 with a gradient of 0 where one is not above 0; never NaN. A power of 0 is 1."""
     pairs = zip(each, weights, strict=True)
-    powers = [power(factor, weight) if weight else torch.ones_like(factor) for factor, weight in pairs]
-    return reduce(mul, powers)  # torch's prod asks the GPU in backward whether a factor is 0
+    return multiplied(power(factor, weight) if weight else torch.ones_like(factor) for factor, weight in pairs)

@@ -9,9 +9,7 @@ images where none is given; factors of multi-scale SSIM are means of an image.
 
 from __future__ import annotations
 
-from functools import reduce
 from importlib import import_module
-from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +17,7 @@ import torch
 from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand, as_value, contrast, each_axis
 from fastssim.compat.options import NATIVE, options
+from fastssim.functional import multiplied
 from fastssim.functional import ssim as whole
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import Gaussian, Uniform
@@ -207,7 +206,7 @@ def multiscale(
         return scales.product(each, betas).to(dtype)
     if normalize == "simple":
         each = [(factor + 1) / 2 for factor in each]
-    return reduce(mul, [factor**beta for factor, beta in zip(each, betas, strict=True)]).to(dtype)
+    return multiplied(factor**beta for factor, beta in zip(each, betas, strict=True)).to(dtype)
 
 
 def _check_images(preds: Tensor, target: Tensor) -> torch.dtype:
