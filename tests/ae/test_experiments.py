@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from ae.calibration import AFTERWARDS, calibrate, recalibrate, trained_with
 from ae.config import PRESETS, TrainConfig
 from ae.data import load_images, open_folder, split_good
 from ae.evaluation import evaluate
-from ae.experiments import VARIANTS, Row, experiment, rows_of, tables
+from ae.experiments import SETS, VARIANTS, Row, experiment, rows_of, tables
 from ae.images import read_image, to_bytes, write_png
 from ae.run import load_run, save_run
 from ae.segmentation import Segmenter
@@ -30,6 +32,16 @@ def done(tiny_data, tmp_path_factory):
     rows = rows_of([tiny_data.name], ["best", "best, by image"], [3])
     paths = experiment(tiny_data.parent, out, rows, announce=said.append, progress=False, **FEW)
     return out, paths, said
+
+
+def measured(results, data, variant):
+    """Pixel ROC AUC / PRO of a variant: the mean of its rows in bfloat16, or where there is none, in float32."""
+    for folder in ("ae-bfloat16", "ae"):
+        rows = [json.loads(path.read_text("utf-8")) for path in (results / folder / "rows").glob(f"{data}_*.json")]
+        measures = [row["measures"] for row in rows if row["variant"] == variant]
+        if measures:
+            return " / ".join(f"{mean(each[name] for each in measures):.3f}" for name in ("pixel_roc_auc", "pro"))
+    return None
 
 
 class TestExperiments:
@@ -129,6 +141,18 @@ class TestExperiments:
         for folder in folders:
             for line in tables(folder).splitlines():
                 assert line in page, folder
+
+    def test_the_table_in_the_readme_is_of_those_rows(self):
+        root = Path(__file__).parents[2]
+        readme = (root / "README.md").read_text(encoding="utf-8")
+        table = re.search(r"\| \| `best` .*?\n\n", readme, re.DOTALL).group()
+        variants = re.findall(r"`(\w+)`", table.splitlines()[0])
+        lines = re.findall(r"^\|[^|]*`(\w+)` \|(.*)\|$", table, re.MULTILINE)
+        assert {data for data, _ in lines} == set(SETS)
+        for data, cells in lines:
+            for variant, cell in zip(variants, cells.split("|"), strict=True):
+                found = measured(root / "bench" / "results", data, variant)
+                assert found == cell.strip(), (data, variant)
 
 
 class TestCalibration:
