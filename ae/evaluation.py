@@ -81,7 +81,7 @@ def evaluate(
     """
     out = Path(out)
     folder = data if isinstance(data, DataFolder) else open_folder(data)
-    result = evaluate_run(Segmenter.load(run, device).run, folder, pictures=out / "images", progress=progress)
+    result = evaluate_run(Segmenter.load(run, device).run, folder, out=out, progress=progress)
     write_json(out / "metrics.json", result)
     return result
 
@@ -90,10 +90,10 @@ def evaluate_run(
     run: Run,
     folder: DataFolder,
     *,
-    pictures: Path | None = None,
+    out: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Any]:
-    """Measure a run in memory: `evaluate` without its files, pictures apart where a folder is given for them."""
+    """Measure a run in memory: `evaluate` without ``metrics.json``, and without pictures where no `out` is given."""
     if not folder.test:
         raise ValueError(
             f"{folder.root} has no test images; put them at test/<class> with masks at ground_truth/<class>"
@@ -107,13 +107,13 @@ def evaluate_run(
     segmenter = Segmenter(run)
     tally, rates = Tally(), Rates(run.threshold)
     samples = []
-    if pictures is not None:  # of another evaluation, beside this one's pictures
-        (pictures.parent / "metrics.json").unlink(missing_ok=True)
+    if out is not None:  # of another evaluation, beside this one's pictures
+        (out / "metrics.json").unlink(missing_ok=True)
     for number, sample in enumerate(folder.test):
         found = segmenter(sample.path)
         truth = _truth(sample, found.residual.shape)
-        if pictures is not None:
-            place = pictures / sample.label
+        if out is not None:
+            place = out / "images" / sample.label
             write_segmentation(place, sample.path.stem, found)
             write_png(place / f"{sample.path.stem}_truth.png", truth.astype(np.uint8) * 255)
         tally.add(found.residual, truth, sample.label)
