@@ -103,6 +103,7 @@ def train(
             batches = config.patches_per_epoch // config.batch_size
             patches = _patches(fit, config, batches, config.augment, config.seed)
             check = _patches(held_out, config, CHECK_BATCHES, "none", config.seed + 1)
+            keep_near(patches, trainer.strategy.root_device)
             try:
                 trainer.fit(module, _loader(patches), _loader(check), ckpt_path=checkpoint, weights_only=True)
             except SystemExit:  # how Lightning ends after Ctrl-C
@@ -307,6 +308,12 @@ def _trainer(out: Path, config: TrainConfig, clock: _Clock, *, progress: bool) -
 def _patches(images: list[NDArray[np.float32]], config: TrainConfig, batches: int, augment: str, seed: int) -> Patches:
     """Random patches of some images."""
     return Patches(images, patch=PATCH, batch_size=config.batch_size, batches=batches, seed=seed, augment=augment)
+
+
+def keep_near(patches: Patches, device: torch.device) -> None:
+    """Keep the images on the GPU that trains, where they take no more than half of its free memory."""
+    if device.type == "cuda" and patches.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        patches.to(device)
 
 
 def _loader(patches: Patches) -> DataLoader[torch.Tensor]:

@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from ae.data import load_images, open_folder, split_good
 from ae.files import write_json
 from ae.run import load_run
 from ae.segmentation import residual_map
-from ae.training import _Training, one_cycle, relative_squared_error, train
+from ae.training import _Training, keep_near, one_cycle, relative_squared_error, train
 
 
 def logged(folder):
@@ -41,6 +42,14 @@ def test_a_training_logs_and_is_reproducible(tiny_data, tiny_runs, tmp_path, tin
     first = load_run(tiny_runs / "ssim")
     assert all(torch.equal(a, b) for a, b in zip(first.method.parameters(), again.method.parameters(), strict=True))
     assert first.threshold == again.threshold
+
+
+@pytest.mark.parametrize(("device", "free", "moved"), [("cuda", 200, True), ("cuda", 199, False), ("cpu", 200, False)])
+def test_images_lie_on_the_gpu_that_trains_where_it_has_room(monkeypatch, device, free, moved):
+    asked, places = torch.device(device), []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 400))
+    keep_near(SimpleNamespace(nbytes=100, to=places.append), asked)
+    assert places == [asked] * moved
 
 
 def test_training_lowers_the_loss(tiny_data, tmp_path, tiny_config):

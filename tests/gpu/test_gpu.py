@@ -125,6 +125,17 @@ def test_a_training_step_is_captured_in_a_graph():
     assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.parametrize("augment", ["none", "flips", "rotations"])
+def test_patches_are_drawn_on_the_gpu_as_on_the_cpu(augment):
+    data = pytest.importorskip("ae.data")
+    rng = np.random.default_rng(0)
+    images = [rng.random((3, *size), np.float32) for size in ((60, 70), (40, 90), (50, 50))]
+    options = {"patch": 32, "batch_size": 20, "batches": 1, "seed": 3, "augment": augment}
+    expected, found = data.Patches(images, **options).batch(0), data.Patches(images, **options).to("cuda").batch(0)
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5 if augment == "rotations" else 0)
+
+
 def as_volumes(x):
     """A batch of images, channels for planes."""
     return x.unflatten(2, (1, -1)).transpose(1, 2)
