@@ -237,7 +237,7 @@ class _Halved(torch.autograd.Function):
             return _quarters(upstream, ctx.shape).to(ctx.dtype)
         gradient = upstream.new_zeros(ctx.shape)
         weights = torch.ones((2, *ctx.shape[:2]), dtype=upstream.dtype)
-        _deliver(gradient, upstream.flatten(), weights)
+        _deliver(gradient, upstream.contiguous().flatten(), weights)  # the kernel asks for no strides
         return gradient.to(ctx.dtype)
 
 

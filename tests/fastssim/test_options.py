@@ -570,6 +570,15 @@ def test_zeros_that_torch_keeps_no_memory_for(images):
     assert ssim(nowhere, y, window=WINDOW) == ssim(torch.zeros_like(y), y, window=WINDOW)
 
 
+def test_the_upstream_of_halves_may_have_any_strides(images):
+    image, _ = images((2, 3, 7, 8))
+    a = image.clone().requires_grad_()
+    for upstream in (torch.ones(1).expand(2, 3, 3, 4), torch.rand(4, 3, 3, 2).permute(3, 1, 2, 0)):
+        (found,) = torch.autograd.grad(halve(a), a, upstream)
+        (expected,) = torch.autograd.grad(torch.nn.functional.avg_pool2d(a, 2), a, upstream)
+        assert torch.equal(found, expected)
+
+
 def test_arrays_that_would_be_misread_are_refused():
     image = np.zeros((20, 20), np.float32)
     with pytest.raises(TypeError, match=r"x is a masked array; give x.data, and to leave pixels out mask=~x.mask"):
