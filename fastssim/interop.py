@@ -33,6 +33,7 @@ class Images(NamedTuple):
     y: torch.Tensor
     mask: torch.Tensor | None  # expanded to the images' shape
     like: Any  # the first image as it came
+    axes: int  # that it had; an array that speaks DLPack need not say
 
     @property
     def dtype(self) -> torch.dtype:
@@ -41,10 +42,10 @@ class Images(NamedTuple):
 
     def give_back(self, result: torch.Tensor, reduction: str) -> Any:
         """Return a result without the axes that were added, as the kind of array that came."""
-        if type(self.like) is torch.Tensor and self.like.ndim == self.x.ndim:
+        if type(self.like) is torch.Tensor and self.axes == self.x.ndim:
             return result
         axes = {"none": 2, "channel": 2, "image": 1}.get(reduction, 0)  # axes of images and channels in the result
-        for _ in range(min(self.x.ndim - len(self.like.shape), axes)):
+        for _ in range(min(self.x.ndim - self.axes, axes)):
             result = result[0]
         if isinstance(self.like, torch.Tensor):
             return result
@@ -82,7 +83,7 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
         and x.shape == y.shape
         and x.numel()
     ):
-        return Images(x, y, None, x)
+        return Images(x, y, None, x, dims + 2)
     a, b = _tensor("x", x), _tensor("y", y)
     if type(x) is not type(y) and isinstance(x, torch.Tensor) != isinstance(y, torch.Tensor):
         raise TypeError(f"x is a {type(x).__name__} and y a {type(y).__name__}; give two of one kind")
@@ -98,9 +99,10 @@ def take(x: Any, y: Any, mask: Any = None, dims: int = 2) -> Images:
         raise ValueError(f"x is on {a.device}; SSIM is computed on the CPU and on NVIDIA's GPUs: call .cpu() first")
     check_pixels(a.shape)
     weights = None if mask is None else _mask(mask, a)
+    axes = a.ndim
     while a.ndim < dims + 2:
         a, b = a[None], b[None]
-    return Images(a, b, weights if weights is None else weights.expand(a.shape), x)
+    return Images(a, b, weights if weights is None else weights.expand(a.shape), x, axes)
 
 
 def _check(name: str, image: torch.Tensor, dims: int) -> None:
@@ -160,6 +162,8 @@ def _tensor(name: str, array: Any) -> torch.Tensor:
     if isinstance(array, np.ndarray):
         return _from_numpy(name, array)
     if hasattr(array, "__dlpack__"):
+        if any(stride < 0 for stride in getattr(array, "strides", None) or ()):
+            array = array.copy()  # of CuPy's or its like: torch would end the process
         return torch.utils.dlpack.from_dlpack(array)
     raise TypeError(
         f"{name} is a {type(array).__name__}; give a torch.Tensor, a NumPy array, or an array that speaks DLPack"
@@ -167,12 +171,17 @@ def _tensor(name: str, array: Any) -> torch.Tensor:
 
 
 def _from_numpy(name: str, array: NDArray[Any]) -> torch.Tensor:
-    """View an ndarray as a tensor; a read-only one, too, for nothing here writes to an image."""
+    """Check an ndarray and view it as a tensor."""
     if array.dtype.kind not in "fub" or array.dtype.itemsize > 8 or not array.dtype.isnative:
         names = _MASK_NAMES if name == "mask" else _NAMES
         raise TypeError(f"{name} is an array of {array.dtype.str}; give {names} in this machine's byte order")
     if isinstance(array, np.ma.MaskedArray):  # whose mask torch would not see
         raise TypeError(f"{name} is a masked array; give {name}.data, and to leave pixels out mask=~{name}.mask")
+    return viewed(array)
+
+
+def viewed(array: NDArray[Any]) -> torch.Tensor:
+    """View an ndarray as a tensor that nobody writes to: a read-only one, too, and one of any strides."""
     if any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = array.copy()  # torch has no negative strides, nor those of a field in a packed record
     if not array.flags.writeable:

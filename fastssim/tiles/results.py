@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fastssim.interop import viewed
 from fastssim.tiles.grid import TileGrid
 from fastssim.tiles.storage import (
     assign,
@@ -154,7 +155,7 @@ class Results:
             raise ValueError(f"fn returned shape {shape} for {names}; it must be ({end - first}, C, h, w)")
         check_pixels("what fn returned", value.dtype)
         if self._tensors and not isinstance(value, torch.Tensor):
-            value = torch.from_numpy(value)
+            value = viewed(value)
         elif not self._tensors and isinstance(value, torch.Tensor):
             if value.dtype == torch.bfloat16:
                 raise TypeError(

@@ -326,6 +326,38 @@ def test_a_producer_whose_library_takes_nothing_gets_a_tensor(images):
     assert ssim(x, OneWay(y), window=WINDOW) == ssim(x, y, window=WINDOW)
 
 
+class Bare:
+    """What speaks DLPack and says nothing of its shape, which the protocol does not ask for."""
+
+    def __init__(self, array):
+        self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+
+
+@pytest.mark.parametrize("reduction", ["mean", "channel", "none"])
+def test_a_producer_need_not_say_its_shape(images, reduction):
+    x, y = (image[0].numpy() for image in images((1, 2, 20, 37)))
+    found = ssim(Bare(x), Bare(y), window=WINDOW, reduction=reduction)
+    assert isinstance(found, torch.Tensor)
+    np.testing.assert_array_equal(found, ssim(x, y, window=WINDOW, reduction=reduction))
+
+
+class Turned(Bare):
+    """CuPy's arrays in this respect: they hand out strides below 0, on which torch ends the process."""
+
+    def __init__(self, array):
+        super().__init__(array)
+        self._array, self.strides = array, array.strides
+
+    def copy(self):
+        return Turned(self._array.copy())
+
+
+def test_a_producer_may_have_negative_strides(images):
+    x, y = (image.numpy() for image in images((1, 2, 20, 37)))
+    found = ssim_map(Turned(x[..., ::-1]), Turned(y[..., ::-1, :]), window=WINDOW)
+    assert (found.numpy() == ssim_map(x[..., ::-1], y[..., ::-1, :], window=WINDOW)).all()
+
+
 # ------------------------------------------------------------------------------------------------------------- loss
 
 

@@ -56,6 +56,13 @@ class TestResult:
         assert torch.equal(sliding_window(fn, image, GRID, device="cpu"), image)
         assert set(seen) == {(torch.Tensor, dtype)}
 
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("view", [lambda a: a[..., ::-1], lambda a: np.broadcast_to(a[:1], a.shape)])
+    def test_arrays_of_any_kind_come_back_for_tiles_of_tensors(self, view):
+        image = image_of(GRID)
+        found = sliding_window(lambda tiles: view(tiles.numpy()), torch.from_numpy(image), GRID)
+        np.testing.assert_array_equal(found, sliding_window(view, image, GRID))
+
     def test_tensors_that_torch_negates_as_it_reads_them(self):
         image = torch.from_numpy(image_of(GRID))
         negated = torch.complex(image, image).conj().imag
