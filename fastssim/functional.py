@@ -1,21 +1,27 @@
-"""SSIM as functions: arguments are checked here, once, and handed to the operators."""
+"""SSIM as functions: arguments are checked, once, and handed to the operators."""
 
 from __future__ import annotations
 
-import math
-import sys
-from contextlib import suppress
-from functools import lru_cache, reduce
-from operator import lt, mul
+from functools import reduce
+from operator import mul
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
 from fastssim import autograd, scales
+from fastssim.checks import (
+    WITHOUT_MAP,
+    check_alpha,
+    check_backend,
+    check_fit,
+    check_loss,
+    check_mask,
+    check_scales,
+    hint,
+)
 from fastssim.interop import readable, take
-from fastssim.plan import PADDINGS, REDUCTIONS
+from fastssim.problem import near_one, problem_of, scale_of
 from fastssim.reference import LEAST_FACTOR, MS_WEIGHTS
 from fastssim.window import WANG, Window
 
@@ -27,14 +33,6 @@ if TYPE_CHECKING:
     from fastssim.interop import Images
 
 Image = TypeVar("Image")  # torch.Tensor, ndarray, ...: results are of the images' kind
-PRODUCTS = ("channel", "image")
-RANGES = (1e-30, 1e30)  # that data_range may have: far from both ends of float32
-NEAR = 2.0**20  # beyond this and below its inverse the fourth powers of data_range in SSIM leave float32
-LARGEST_K = 2.0**30
-SMALLEST_K = 1e-9  # below it the product of SSIM's denominators in black is no float32
-LEAST_PRODUCT = SMALLEST_K / 2  # of k1 or k2 and a data_range below 1: ranges brought near 1 lie in [1/2, 1)
-LOSS_REDUCTIONS = tuple(word for word in REDUCTIONS if word != "sum")
-WITHOUT_MAP = tuple(word for word in LOSS_REDUCTIONS if word != "none")
 
 
 def ssim(
@@ -162,8 +160,8 @@ def _score(
     """Return SSIM, or with an alpha the loss of `l1_ssim_loss`; options as for `ssim`."""
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, dims)
     images = take(x, y, mask, dims)
-    _check_backend(backend, images)
-    _check_mask(images, unbiased=unbiased)
+    check_backend(backend, images)
+    check_mask(images, unbiased=unbiased)
     check_fit(images.x.shape[2:], window, padding)
     scale = scale_of(data_range, k1, k2)
     scaled = near_one(images.x, images.y, scale)
@@ -349,7 +347,7 @@ def ms_ssim(
     1.0
     """
     images = take(x, y)
-    _check_backend(backend, images)
+    check_backend(backend, images)
     powers = check_scales(weights, product, reduction)
     problem = problem_of(data_range, window, k1, k2, padding, reduction, unbiased, 2)
     a, b = images.x, images.y
@@ -358,7 +356,7 @@ def ms_ssim(
         raise ValueError(
             f"the images are {a.shape[2]} x {a.shape[3]} pixels, at the last of {len(powers)} scales {smallest[0]} x"
             f" {smallest[1]}, too small for the window; give larger images, fewer weights or a smaller window"
-            f"{_hint(a.shape[2:])}"
+            f"{hint(a.shape[2:])}"
         )
     factors = scale_means(a, b, len(powers), problem, float(data_range), k1, k2)
     if product == "image":
@@ -382,28 +380,6 @@ def scale_means(
     # C1 far above every mean makes the first factor of SSIM 1 to the last bit: what remains is cs.
     no_means = 2.0 ** (60 if autograd.arithmetic_dtype(x, y) == torch.float64 else 40) * data_range**2
     return scales.means(x, y, problem, no_means, count)
-
-
-def scale_of(data_range: float, k1: float, k2: float) -> float:
-    """Return what brings a range far from 1 near it, a power of two; 1 for any other.
-
-    SSIM of images and range together multiplied is the same, and a power of two changes no digit. A range that is not
-    so far is brought near where its products with k1 and k2 are: their fourth powers would leave float32, too.
-    """
-    span = float(data_range)
-    if span == 1:
-        return 1.0
-    near = 1 / NEAR <= span <= NEAR
-    if span < 1:
-        near = near and float(k1 or 1) * span >= LEAST_PRODUCT and float(k2 or 1) * span >= LEAST_PRODUCT
-    else:
-        near = near and float(k1) * span <= NEAR and float(k2) * span <= NEAR
-    return 1.0 if near else 2.0 ** -math.frexp(span)[1]
-
-
-def near_one(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Multiply images by the `scale_of` their range."""
-    return (x, y) if scale == 1 else (readable(x, fractions=False) * scale, readable(y, fractions=False) * scale)
 
 
 def multiplied(factors: Iterable[Tensor]) -> Tensor:
@@ -430,167 +406,9 @@ def _distance(images: Images, reduction: str, *, fractions: bool) -> Tensor:
     return distance / torch.where(total > 0, total, 1.0)
 
 
-# ----------------------------------------------------------------------------------------------------------- checks
-
-
 def _check_names(function: str, options: dict[str, Any], without: str = "") -> None:
     """Refuse options of a function that are none of `ssim`, or the one that it is without."""
     for name in options:
         if name not in _DEFAULTS or name == without:
             but = f" but {without}" if without else ""
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}; give those of ssim{but}")
-
-
-def check_options(
-    *,
-    data_range: float,
-    window: Window,
-    k1: float,
-    k2: float,
-    padding: str,
-    reduction: str,
-    unbiased: bool,
-    dims: int,
-) -> None:
-    """Refuse options that `ssim` does not have; see there."""
-    for name, number, least, most, allowed in (
-        ("data_range", data_range, *RANGES, "finite and above 0, between 1e-30 and 1e30"),
-        ("k1", k1, 0, LARGEST_K, "finite and not negative, at most 2 ** 30"),
-        ("k2", k2, 0, LARGEST_K, "finite and not negative, at most 2 ** 30"),
-    ):
-        _check_number(name, number)
-        if not least <= (number if isinstance(number, int) else float(number)) <= most:  # float16 has no such bounds
-            raise ValueError(f"{name} is {number}; it must be {allowed}")
-    for name, number in (("k1", k1), ("k2", k2)):
-        if 0 < float(number) < SMALLEST_K:
-            raise ValueError(f"{name} is {number}, too little for float32 where all is black; give 0, or at least 1e-9")
-    if not isinstance(window, Window):
-        raise TypeError(
-            f"window is a {type(window).__name__}; give fastssim.Gaussian(...), fastssim.Uniform(...) or"
-            " fastssim.Taps(...)"
-        )
-    for name, word, words in (("padding", padding, PADDINGS), ("reduction", reduction, REDUCTIONS)):
-        _check_word(name, word, words)
-    if not isinstance(unbiased, (bool, np.bool_)):
-        raise TypeError(f"unbiased is a {type(unbiased).__name__}; give True or False")
-    if isinstance(dims, bool) or not isinstance(dims, int) or dims not in {2, 3}:
-        raise ValueError(f"dims is {dims!r}; give 2 for images (N, C, H, W) or 3 for volumes (N, C, D, H, W)")
-    if unbiased and all(len(taps) == 1 for taps in window.along(dims)):
-        raise ValueError("unbiased=True needs more than one pixel in a window")
-
-
-def check_loss(reduction: str, words: tuple[str, ...] = LOSS_REDUCTIONS) -> None:
-    """Refuse a reduction that is none of a loss's `words`; of a "sum" there is no loss."""
-    _check_word("reduction", reduction, words)
-
-
-def check_alpha(alpha: float) -> None:
-    """Refuse a share that `l1_ssim_loss` does not have."""
-    _check_number("alpha", alpha)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it must lie in [0, 1]")
-
-
-def check_scales(weights: Sequence[float], product: str, reduction: str) -> tuple[float, ...]:
-    """Refuse scales that `ms_ssim` does not have; return their weights."""
-    _check_word("product", product, PRODUCTS)
-    _check_word("reduction", reduction, WITHOUT_MAP if product == "channel" else ("mean", "image"))
-    if not isinstance(weights, (tuple, list)) or not weights:
-        raise TypeError(f"weights is {weights!r}; give a list of numbers, one for each scale")
-    for weight in weights:
-        _check_number("a weight", weight)
-        if not 0 < (weight if isinstance(weight, int) else float(weight)) <= sys.float_info.max:
-            raise ValueError(f"a weight is {weight}; it must be finite and above 0")
-    return tuple(float(weight) for weight in weights)
-
-
-def _check_number(name: str, number: Any) -> None:
-    if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} is a {type(number).__name__}; give a number")
-
-
-def _check_word(name: str, word: Any, words: tuple[str, ...]) -> None:
-    if not isinstance(word, str) or word not in words:
-        raise ValueError(f"{name} is {word!r}; give one of {', '.join(map(repr, words))}")
-
-
-def problem_of(*options: Any) -> tuple[Any, ...]:
-    """Check options and return what the operators take; outside a compiler's trace, the same options once."""
-    if not torch.compiler.is_compiling():
-        with suppress(TypeError):  # of what cannot be hashed, too: the checks say what is wrong with it
-            return _known_problem(*options)
-    return _new_problem(*options)
-
-
-def _new_problem(
-    data_range: float,
-    window: Window,
-    k1: float,
-    k2: float,
-    padding: str,
-    reduction: str,
-    unbiased: bool,  # noqa: FBT001  # by position, for the cache
-    dims: int,
-) -> tuple[Any, ...]:
-    """Check options and return what the operators take."""
-    check_options(
-        data_range=data_range, window=window, k1=k1, k2=k2, padding=padding, reduction=reduction, unbiased=unbiased,
-        dims=dims,
-    )  # fmt: skip
-    taps = window.along(dims)
-    pixels = math.prod([len(axis) for axis in taps])
-    factor = pixels / (pixels - 1) if unbiased else 1.0
-    span = float(data_range) * scale_of(data_range, k1, k2)  # of the images as `near_one` returns them
-    constants = ((float(k1) * span) ** 2, (float(k2) * span) ** 2)
-    return *((), *taps)[-3:], *constants, padding, factor, bool(data_range == 1)
-
-
-_known_problem = lru_cache(maxsize=1024, typed=True)(_new_problem)
-
-
-def _check_backend(backend: str | None, images: Images) -> None:
-    """Refuse a backend that there is not, or that is not where the images lie."""
-    if backend is None:
-        return
-    _check_word("backend", backend, ("cpu", "cuda"))
-    if backend == "cuda":
-        from fastssim.cuda.device import load_cupy  # noqa: PLC0415  # nothing of a GPU before it is asked for
-
-        load_cupy()  # or says what is missing
-    if images.x.device.type != backend:
-        raise ValueError(
-            f'backend is "{backend}", but the images lie on {images.x.device}: move them, x.to("{backend}") and'
-            f' y.to("{backend}"), or leave backend out'
-        )
-
-
-def _check_mask(images: Images, *, unbiased: bool) -> None:
-    """Refuse a mask beside what is not defined with it."""
-    if images.mask is not None and unbiased:
-        raise ValueError("unbiased=True is not defined with a mask; leave one of them out")
-    if images.mask is not None and images.x.ndim == 5:
-        raise ValueError("mask is not taken with dims=3; leave it out, or go through the volume slice by slice")
-
-
-def check_fit(lengths: Sequence[int], window: Window, padding: str) -> None:
-    """Refuse images or volumes, of `lengths` pixels along each axis, that hold no whole window."""
-    if padding != "valid":
-        return
-    taps = window.along(len(lengths))
-    if any(map(lt, lengths, map(len, taps))):
-        raise ValueError(
-            f"the images are {_times(lengths)} pixels, smaller than the window of {_times(map(len, taps))}; take a"
-            f" smaller window, larger images, or padding{_hint(lengths)}"
-        )
-
-
-def _hint(lengths: Sequence[int]) -> str:
-    """Say where channels belong, to whom the last axis seems to hold them."""
-    if lengths[-1] > 4 or min(lengths[:-1]) <= 4:
-        return ""
-    return f"; if the last axis holds channels, move it before the pixels: (C, {'D, ' * (len(lengths) - 2)}H, W)"
-
-
-def _times(lengths: Iterable[int]) -> str:
-    """Write lengths as 3 x 4 x 5."""
-    return " x ".join(map(str, lengths))

@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fastssim.functional import (
-    LOSS_REDUCTIONS,
-    WITHOUT_MAP,
-    check_alpha,
-    check_loss,
-    check_options,
-    check_scales,
-    l1_ssim_loss,
-    ms_ssim,
-    ssim_loss,
-)
+from fastssim.checks import LOSS_REDUCTIONS, WITHOUT_MAP, check_alpha, check_loss, check_options, check_scales
+from fastssim.functional import l1_ssim_loss, ms_ssim, ssim_loss
 from fastssim.reference import MS_WEIGHTS
 from fastssim.window import WANG
 

@@ -17,9 +17,10 @@ from fastssim.compat import scales
 from fastssim.compat.images import as_they_stand
 from fastssim.compat.options import FALLBACK, NATIVE, REFUSED, options
 from fastssim.compat.windows import EVEN, reached, window_of
-from fastssim.functional import problem_of, scale_means
+from fastssim.functional import scale_means
 from fastssim.functional import ssim as whole
 from fastssim.interop import take
+from fastssim.problem import problem_of
 from fastssim.reference import MS_WEIGHTS
 
 if TYPE_CHECKING:

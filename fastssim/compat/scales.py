@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from fastssim.compat.images import constant, contrast
-from fastssim.functional import multiplied, power, problem_of, scale_means, ssim
+from fastssim.functional import multiplied, power, scale_means, ssim
 from fastssim.interop import take
+from fastssim.problem import problem_of
 from fastssim.scales import halve
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastssim.checks import check_fit
 from fastssim.cuda import launch
 from fastssim.cuda.device import TORCH, device_of
 from fastssim.cuda.instances import TYPES
 from fastssim.cuda.launch import Reduction
-from fastssim.functional import check_fit, problem_of, scale_of
 from fastssim.interop import check_pixels, check_shape
 from fastssim.plan import Plan
+from fastssim.problem import problem_of, scale_of
 from fastssim.window import WANG
 
 if TYPE_CHECKING:
