@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from fastssim.compat.images import as_they_stand, as_value, contrast, luminance
+from fastssim.compat.kornia.ms_ssim import MS_SSIMLoss
 from fastssim.compat.options import FALLBACK, NATIVE, options
 from fastssim.functional import ssim as whole
 from fastssim.window import Gaussian
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SSIM",
     "SSIM3D",
+    "MS_SSIMLoss",
     "SSIM3DLoss",
     "SSIMLoss",
     "losses",
@@ -38,7 +40,7 @@ __all__ = [
 PACKAGE = "kornia"
 REPLACES = {
     "kornia.metrics": ("ssim", "SSIM", "ssim3d", "SSIM3D"),
-    "kornia.losses": ("ssim_loss", "SSIMLoss", "ssim3d_loss", "SSIM3DLoss"),
+    "kornia.losses": ("ssim_loss", "SSIMLoss", "ssim3d_loss", "SSIM3DLoss", "MS_SSIMLoss"),
 }
 LOSSES = "ssim_loss SSIMLoss ssim3d_loss SSIM3DLoss"
 ALL = f"ssim SSIM ssim3d SSIM3D {LOSSES}"
@@ -52,6 +54,10 @@ OPTIONS = (
     ),
     *options(ALL, FALLBACK, "eps", "a larger one: reproduced, by six maps in place of one"),
     *options(LOSSES, NATIVE, "reduction", '"mean", "sum" and "none"'),
+    *options(
+        "MS_SSIMLoss", FALLBACK, "sigmas data_range K alpha compensation reduction",
+        "a map for each of the sigmas, from the kernels; torch multiplies them, and filters L1",
+    ),
 )  # fmt: skip
 DEFECTS = (
     "E[x^2] - E[x]^2 in float32 loses digits on bright flat areas, which the loss then clamps.",

@@ -1,5 +1,5 @@
 """As ``kornia.losses``: ``from fastssim.compat.kornia.losses import ssim_loss``."""
 
-from fastssim.compat.kornia import SSIM3DLoss, SSIMLoss, ssim3d_loss, ssim_loss
+from fastssim.compat.kornia import MS_SSIMLoss, SSIM3DLoss, SSIMLoss, ssim3d_loss, ssim_loss
 
-__all__ = ["SSIM3DLoss", "SSIMLoss", "ssim3d_loss", "ssim_loss"]
+__all__ = ["MS_SSIMLoss", "SSIM3DLoss", "SSIMLoss", "ssim3d_loss", "ssim_loss"]

@@ -173,3 +173,75 @@ def test_modules_lie_where_kornias_do():
     assert ours.metrics.ssim3d is ours.ssim3d
     with pytest.raises(AttributeError, match="no attribute 'filters'"):
         ours.filters  # noqa: B018  # as above
+
+
+@pytest.fixture
+def several_widths():
+    """kornia's loss with windows that are not rounded to float32: they are of torch's default dtype."""
+
+    def made(**options):
+        torch.set_default_dtype(torch.float64)
+        try:
+            return theirs.losses.MS_SSIMLoss(**options)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reduction": "none", "alpha": 0.84, "compensation": 1.0},
+        {"reduction": "sum", "alpha": 1.0, "sigmas": (1.5,)},
+        {"reduction": "none", "alpha": 0.0, "sigmas": (2.0, 0.6)},
+        {"reduction": "none", "data_range": 2.0, "K": (0.02, 0.05), "sigmas": (0.5, 1.0, 2.0)},
+    ],
+    ids=str,
+)
+def test_several_widths(images, parity, several_widths, options):
+    x, y = images((2, 3, 33, 40))
+    value = 1e-6 * options.get("compensation", 200.0) * (2 * 33 * 40 if options.get("reduction") == "sum" else 1)
+    parity(ours.MS_SSIMLoss(**options), several_widths(**options), x, y, value=value)
+
+
+def test_several_widths_of_images_smaller_than_the_window_and_of_one_for_a_batch(images, several_widths):
+    x, y = images((3, 2, 6, 9))
+    for one, other in ((x, y[:1]), (x[:1], y)):
+        expected = several_widths(reduction="none")(*torch.broadcast_tensors(one.double(), other.double()))
+        assert (ours.losses.MS_SSIMLoss(reduction="none")(one, other) - expected).abs().max() <= 2e-4
+
+
+@pytest.mark.parametrize("of_module", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(torch.uint8, torch.uint8), (torch.uint8, torch.float16), (torch.float32, torch.float64), (torch.bfloat16,) * 2],
+)
+def test_dtypes_of_several_widths(images, several_widths, first, second, of_module):
+    x, y = ((image * 255).to(kind) for image, kind in zip(images((1, 2, 20, 24)), (first, second), strict=True))
+    options = {"data_range": 255.0, "sigmas": (0.5, 1.5)}
+    found = ours.MS_SSIMLoss(**options).to(of_module)(x, y)
+    assert found.dtype == theirs.losses.MS_SSIMLoss(**options).to(of_module)(x, y).dtype
+    expected = several_widths(**options)(x.double(), y.double()).item()
+    assert found.item() == pytest.approx(expected, rel=max(torch.finfo(found.dtype).eps, 1e-6))
+
+
+def test_errors_of_several_widths(same_error):
+    one, other = ours.MS_SSIMLoss(), theirs.losses.MS_SSIMLoss()
+    x = torch.rand(2, 3, 12, 12)
+    same_error(TypeError, one, other, 1, x)
+    same_error(TypeError, one, other, x, 1)
+    same_error(ValueError, one, other, x[0], x)
+    same_error(ValueError, one, other, x, x[0])
+    same_error(theirs.core.exceptions.ShapeError, one, other, x, x[:, :1])
+    same_error(theirs.core.exceptions.ShapeError, one, other, x, torch.rand(3, 3, 12, 12))
+    same_error(RuntimeError, one, other, x, x.to(torch.complex64))
+    kinds = (ours.MS_SSIMLoss(reduction="image"), theirs.losses.MS_SSIMLoss(reduction="image"))
+    same_error(NotImplementedError, *kinds, x, x)
+
+
+def test_checkpoints_with_the_windows_of_older_releases_load():
+    model = torch.nn.ModuleDict({"loss": ours.MS_SSIMLoss()})
+    assert not model.state_dict()
+    model.load_state_dict({"loss._g_masks": torch.rand(15, 1, 33, 33)})
