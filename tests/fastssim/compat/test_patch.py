@@ -127,3 +127,14 @@ def test_a_class_and_its_other_name_are_both_replaced_and_restored():
         with fastssim.patch("torchmetrics"):
             assert getattr(package, name) is getattr(package.image, name) is getattr(shim("torchmetrics"), name)
         assert (getattr(package, name), getattr(package.image, name)) == before
+
+
+@pytest.mark.filterwarnings("ignore")  # of their age
+def test_the_older_places_of_torchmetrics_functions_call_ours():
+    functional = pytest.importorskip("torchmetrics.functional")
+    x = torch.rand(1, 1, 4, 4)  # smaller than half a window, which only ours mirrors again and again
+    older = functional.structural_similarity_index_measure
+    with pytest.raises(RuntimeError):
+        older(x, x, data_range=1.0)
+    with fastssim.patch("torchmetrics"):
+        assert older(x, x, data_range=1.0) == 1
