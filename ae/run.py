@@ -20,7 +20,6 @@ from ae.methods import Method, make_method
 from ae.scoring import Contrast, Level
 
 FORMAT = 1
-TOLD = ("data", "images", "epochs", "patches", "seconds", "collapsed")  # of a training, to whoever reads the run
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,4 @@ def _parsed(content: Any) -> tuple[TrainConfig, float, dict[str, Any], Contrast 
     if kind is not None and content.get(config.normalise) is None:
         raise ValueError(f"{config.normalise} is missing")
     good = None if kind is None else kind(**content[config.normalise])
-    training = dict(content["training"])
-    if untold := [name for name in TOLD if name not in training]:
-        raise ValueError(f"training lacks {', '.join(untold)}")
-    return config, threshold, training, good
+    return config, threshold, dict(content["training"]), good
