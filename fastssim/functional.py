@@ -400,7 +400,7 @@ def _distance(images: Images, reduction: str, *, fractions: bool) -> Tensor:
     over = tuple(range(axes, x.ndim))
     if images.mask is None:
         return (x - y).abs().mean(over)
-    weights = images.mask.to(images.dtype)
+    weights = images.mask.to(autograd.arithmetic_dtype(images.x, images.y))
     distance = (weights * torch.where(weights > 0, x - y, 0.0).abs()).sum(over)
     total = weights.sum(over)
     return distance / torch.where(total > 0, total, 1.0)

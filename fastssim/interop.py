@@ -35,11 +35,6 @@ class Images(NamedTuple):
     like: Any  # the first image as it came
     axes: int  # that it had; an array that speaks DLPack need not say
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the arithmetic and of the result: float64 where an image is, else float32."""
-        return torch.float64 if torch.float64 in (self.x.dtype, self.y.dtype) else torch.float32
-
     def give_back(self, result: torch.Tensor, reduction: str) -> Any:
         """Return a result without the axes that were added, as the kind of array that came."""
         if type(self.like) is torch.Tensor and self.axes == self.x.ndim:
