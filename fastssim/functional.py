@@ -60,6 +60,8 @@ def ssim(
 
     It lies in [-1, 1] and is 1 where the windows are equal: exactly 1 for ``ssim(x, x)``, with a gradient of exactly 0.
     The gradient of every reduction but the map is computed in the same pass as the value.
+    ``torch.compile`` keeps it; a graph that ``torch.export`` or ``torch.jit.trace`` recorded has the value alone, and
+    torch warns in backward.
 
     Parameters
     ----------
