@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from fastssim.compat.images import contrast
-from fastssim.functional import ssim
+from fastssim.functional import multiplied, ssim
 from fastssim.window import Gaussian
 
 if TYPE_CHECKING:
@@ -79,8 +78,8 @@ class MS_SSIMLoss(nn.Module):  # noqa: N801  # kornia's name
         settings: dict[str, Any] = {
             "data_range": self.data_range, "k1": self.K[0], "k2": self.K[1], "padding": "zeros", "reduction": "none"
         }  # fmt: skip
-        contrasts = [contrast(x, y, window=window, **settings) for window in self.windows[:-1]]
-        return 1 - prod(contrasts, start=ssim(x, y, window=self.windows[-1], **settings)).mean(1)
+        contrasts = (contrast(x, y, window=window, **settings) for window in self.windows[:-1])
+        return 1 - multiplied([ssim(x, y, window=self.windows[-1], **settings), *contrasts]).mean(1)
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         """L1 through the last window, the mean of the channels."""
