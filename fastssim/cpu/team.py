@@ -37,7 +37,7 @@ _RUN, _SHARED, _SLABS, _COUNTS = 0, slice(1, 9), 6, 5  # places in a block of nu
 _THREADS, _NEXT, _FAILED, _WORKSPACES = 9, 10, 11, 12
 #  Pixels for each thread. On a busy machine a call waits a time slice, milliseconds, for a thread without a core. So do
 #  all of torch's operators around a gradient: there 0.1 ms of work are enough, without a gradient some milliseconds.
-_WORTH, _WORTH_ALONE = 1 << 16, 1 << 20
+_WORTH, _WORTH_ALONE = 1 << 14, 1 << 20
 _state = {"forked": False, "at work": False}
 
 
