@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-TILE_ROWS = 128  # rows of a tile: enough slabs for every thread, little computed twice
 PADDINGS = ("valid", "zeros", "reflect", "symmetric", "replicate")
 REDUCTIONS = ("mean", "sum", "image", "channel", "none")
 LEAST_WEIGHT = 1e-8  # a masked window whose pixels keep less of the window's weight holds nothing to compare

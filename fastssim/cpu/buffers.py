@@ -15,7 +15,9 @@ SMALL = 7  # taps of a filter of which only two neighbouring outputs share a piv
 LEAST_SHARE = 0.1  # of the largest tap: what a pivot weighs in a window, or filters are in float64
 LEAST_SHARE_SMALL = 0.2  # the same for small windows, whose few pixels average less of the rounding away
 CHUNK = 2048  # pixels of a row that are halved at a time: two rows stay in the first cache
+TILE_ROWS = (128, 512)  # of a tile, between these: the higher, the less is computed twice
 EXACT_TILE_ROWS = (256, 1024)  # of tiles with filters in float64: the higher the windows, between these
+FEW, PLENTY = 8, 64  # tiles: fewer are made narrower, where that costs little; more are made higher
 
 
 def strip_of(columns: int, lanes: int) -> int:
@@ -51,6 +53,19 @@ def amid(taps: int, outputs: int) -> int:
 def room(taps: int) -> int:
     """Return the size of windows that buffers for filters in float64 are made for: one kernel serves many sizes."""
     return -(-(taps - 1) // 32) * 32 + 1
+
+
+def tile_rows(rows: int, beside: int) -> int:
+    """Return the rows of a tile where `rows` are to be covered, by so many tiles `beside` one another in all planes.
+
+    Examples
+    --------
+    >>> [tile_rows(rows, beside) for rows, beside in ((1024, 1), (1024, 16), (1024, 48), (100, 3))]
+    [128, 256, 512, 100]
+    """
+    least, most = TILE_ROWS
+    below = max(-(-rows // most), min(-(-rows // least), -(-PLENTY // beside)))
+    return -(-rows // below)
 
 
 def exact_tile_rows(taps_y: int) -> int:

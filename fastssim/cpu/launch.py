@@ -17,7 +17,7 @@ from fastssim.cpu.pages import LINE, from_line, in_large_pages
 from fastssim.cpu.pool import run_in_turns, run_slabs
 from fastssim.cpu.simd import vector_bytes
 from fastssim.interop import LARGEST
-from fastssim.plan import TILE_ROWS, Sums, source, spans, tiles
+from fastssim.plan import Sums, source, spans, tiles
 from fastssim.window import rounded
 
 if TYPE_CHECKING:
@@ -278,17 +278,19 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
         else:
             covered = plan.padded
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
-    most_rows = buffers.exact_tile_rows(len(plan.taps_y)) if filters.exact else TILE_ROWS
+    rows = covered[0]
     lanes = lanes_of(plan.dtype)
+    few = n * c * -(-rows // buffers.TILE_ROWS[0]) < buffers.FEW
     across = buffers.tile_spans(
         (first_x, first_x + covered[1]),
         plan.padded[1],
         halo_x,
         halo_x if gradient else 0,  # a gradient tile computes the windows of its left neighbour that reach into it, too
         lanes,
-        (buffers.longest(filters.room, lanes, gradient=gradient), covered[1]),
+        (buffers.longest(filters.room, lanes, gradient=gradient and few), covered[1]),
     )
-    cut = np.array(tiles(spans(first_y, first_y + covered[0], most_rows), across), np.int64)
+    high = buffers.exact_tile_rows(len(plan.taps_y)) if filters.exact else buffers.tile_rows(rows, n * c * len(across))
+    cut = np.array(tiles(spans(first_y, first_y + rows, high), across), np.int64)
     places = [np.array(source(*line, plan.padding), np.int64) for line in ((height, pad_y), (width, pad_x))]
     return _Layout(
         (*places, pad_y, pad_x, first_y, first_x, halo_y, halo_x),

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fastssim import Gaussian, Taps, Uniform, l1_ssim_loss, reference, ssim_map
-from fastssim.cpu import buffers
+from fastssim.cpu import buffers, launch
+from fastssim.plan import Plan
 
 HALO, LANES = 10, 16
 LONGEST = buffers.longest(HALO + 1, LANES, gradient=True)
@@ -71,6 +72,44 @@ def test_gradients_where_columns_go_round(images, width, window, padding):
     upstream = torch.rand(found.shape, generator=torch.Generator().manual_seed(1))
     (gradient,) = torch.autograd.grad(found, x, upstream)
     expected = reference.ssim_gradient(x.detach(), y, upstream, window=window, padding=padding)
+    assert np.linalg.norm(gradient.numpy() - expected) <= GRADIENT * np.linalg.norm(expected)
+
+
+def tiles_of(shape, *, gradient):
+    taps = Gaussian().weights_y
+    return launch._layout(Plan(shape, "float32", taps, taps, 1e-4, 9e-4), gradient=gradient).tiles.tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "tiles"),
+    [
+        ((1, 1, 1024, 1024), 8),  # rather than high ones: there would be few
+        ((1, 1, 700, 1000), 12),  # as many as they can be
+        ((1, 1, 128, 128), 1),
+        ((2, 3, 2160, 128), 11),
+        ((16, 4, 2160, 128), 5),
+    ],
+    ids=str,
+)
+def test_tiles_are_large_where_they_are_many(monkeypatch, shape, tiles):
+    monkeypatch.setattr(launch, "lanes_of", lambda _: LANES)
+    launch._layout.cache_clear()
+    cut = tiles_of(shape, gradient=True)
+    launch._layout.cache_clear()
+    assert len(cut) == tiles
+    rows = [y1 - y0 for y0, y1, *_ in cut]
+    assert max(rows) <= buffers.TILE_ROWS[1]
+    assert max(rows) - min(rows) <= 1
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 13, 640), (2, 4, 13, 1033), (64, 1, 300, 12), (64, 1, 1030, 11)], ids=str)
+def test_gradients_of_wide_and_of_high_tiles(images, shape):
+    x, y = images(shape)
+    x.requires_grad_()
+    found = ssim_map(x, y)
+    upstream = torch.rand(found.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad(found, x, upstream)
+    expected = reference.ssim_gradient(x.detach(), y, upstream)
     assert np.linalg.norm(gradient.numpy() - expected) <= GRADIENT * np.linalg.norm(expected)
 
 
