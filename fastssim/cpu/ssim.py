@@ -259,15 +259,15 @@ def _tile(
                     moments_across(moments, mask, len(kinds) * r * step, vector, taps_x, constants, grad_x, windows)
             else:
                 top = row + r - base  # rows go round the buffers here
-                first_tap = halo_y
                 if row + r == first or not calm:
                     sums[: len(kinds) * step] = 0
-                    first_tap = 0
-                for k in range(first_tap, halo_y + 1):
-                    add_moments(sums, step, s, d, mask, (top + k) % rows * step, strip, lanes, down[k])
+                    for k in range(halo_y + 1):
+                        added = ((top + k) % rows * step, down[k])
+                        add_moments(sums, step, s, d, mask, strip, lanes, (added,))
+                else:
+                    gone, added = ((top - 1) % rows * step, -down[0]), ((top + halo_y) % rows * step, down[halo_y])
+                    add_moments(sums, step, s, d, mask, strip, lanes, (gone, added))
                 across(sums, step, strip, lanes, across_taps, share, calm, kinds, constants, grad_x, windows)
-                if calm:
-                    add_moments(sums, step, s, d, mask, top % rows * step, strip, lanes, -down[0])
             for vector in range(strip):
                 ask_for_both(next_x, next_y, vector, 1)
                 ssim_and_derivatives(
@@ -295,20 +295,21 @@ def _tile(
             for r in range(min(ROWS, y1 - row)):
                 if exact is not None:
                     top = row + r - halo_y - base_windows
-                    first_tap = halo_y
+                    gone = (top - 1) % rows * maps * step, -back_down[0]
+                    added = (top + halo_y) % rows * maps * step, back_down[halo_y]
                     if not calm:
                         back[: maps * step] = 0
-                        first_tap = 0
-                    for k in range(first_tap, halo_y + 1):
-                        add_maps(
-                            back, step, derivatives, (top + k) % rows * maps * step, strip, lanes, grad_y, back_down[k]
-                        )
+                        for k in range(halo_y + 1):
+                            added = (top + k) % rows * maps * step, back_down[k]
+                            add_maps(back, step, derivatives, strip, lanes, grad_y, (added,))
+                    elif row + r > y0:
+                        add_maps(back, step, derivatives, strip, lanes, grad_y, (gone, added))
+                    else:  # what the first row sums up
+                        add_maps(back, step, derivatives, strip, lanes, grad_y, (added,))
                 if row + r < y0:
                     continue
                 if exact is not None:
                     across(back, step, strip, lanes, back_across, share, calm, back_kinds, None, None, windows)
-                    if calm:
-                        add_maps(back, step, derivatives, top % rows * maps * step, strip, lanes, grad_y, -back_down[0])
                 else:
                     place = r * maps * step
                     for plane in range(maps):

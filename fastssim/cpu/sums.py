@@ -22,12 +22,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastssim.cpu.buffers import MAPS
+from fastssim.cpu.buffers import BLOCK, MAPS
 from fastssim.cpu.jit import inlined, jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 from fastssim.plan import LEAST_WEIGHT
 
 FINITE = 1e30  # weights beyond are no better than infinite
+_ONE, _BLOCK = (0,), (0,) * BLOCK  # vectors
 LARGEST_SQUARE = 1e6  # times C2: what a pixel's square of this size leaves behind does not show in a variance
 
 
@@ -37,52 +38,71 @@ def _codes(context: Any, builder: Any, dtype: Any) -> tuple[Code, Code]:
 
 
 @intrinsic
-def _add_moments(
-    typing: Any, sums: Any, step: Any, s: Any, d: Any, mask: Any, place: Any, column: Any, tap: Any
-) -> Any:
-    """Add s, s^2, d, d^2 and the mask, each times the mask unless it is None, times a tap to the sums."""
+def _add_moments(typing: Any, sums: Any, step: Any, s: Any, d: Any, mask: Any, column: Any, rows: Any) -> Any:
+    """Add s, s^2, d, d^2 and the mask, each times the mask unless it is None, times a tap to the sums.
+
+    rows: a tuple of (place of a row, its tap), added one after the other.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, s_t, d_t, mask_t, _, _, _ = signature.args
-        sums_v, step_v, s_v, d_v, mask_v, place_v, column_v, tap_v = args
+        sums_t, _, s_t, d_t, mask_t, _, rows_t = signature.args
+        sums_v, step_v, s_v, d_v, mask_v, column_v, rows_v = args
         narrow, wide = _codes(context, builder, s_t.dtype)
+        masked = wanted(mask_t)
+        targets = _maps_at(wide, wide.at(wide.data(sums_t, sums_v), column_v), step_v, 4 + masked)
+        totals = [wide.load(target) for target in targets]
+        for number in range(len(rows_t)):
+            place_v, tap_v = (builder.extract_value(rows_v, [number, part]) for part in range(2))
 
-        def load(kind: Any, value: Any) -> Vector:
-            return wide.widened(narrow.load(narrow.at(narrow.at(narrow.data(kind, value), place_v), column_v)))
+            def load(kind: Any, value: Any, place: Any = place_v) -> Vector:
+                return wide.widened(narrow.load(narrow.at(narrow.at(narrow.data(kind, value), place), column_v)))
 
-        tap = wide.splat(tap_v)
-        weight = load(mask_t, mask_v) if wanted(mask_t) else None
-        factors = []
-        for value in (load(s_t, s_v), load(d_t, d_v)):
-            weighted = value if weight is None else weight * value
-            factors += [(tap, weighted), (tap * weighted, value)]
-        if weight is not None:
-            factors.append((tap, weight))
-        for number, (first, second) in enumerate(factors):
-            start = wide.at(wide.data(sums_t, sums_v), builder.mul(step_v, ir.Constant(step_v.type, number)))
-            target = wide.at(start, column_v)
-            wide.store(wide.load(target) + first * second, target)
+            tap = wide.splat(tap_v)
+            weight = load(mask_t, mask_v) if masked else None
+            factors = []
+            for value in (load(s_t, s_v), load(d_t, d_v)):
+                weighted = value if weight is None else weight * value
+                factors += [(tap, weighted), (tap * weighted, value)]
+            if weight is not None:
+                factors.append((tap, weight))
+            totals = [total + first * second for total, (first, second) in zip(totals, factors, strict=True)]
+        for total, target in zip(totals, targets, strict=True):
+            wide.store(total, target)
         return context.get_dummy_value()
 
-    return types.void(sums, step, s, d, mask, place, column, tap), codegen
+    return types.void(sums, step, s, d, mask, column, rows), codegen
+
+
+def _maps_at(code: Code, first: Any, step: Any, count: int) -> list[Any]:
+    """Return the places of a vector in maps that lie `step` numbers apart."""
+    return [code.at(first, code.builder.mul(step, ir.Constant(step.type, number))) for number in range(count)]
 
 
 @intrinsic
-def _add_maps(typing: Any, sums: Any, step: Any, rows: Any, place: Any, column: Any, fourth: Any, tap: Any) -> Any:
-    """Add a row of three or, unless `fourth` is None, four maps [map][pitch] times a tap to the sums."""
+def _add_maps(typing: Any, sums: Any, step: Any, maps: Any, column: Any, fourth: Any, rows: Any) -> Any:
+    """Add rows of three or, unless `fourth` is None, four maps [map][pitch], each times a tap, to the sums.
+
+    rows: as for `_add_moments`.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, rows_t, _, _, fourth_t, _ = signature.args
-        sums_v, step_v, rows_v, place_v, column_v, _, tap_v = args
-        narrow, wide = _codes(context, builder, rows_t.dtype)
-        for number in range(4 if wanted(fourth_t) else 3):
-            offset = builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
-            target = wide.at(wide.data(sums_t, sums_v), offset)
-            source = narrow.at(narrow.at(narrow.data(rows_t, rows_v), place_v), offset)
-            wide.store(wide.load(target) + wide.splat(tap_v) * wide.widened(narrow.load(source)), target)
+        sums_t, _, maps_t, _, fourth_t, rows_t = signature.args
+        sums_v, step_v, maps_v, column_v, _, rows_v = args
+        narrow, wide = _codes(context, builder, maps_t.dtype)
+        count = 4 if wanted(fourth_t) else 3
+        targets = _maps_at(wide, wide.at(wide.data(sums_t, sums_v), column_v), step_v, count)
+        totals = [wide.load(target) for target in targets]
+        for number in range(len(rows_t)):
+            place_v, tap_v = (builder.extract_value(rows_v, [number, part]) for part in range(2))
+            source = narrow.at(narrow.at(narrow.data(maps_t, maps_v), place_v), column_v)
+            vectors = [wide.widened(narrow.load(place)) for place in _maps_at(narrow, source, step_v, count)]
+            tap = wide.splat(tap_v)
+            totals = [total + tap * vector for total, vector in zip(totals, vectors, strict=True)]
+        for total, target in zip(totals, targets, strict=True):
+            wide.store(total, target)
         return context.get_dummy_value()
 
-    return types.void(sums, step, rows, place, column, fourth, tap), codegen
+    return types.void(sums, step, maps, column, fourth, rows), codegen
 
 
 @intrinsic
@@ -117,63 +137,64 @@ def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: 
 @intrinsic
 def _finish(
     typing: Any, sums: Any, step: Any, column: Any, ahead: Any, share: Any, maps: Any, constants: Any, grad_x: Any,
-    out: Any,
+    vectors: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Write one vector of the filtered maps to out [map][pitch] and let the totals run on to the next.
+    """Write vectors of the filtered maps to out [map][pitch], and let the totals run on from each to the next.
 
     ahead: numbers to the column that comes in. share: what every tap is multiplied by. Unless `constants` is None the
-    maps are moments, and out is what `ssim_and_derivatives` of `fastssim.cpu.formula` takes.
+    maps are moments, and out is what `ssim_and_derivatives` of `fastssim.cpu.formula` takes. vectors: a tuple with one
+    entry for each.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, _, _, _, maps_t, constants_t, grad_x_t, out_t = signature.args
-        sums_v, step_v, column_v, ahead_v, share_v, _, constants_v, _, out_v = args
+        sums_t, _, _, _, _, maps_t, constants_t, grad_x_t, vectors_t, out_t = signature.args
+        sums_v, step_v, column_v, ahead_v, share_v, _, constants_v, _, _, out_v = args
         narrow, wide = _codes(context, builder, out_t.dtype)
         data = wide.data(sums_t, sums_v)
-        totals = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
         weight = wide.splat(share_v)
-
-        def place(number: int) -> ir.Value:
-            return builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
-
-        means = []
-        for number in range(len(maps_t)):
-            total = wide.at(totals, number * wide.lanes)
-            now = wide.load(total)
-            means.append(now * weight)
-            source = wide.at(data, place(number))
-            wide.store(now + (wide.load(wide.at(source, ahead_v)) - wide.load(source)), total)
-        if wanted(constants_t):
-            n = means[4:]
-            if n:
-                something = wide.above(n[0], wide.number(LEAST_WEIGHT))
-                inverse_n = wide.select(something, wide.one() / n[0], wide.zero())
-                means = [mean * inverse_n for mean in means[:4]]
-            m_s, e_s, m_d, e_d = means[:4]
-            bases = [wide.widened(base) for base in narrow.splats(constants_v, len(constants_t))]
-            means = [m_s + bases[0], e_s - m_s * m_s, m_d + bases[1], e_d - m_d * m_d]
-            means += [m_s, m_d] * wanted(grad_x_t) + n
-        for number, mean in enumerate(means):
-            narrow.store(narrow.narrowed(mean), narrow.at(narrow.data(out_t, out_v), place(number)))
+        kept = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
+        places = [wide.at(kept, number * wide.lanes) for number in range(len(maps_t))]
+        totals = [wide.load(place) for place in places]
+        for vector in range(len(vectors_t)):
+            column = builder.add(column_v, ir.Constant(column_v.type, vector * wide.lanes))
+            means = [total * weight for total in totals]
+            sources = _maps_at(wide, wide.at(data, column), step_v, len(maps_t))
+            totals = [
+                total + (wide.load(wide.at(source, ahead_v)) - wide.load(source))
+                for total, source in zip(totals, sources, strict=True)
+            ]
+            if wanted(constants_t):
+                n = means[4:]
+                if n:
+                    something = wide.above(n[0], wide.number(LEAST_WEIGHT))
+                    inverse_n = wide.select(something, wide.one() / n[0], wide.zero())
+                    means = [mean * inverse_n for mean in means[:4]]
+                m_s, e_s, m_d, e_d = means[:4]
+                bases = [wide.widened(base) for base in narrow.splats(constants_v, len(constants_t))]
+                means = [m_s + bases[0], e_s - m_s * m_s, m_d + bases[1], e_d - m_d * m_d]
+                means += [m_s, m_d] * wanted(grad_x_t) + n
+            targets = _maps_at(narrow, narrow.at(narrow.data(out_t, out_v), column), step_v, len(means))
+            for mean, target in zip(means, targets, strict=True):
+                narrow.store(narrow.narrowed(mean), target)
+        for total, place in zip(totals, places, strict=True):
+            wide.store(total, place)
         return context.get_dummy_value()
 
-    return types.void(sums, step, column, ahead, share, maps, constants, grad_x, out), codegen
+    return types.void(sums, step, column, ahead, share, maps, constants, grad_x, vectors, out), codegen
 
 
 @jit
-def add_moments(
-    sums: Any, step: int, s: Any, d: Any, mask: Any, place: int, strip: int, width: int, tap: float
-) -> None:
-    """Add a row of pixels times a tap to the sums down the columns."""
+def add_moments(sums: Any, step: int, s: Any, d: Any, mask: Any, strip: int, width: int, rows: Any) -> None:
+    """Add rows of pixels to the sums down the columns, see `_add_moments`."""
     for column in range(0, strip * width, width):
-        _add_moments(sums, step, s, d, mask, place, column, tap)
+        _add_moments(sums, step, s, d, mask, column, rows)
 
 
 @jit
-def add_maps(sums: Any, step: int, rows: Any, place: int, strip: int, width: int, fourth: Any, tap: float) -> None:
-    """Add a row of derivatives times a tap to the sums down the columns."""
+def add_maps(sums: Any, step: int, maps: Any, strip: int, width: int, fourth: Any, rows: Any) -> None:
+    """Add rows of derivatives to the sums down the columns, see `_add_maps`."""
     for column in range(0, strip * width, width):
-        _add_maps(sums, step, rows, place, column, fourth, tap)
+        _add_maps(sums, step, maps, column, fourth, rows)
 
 
 @inlined
@@ -195,12 +216,17 @@ def across(
 ) -> None:  # fmt: skip
     """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
     count = len(taps)
+    if calm:
+        _total(sums, step, 0, width, taps, maps, strip * width, out)
+        for vector in range(0, strip, BLOCK):
+            _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, _BLOCK, out)
+        return
     for vector in range(strip):
         if vector == 0:  # the halo goes on in the next strips
             _total(sums, step, 0, width, taps, maps, strip * width, out)
-        elif not calm:
+        else:
             _total(sums, step, vector * width, width, taps, maps, None, out)
-        _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, out)
+        _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, _ONE, out)
 
 
 @jit
