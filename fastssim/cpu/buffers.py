@@ -8,7 +8,7 @@ SPARE_ROWS = 28  # rows marched before a rolling buffer is wound back
 SPARE_ROWS_OF_VALUES = 60  # the same without a gradient
 TILE_COLUMNS = 320  # columns of a tile that rolling buffers in a second-level cache of 512 KiB allow
 WIDE_TILE_COLUMNS = 512  # the same where vectors have 16 lanes: such processors have 1 MiB or more
-WIDE_TILE_COLUMNS_OF_VALUES = 1024  # the same without a gradient, whose derivatives take most of it
+WIDE_TILE_COLUMNS_OF_VALUES = 1024  # the same without a gradient, or where tiles are not `few`
 MAPS = 5  # summed in float64, at most: two moments of s and d, and the mask
 WINDOW_MAPS = MAPS + 2  # two means about the pivots and about zero, two variances, the mask
 SMALL = 7  # taps of a filter of which only two neighbouring outputs share a pivot
@@ -17,7 +17,7 @@ LEAST_SHARE_SMALL = 0.2  # the same for small windows, whose few pixels average 
 CHUNK = 2048  # pixels of a row that are halved at a time: two rows stay in the first cache
 TILE_ROWS = (128, 512)  # of a tile, between these: the higher, the less is computed twice
 EXACT_TILE_ROWS = (256, 1024)  # of tiles with filters in float64: the higher the windows, between these
-FEW, PLENTY = 8, 64  # tiles: fewer are made narrower, where that costs little; more are made higher
+FEW, PLENTY = 8, 64  # tiles: fewer of a gradient are made narrower, more are made higher
 
 
 def strip_of(columns: int, lanes: int) -> int:
@@ -53,6 +53,11 @@ def amid(taps: int, outputs: int) -> int:
 def room(taps: int) -> int:
     """Return the size of windows that buffers for filters in float64 are made for: one kernel serves many sizes."""
     return -(-(taps - 1) // 32) * 32 + 1
+
+
+def few(rows: int, planes: int) -> bool:
+    """Tell whether tiles that are as wide as their planes of so many rows would be too few for many threads."""
+    return planes * -(-rows // TILE_ROWS[0]) < FEW
 
 
 def tile_rows(rows: int, beside: int) -> int:

@@ -280,14 +280,14 @@ def _layout(plan: Plan, *, gradient: bool) -> _Layout:
             rim = 2 * pad_y * covered[1] + height * 2 * pad_x
     rows = covered[0]
     lanes = lanes_of(plan.dtype)
-    few = n * c * -(-rows // buffers.TILE_ROWS[0]) < buffers.FEW
+    narrow = gradient and buffers.few(rows, n * c)
     across = buffers.tile_spans(
         (first_x, first_x + covered[1]),
         plan.padded[1],
         halo_x,
         halo_x if gradient else 0,  # a gradient tile computes the windows of its left neighbour that reach into it, too
         lanes,
-        (buffers.longest(filters.room, lanes, gradient=gradient and few), covered[1]),
+        (buffers.longest(filters.room, lanes, gradient=narrow), covered[1]),
     )
     high = buffers.exact_tile_rows(len(plan.taps_y)) if filters.exact else buffers.tile_rows(rows, n * c * len(across))
     cut = np.array(tiles(spans(first_y, first_y + rows, high), across), np.int64)

@@ -262,8 +262,7 @@ def _tile(
                 if row + r == first or not calm:
                     sums[: len(kinds) * step] = 0
                     for k in range(halo_y + 1):
-                        added = ((top + k) % rows * step, down[k])
-                        add_moments(sums, step, s, d, mask, strip, lanes, (added,))
+                        add_moments(sums, step, s, d, mask, strip, lanes, (((top + k) % rows * step, down[k]),))
                 else:
                     gone, added = ((top - 1) % rows * step, -down[0]), ((top + halo_y) % rows * step, down[halo_y])
                     add_moments(sums, step, s, d, mask, strip, lanes, (gone, added))
@@ -295,17 +294,18 @@ def _tile(
             for r in range(min(ROWS, y1 - row)):
                 if exact is not None:
                     top = row + r - halo_y - base_windows
-                    gone = (top - 1) % rows * maps * step, -back_down[0]
-                    added = (top + halo_y) % rows * maps * step, back_down[halo_y]
+                    first_tap = halo_y
                     if not calm:
                         back[: maps * step] = 0
-                        for k in range(halo_y + 1):
+                        first_tap = 0
+                    if calm and row + r > y0:
+                        gone = (top - 1) % rows * maps * step, -back_down[0]
+                        added = (top + halo_y) % rows * maps * step, back_down[halo_y]
+                        add_maps(back, step, derivatives, strip, lanes, grad_y, (gone, added))
+                    else:
+                        for k in range(first_tap, halo_y + 1):
                             added = (top + k) % rows * maps * step, back_down[k]
                             add_maps(back, step, derivatives, strip, lanes, grad_y, (added,))
-                    elif row + r > y0:
-                        add_maps(back, step, derivatives, strip, lanes, grad_y, (gone, added))
-                    else:  # what the first row sums up
-                        add_maps(back, step, derivatives, strip, lanes, grad_y, (added,))
                 if row + r < y0:
                     continue
                 if exact is not None:

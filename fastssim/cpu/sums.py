@@ -16,7 +16,7 @@ Layouts as in `fastssim.cpu.ssim`; sums: [map][pitch] of float64, then the total
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba import types
@@ -27,14 +27,38 @@ from fastssim.cpu.jit import inlined, jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
 from fastssim.plan import LEAST_WEIGHT
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Terms = list[tuple[Vector, Vector]]
+
 FINITE = 1e30  # weights beyond are no better than infinite
-_ONE, _BLOCK = (0,), (0,) * BLOCK  # vectors
 LARGEST_SQUARE = 1e6  # times C2: what a pixel's square of this size leaves behind does not show in a variance
+_ONE, _BLOCK = (0,), (0,) * BLOCK  # an entry for each vector, see `_finish`
 
 
 def _codes(context: Any, builder: Any, dtype: Any) -> tuple[Code, Code]:
     """Code for the numbers of rows and, as many lanes, for their sums."""
     return Code(context, builder, dtype), Code(context, builder, types.float64, lanes(dtype))
+
+
+def _maps_at(code: Code, first: Any, step: Any, count: int) -> list[Any]:
+    """Return the places of a vector in maps that lie `step` numbers apart."""
+    return [code.at(first, code.builder.mul(step, ir.Constant(step.type, number))) for number in range(count)]
+
+
+def _add_rows(code: Code, targets: list[Any], kind: Any, rows: Any, terms: Callable[[Any, Vector], Terms]) -> None:
+    """Add to each of the sums its two factors' product, row by row.
+
+    kind, rows: type and value of a tuple of (place of a row, its tap); terms: returns a row's factors, for each sum.
+    """
+    totals = [code.load(target) for target in targets]
+    for number in range(len(kind)):
+        place, tap = (code.builder.extract_value(rows, [number, part]) for part in range(2))
+        factors = terms(place, code.splat(tap))
+        totals = [total + first * second for total, (first, second) in zip(totals, factors, strict=True)]
+    for total, target in zip(totals, targets, strict=True):
+        code.store(total, target)
 
 
 @intrinsic
@@ -49,33 +73,23 @@ def _add_moments(typing: Any, sums: Any, step: Any, s: Any, d: Any, mask: Any, c
         sums_v, step_v, s_v, d_v, mask_v, column_v, rows_v = args
         narrow, wide = _codes(context, builder, s_t.dtype)
         masked = wanted(mask_t)
-        targets = _maps_at(wide, wide.at(wide.data(sums_t, sums_v), column_v), step_v, 4 + masked)
-        totals = [wide.load(target) for target in targets]
-        for number in range(len(rows_t)):
-            place_v, tap_v = (builder.extract_value(rows_v, [number, part]) for part in range(2))
 
-            def load(kind: Any, value: Any, place: Any = place_v) -> Vector:
+        def terms(place: Any, tap: Vector) -> Terms:
+            def load(kind: Any, value: Any) -> Vector:
                 return wide.widened(narrow.load(narrow.at(narrow.at(narrow.data(kind, value), place), column_v)))
 
-            tap = wide.splat(tap_v)
             weight = load(mask_t, mask_v) if masked else None
             factors = []
             for value in (load(s_t, s_v), load(d_t, d_v)):
                 weighted = value if weight is None else weight * value
                 factors += [(tap, weighted), (tap * weighted, value)]
-            if weight is not None:
-                factors.append((tap, weight))
-            totals = [total + first * second for total, (first, second) in zip(totals, factors, strict=True)]
-        for total, target in zip(totals, targets, strict=True):
-            wide.store(total, target)
+            return factors if weight is None else [*factors, (tap, weight)]
+
+        targets = _maps_at(wide, wide.at(wide.data(sums_t, sums_v), column_v), step_v, 4 + masked)
+        _add_rows(wide, targets, rows_t, rows_v, terms)
         return context.get_dummy_value()
 
     return types.void(sums, step, s, d, mask, column, rows), codegen
-
-
-def _maps_at(code: Code, first: Any, step: Any, count: int) -> list[Any]:
-    """Return the places of a vector in maps that lie `step` numbers apart."""
-    return [code.at(first, code.builder.mul(step, ir.Constant(step.type, number))) for number in range(count)]
 
 
 @intrinsic
@@ -90,16 +104,13 @@ def _add_maps(typing: Any, sums: Any, step: Any, maps: Any, column: Any, fourth:
         sums_v, step_v, maps_v, column_v, _, rows_v = args
         narrow, wide = _codes(context, builder, maps_t.dtype)
         count = 4 if wanted(fourth_t) else 3
+
+        def terms(place: Any, tap: Vector) -> Terms:
+            source = narrow.at(narrow.at(narrow.data(maps_t, maps_v), place), column_v)
+            return [(tap, wide.widened(narrow.load(one))) for one in _maps_at(narrow, source, step_v, count)]
+
         targets = _maps_at(wide, wide.at(wide.data(sums_t, sums_v), column_v), step_v, count)
-        totals = [wide.load(target) for target in targets]
-        for number in range(len(rows_t)):
-            place_v, tap_v = (builder.extract_value(rows_v, [number, part]) for part in range(2))
-            source = narrow.at(narrow.at(narrow.data(maps_t, maps_v), place_v), column_v)
-            vectors = [wide.widened(narrow.load(place)) for place in _maps_at(narrow, source, step_v, count)]
-            tap = wide.splat(tap_v)
-            totals = [total + tap * vector for total, vector in zip(totals, vectors, strict=True)]
-        for total, target in zip(totals, targets, strict=True):
-            wide.store(total, target)
+        _add_rows(wide, targets, rows_t, rows_v, terms)
         return context.get_dummy_value()
 
     return types.void(sums, step, maps, column, fourth, rows), codegen
@@ -118,10 +129,9 @@ def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: 
         _, wide = _codes(context, builder, out_t.dtype)
         data = wide.data(sums_t, sums_v)
         totals = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
-        for number in range(len(maps_t)):
+        sources = _maps_at(wide, wide.at(data, column_v), step_v, len(maps_t))
+        for number, source in enumerate(sources):
             total = wide.at(totals, number * wide.lanes)
-            offset = builder.add(builder.mul(step_v, ir.Constant(step_v.type, number)), column_v)
-            source = wide.at(data, offset)
             vectors = [wide.load(wide.at(source, vector * wide.lanes)) for vector in range(len(taps_t))]
             terms = [tap * vector for tap, vector in zip(wide.splats(taps_v, len(taps_t)), vectors, strict=True)]
             wide.store(wide.load(total) + wide.sum(terms), total)
@@ -216,17 +226,15 @@ def across(
 ) -> None:  # fmt: skip
     """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
     count = len(taps)
+    _total(sums, step, 0, width, taps, maps, strip * width, out)  # the halo goes on in the next strips
     if calm:
-        _total(sums, step, 0, width, taps, maps, strip * width, out)
         for vector in range(0, strip, BLOCK):
             _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, _BLOCK, out)
-        return
-    for vector in range(strip):
-        if vector == 0:  # the halo goes on in the next strips
-            _total(sums, step, 0, width, taps, maps, strip * width, out)
-        else:
-            _total(sums, step, vector * width, width, taps, maps, None, out)
-        _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, _ONE, out)
+    else:
+        for vector in range(strip):
+            if vector > 0:
+                _total(sums, step, vector * width, width, taps, maps, None, out)
+            _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, _ONE, out)
 
 
 @jit

@@ -75,9 +75,9 @@ def test_gradients_where_columns_go_round(images, width, window, padding):
     assert np.linalg.norm(gradient.numpy() - expected) <= GRADIENT * np.linalg.norm(expected)
 
 
-def tiles_of(shape, *, gradient):
+def tiles_of_gradient(shape):
     taps = Gaussian().weights_y
-    return launch._layout(Plan(shape, "float32", taps, taps, 1e-4, 9e-4), gradient=gradient).tiles.tolist()
+    return launch._layout(Plan(shape, "float32", taps, taps, 1e-4, 9e-4), gradient=True).tiles.tolist()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def tiles_of(shape, *, gradient):
 def test_tiles_are_large_where_they_are_many(monkeypatch, shape, tiles):
     monkeypatch.setattr(launch, "lanes_of", lambda _: LANES)
     launch._layout.cache_clear()
-    cut = tiles_of(shape, gradient=True)
+    cut = tiles_of_gradient(shape)
     launch._layout.cache_clear()
     assert len(cut) == tiles
     rows = [y1 - y0 for y0, y1, *_ in cut]
