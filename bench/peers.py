@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -61,7 +61,8 @@ def _fastssim(*, uniform: bool = False) -> Score:
     if uniform:
         convention = UNIFORM
         return lambda x, y, data_range, window: fastssim.ssim(x, y, **convention.options(data_range, window))
-    return lambda x, y, data_range, window: fastssim.ssim(x, y, data_range=data_range, window=fastssim.Gaussian(window))
+    gaussian = cache(fastssim.Gaussian)  # a loop makes its window once
+    return lambda x, y, data_range, window: fastssim.ssim(x, y, data_range=data_range, window=gaussian(window))
 
 
 def _frame_analytics(name: str = "ssim") -> Score:

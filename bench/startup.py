@@ -1,4 +1,4 @@
-"""How long a fresh process takes to its first value: import, first call, and first call ever, with empty caches."""
+"""How long a fresh process takes to its first value, with caches and without; what any later call costs by itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import tempfile
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bench import roofline
 from bench.calls import Calls
 from bench.cases import Case, images
-from bench.measure import chosen, figures
+from bench.measure import chosen, figures, measure
+from bench.ssim import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 TABLES = ("bench.peers:SSIM",)
 CASE = Case((4, 3, 64, 64))
+SMALL = Case((1, 1, 64, 64))  # so few pixels that a call's own cost shows
 CACHES = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 BYTE_CODE = {"PYTHONDONTWRITEBYTECODE": ""}  # an installed library has it, so must one that runs from a checkout
 
@@ -32,6 +35,7 @@ def run(
     """Start a process for the named peers, a few times each, and take the least; as `bench.ssim.run`.
 
     ``import_ms`` counts from a process that has imported torch. The first call takes the gradient where there is one.
+    Unless ``quick``, calls on one small image are timed as in `bench.ssim`.
     """
     times = min(rounds, 2 if quick else 5)
     x, y = images(CASE)
@@ -41,7 +45,11 @@ def run(
         for peer in chosen(TABLES[0], peers):
             announce(peer.name)
             rows.append(figures(CASE.name, "fresh process", peer, partial(_times, calls, peer, times)))
-    return {"rows": rows}
+    if quick:
+        return {"rows": rows}
+    limits = roofline.measure()
+    rows += measure(KINDS[:2], [SMALL], peers, limits, rounds=rounds, announce=announce)
+    return {"roofline": vars(limits), "rows": rows}
 
 
 def _times(calls: Calls, peer: Peer, times: int) -> Row:

@@ -63,7 +63,7 @@ SUITES = {
     "train": Suite("bench.train", "one training step with each library's loss: time and memory"),
     "segment": Suite("bench.segment", "megapixels a second through tiles and a network"),
     "memory": Suite("bench.memory", "peak growth of a fresh process"),
-    "startup": Suite("bench.startup", "import, first call, first call with empty caches"),
+    "startup": Suite("bench.startup", "import, first call with caches and without, calls on a small image"),
     "accuracy": Suite("bench.accuracy", "value and gradient on hard images against float64"),
     "scaling": Suite("bench.scaling", "time over pixels, window, threads and batch", ("full",)),
     "gpu": Suite("bench.gpu", "all of SSIM on an NVIDIA GPU"),

@@ -189,3 +189,14 @@ def test_memory_and_start_up_of_a_fresh_process():
         assert row["bytes_per_pixel"] == pytest.approx(row["peak_mib"] * (1 << 20) / (2 * 48 * 40))
     (row,) = startup.run(["fastssim"], quick=True, rounds=1)["rows"]
     assert 0 < row["second_call_ms"] < row["cold_call_ms"], row  # it compiles
+
+
+def test_start_up_times_calls_on_a_small_image_too(monkeypatch):
+    monkeypatch.setattr(startup, "_times", lambda *_: {"import_ms": 1.0})
+    first, *calls = startup.run(["fastssim"], quick=False, rounds=1)["rows"]
+    assert first["kind"] == "fresh process"
+    assert [(row["case"], row["kind"]) for row in calls] == [
+        ("1x1x64x64", "forward"),
+        ("1x1x64x64", "forward + gradient"),
+    ]
+    assert all(row["median_ms"] > 0 and row["equal"] for row in calls)
