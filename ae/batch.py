@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ae.segmentation import Segmentation
 
 LONGEST_NAME = 255  # bytes of a file's name, on all common systems
+_PAGE = re.compile(r"_page\d+$")
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def _segment_file(
 def expand(images: Sequence[Path | str] | Path | str) -> list[Path]:
     """Find the files that paths, folders and patterns name, each once, in their order.
 
+    What an earlier batch wrote beside the images of a folder or a pattern is left out.
+
     Raises
     ------
     ValueError
@@ -157,7 +161,7 @@ def expand(images: Sequence[Path | str] | Path | str) -> list[Path]:
     for given in [images] if isinstance(images, (str, Path)) else images:
         path = Path(given)
         if os.path.isdir(path):  # noqa: PTH112  # Path's raises an error where the name is too long
-            found += images_in(path)
+            found += _without_results(images_in(path))
         elif not os.path.exists(path) and any(sign in str(path) for sign in "*?["):  # noqa: PTH110  # as above
             matches = sorted(
                 match
@@ -166,13 +170,26 @@ def expand(images: Sequence[Path | str] | Path | str) -> list[Path]:
             )
             if not matches:
                 raise ValueError(f"no file matches {given}; check the pattern")
-            found += matches
+            found += _without_results(matches)
         else:
             found.append(path)
     unique: dict[str, Path] = {}
     for path in found:
         unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # a link is a file of its own
     return list(unique.values())
+
+
+def _without_results(paths: Sequence[Path]) -> list[Path]:
+    """Leave out the results of an image that is among the paths, where all of them are there."""
+    stems = {path.stem for path in paths}
+
+    def written(path: Path) -> bool:
+        title = path.stem.rpartition("_")[0]
+        places = result_files(path.parent, title)
+        of_one = path in places and not stems.isdisjoint({title, _PAGE.sub("", title)})
+        return of_one and all(place.is_file() for place in places)
+
+    return [path for path in paths if not written(path)]
 
 
 def result_names(paths: Sequence[Path]) -> list[str]:

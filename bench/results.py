@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -235,11 +236,15 @@ def _commit() -> str:
 
 
 def _processor() -> str:
-    """Return the processor's name as the system knows it."""
+    """Return the processor's name as the system knows it; its family and model, since a virtual machine hides the name.
+
+    Ratios differ between generations: with 512 bits, some have units of half that width.
+    """
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        first = ""
+    known = dict(re.findall(r"^(model name|cpu family|model)[ \t]*: (.+)$", first, flags=re.MULTILINE))
+    if {"model name", "cpu family", "model"} <= known.keys():
+        return f"{known['model name']}, family {known['cpu family']} model {known['model']}"
+    return known.get("model name") or platform.processor() or platform.machine()

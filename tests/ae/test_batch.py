@@ -110,6 +110,24 @@ def test_results_take_the_place_of_no_image_and_of_no_other_result(tiny_data, ti
     assert "b_mask.png, a result of b, would take the place of an image" in batch.failures[tmp_path / "b.png"]
 
 
+def test_what_an_earlier_batch_wrote_beside_its_images_is_no_image(tiny_data, tiny_runs, tmp_path):
+    pixels = np.asarray(Image.open(tiny_data / "test" / "dent" / "0.png"))
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([pixels] * 2), photometric="minisblack")
+    for name in ("b", "c_mask"):
+        shutil.copy(tiny_data / "test" / "dent" / "0.png", tmp_path / f"{name}.png")
+    given = [tmp_path / name for name in ("a.tif", "b.png", "c_mask.png")]
+    first = segment(tiny_runs / "l2", tmp_path, tmp_path)
+    written = set(tmp_path.iterdir())
+    assert first.failures == {}
+    assert len(first.overlays) == 4
+    assert expand(tmp_path) == expand(tmp_path / "*.[pt]*") == given
+    assert segment(tiny_runs / "l2", tmp_path, tmp_path) == first
+    assert set(tmp_path.iterdir()) == written
+    assert expand(tmp_path / "b_mask.png") == [tmp_path / "b_mask.png"]  # who names it means it
+    (tmp_path / "b_residual.tiff").unlink()
+    assert tmp_path / "b_mask.png" in expand(tmp_path)  # a batch writes five files
+
+
 def test_hidden_files_are_left_out(tiny_data, tmp_path):
     shutil.copytree(tiny_data, tmp_path / "data")
     for folder in ("train/good", "test/dent", "test/.thumbnails"):
