@@ -25,6 +25,7 @@ from numba.extending import intrinsic
 from fastssim.cpu.buffers import BLOCK, MAPS
 from fastssim.cpu.jit import inlined, jit
 from fastssim.cpu.simd import Code, Vector, lanes, wanted
+from fastssim.cpu.strips import continue_strips
 from fastssim.plan import LEAST_WEIGHT
 
 if TYPE_CHECKING:
@@ -146,32 +147,36 @@ def _add_total(typing: Any, sums: Any, step: Any, column: Any, taps: Any, maps: 
 
 @intrinsic
 def _finish(
-    typing: Any, sums: Any, step: Any, column: Any, ahead: Any, share: Any, maps: Any, constants: Any, grad_x: Any,
-    vectors: Any, out: Any,
+    typing: Any, sums: Any, step: Any, column: Any, ahead: Any, rotated: Any, share: Any, maps: Any, constants: Any,
+    grad_x: Any, vectors: Any, out: Any,
 ) -> Any:  # fmt: skip
     """Write vectors of the filtered maps to out [map][pitch], and let the totals run on from each to the next.
 
-    ahead: numbers to the column that comes in. share: what every tap is multiplied by. Unless `constants` is None the
-    maps are moments, and out is what `ssim_and_derivatives` of `fastssim.cpu.formula` takes. vectors: a tuple with one
-    entry for each.
+    ahead: numbers to the column that comes in, its lanes rotated unless `rotated` is None. share: what every tap is
+    multiplied by. Unless `constants` is None the maps are moments, and out is what `ssim_and_derivatives` of
+    `fastssim.cpu.formula` takes. vectors: a tuple with one entry for each.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums_t, _, _, _, _, maps_t, constants_t, grad_x_t, vectors_t, out_t = signature.args
-        sums_v, step_v, column_v, ahead_v, share_v, _, constants_v, _, _, out_v = args
+        sums_t, _, _, _, rotated_t, _, maps_t, constants_t, grad_x_t, vectors_t, out_t = signature.args
+        sums_v, step_v, column_v, ahead_v, _, share_v, _, constants_v, _, _, out_v = args
         narrow, wide = _codes(context, builder, out_t.dtype)
         data = wide.data(sums_t, sums_v)
         weight = wide.splat(share_v)
         kept = wide.at(data, builder.mul(step_v, ir.Constant(step_v.type, MAPS)))
         places = [wide.at(kept, number * wide.lanes) for number in range(len(maps_t))]
         totals = [wide.load(place) for place in places]
+
+        def coming(source: Any) -> Vector:
+            vector = wide.load(wide.at(source, ahead_v))
+            return wide.rotate(vector) if wanted(rotated_t) else vector
+
         for vector in range(len(vectors_t)):
             column = builder.add(column_v, ir.Constant(column_v.type, vector * wide.lanes))
             means = [total * weight for total in totals]
             sources = _maps_at(wide, wide.at(data, column), step_v, len(maps_t))
             totals = [
-                total + (wide.load(wide.at(source, ahead_v)) - wide.load(source))
-                for total, source in zip(totals, sources, strict=True)
+                total + (coming(source) - wide.load(source)) for total, source in zip(totals, sources, strict=True)
             ]
             if wanted(constants_t):
                 n = means[4:]
@@ -190,7 +195,7 @@ def _finish(
             wide.store(total, place)
         return context.get_dummy_value()
 
-    return types.void(sums, step, column, ahead, share, maps, constants, grad_x, vectors, out), codegen
+    return types.void(sums, step, column, ahead, rotated, share, maps, constants, grad_x, vectors, out), codegen
 
 
 @jit
@@ -226,15 +231,25 @@ def across(
 ) -> None:  # fmt: skip
     """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
     count = len(taps)
-    _total(sums, step, 0, width, taps, maps, strip * width, out)  # the halo goes on in the next strips
+    near, far = count * width, (count - strip) * width
+    edge = strip  # the first vector where what comes in is the first columns of the next strips, read where these lie
+    if calm and count + BLOCK <= strip:
+        halo = count % BLOCK  # so many go on in this strip, that all blocks are whole
+        edge -= count - halo
+        continue_strips(sums, out, strip, width, halo, step, maps)
+        _total(sums, step, 0, width, taps, maps, None, out)
+    else:
+        _total(sums, step, 0, width, taps, maps, strip * width, out)
     if calm:
-        for vector in range(0, strip, BLOCK):
-            _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, _BLOCK, out)
+        for vector in range(0, edge, BLOCK):
+            _finish(sums, step, vector * width, near, None, share, maps, constants, grad_x, _BLOCK, out)
+        for vector in range(edge, strip, BLOCK):
+            _finish(sums, step, vector * width, far, _ONE, share, maps, constants, grad_x, _BLOCK, out)
     else:
         for vector in range(strip):
             if vector > 0:
                 _total(sums, step, vector * width, width, taps, maps, None, out)
-            _finish(sums, step, vector * width, count * width, share, maps, constants, grad_x, _ONE, out)
+            _finish(sums, step, vector * width, near, None, share, maps, constants, grad_x, _ONE, out)
 
 
 @jit
