@@ -134,7 +134,7 @@ def _ratios(path: Path) -> dict[_Key, _Ratio]:
     if not files:
         raise ValueError(f"{path} holds no result (*.json)")
     found = {}
-    for file in files:
+    for file in files:  # of two with one suite and width the last by name counts: ssim.json comes after ssim-zen4.json
         content = read(file)
         try:
             found.update(_ratios_of(content))

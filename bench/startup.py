@@ -48,7 +48,8 @@ def run(
     if quick:
         return {"rows": rows}
     limits = roofline.measure()
-    rows += measure(KINDS[:2], [SMALL], peers, limits, rounds=rounds, announce=announce)
+    kinds = [kind for kind in KINDS if kind.table in TABLES]
+    rows += measure(kinds, [SMALL], peers, limits, rounds=rounds, announce=announce)
     return {"roofline": vars(limits), "rows": rows}
 
 

@@ -232,9 +232,9 @@ def across(
     """Sum across a row and write the filtered maps; taps float64, other arguments as in `_finish`."""
     count = len(taps)
     near, far = count * width, (count - strip) * width
-    edge = strip  # the first vector where what comes in is the first columns of the next strips, read where these lie
+    edge = strip  # from here on, what comes in is read where the next strips begin, not copied behind this one
     if calm and count + BLOCK <= strip:
-        halo = count % BLOCK  # so many go on in this strip, that all blocks are whole
+        halo = count % BLOCK  # so many are copied, or the last block before the edge would not be whole
         edge -= count - halo
         continue_strips(sums, out, strip, width, halo, step, maps)
         _total(sums, step, 0, width, taps, maps, None, out)
